@@ -1,0 +1,40 @@
+# Two commands do it all: `make run` (environment + main job) and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+CONFIG ?= digits
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: run test lint bench clean
+
+run: $(VENV)/.installed                  ## fit, encode, sample and evaluate on the bundled images
+	$(VENV)/bin/python -m pipeline run $(CONFIG)
+
+test: $(VENV)/.installed-test lint       ## everything that must hold
+	$(VENV)/bin/python -m pytest -q -m "not slow and not ray and not services"
+	$(VENV)/bin/python -m pytest -q -m "slow and not ray and not services"
+	$(VENV)/bin/python -m pytest -q -m "ray and not services"
+	$(VENV)/bin/python -m pytest -q -m "services"
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.installed-test           ## what the pipeline costs beside its steps
+	$(VENV)/bin/python -m benchmarks.overhead
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": set PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): one to five minutes"
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt setuptools torch
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[test]'
+	@touch $@
+
+clean:                                   ## remove the environment and every result
+	rm -rf $(VENV) runs samples
