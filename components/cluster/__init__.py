@@ -1,0 +1,1 @@
+"""The Ray cluster: joined or started, and what it has to offer."""

@@ -1,0 +1,170 @@
+"""Joining or starting Ray, asking whether a step fits, and hearing from its workers."""
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.autoscaler.sdk
+
+from components import storage
+from components.config import Share
+from components.workspace import ClusterUnreachable, TooFewResources
+
+DATA_CPUS = 1.0
+"""CPUs always left for tasks that read: trainers that hold all of them starve their own readers."""
+CONNECT = 5.0
+"""Seconds the head gets to accept a connection: Ray itself would go on trying for minutes."""
+
+
+class Board:
+    """Where workers pin what they have to say, by job; the driver takes it down."""
+
+    def __init__(self) -> None:
+        self._notes: dict[str, list[Any]] = {}
+
+    def post(self, job: str, note: Any) -> None:
+        """Pin one note."""
+        self._notes.setdefault(job, []).append(note)
+
+    def take(self, job: str) -> list[Any]:
+        """All notes of `job` since the last call, in order."""
+        return self._notes.pop(job, [])
+
+
+class Cluster:
+    """The Ray cluster this driver works on. Make it in the main thread: Ray ends with the thread that started it."""
+
+    def __init__(self, *, local_cpus: float, wait: float = 0.0) -> None:
+        """Join the cluster that RAY_ADDRESS names, or start a local one with at least `local_cpus` logical CPUs.
+
+        Args:
+            local_cpus: logical CPUs the largest set of simultaneous jobs needs; may exceed the cores.
+            wait: seconds an autoscaler gets to bring what a step lacks; 0 fails at once.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        self.local = not os.environ.get("RAY_ADDRESS")
+        if not os.environ.get("RAY_ADDRESS"):
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are meant for cluster operators
+        if ray.is_initialized():
+            self.local = False
+        elif self.local:
+            cpus = max(os.cpu_count() or 1, int(-(-local_cpus // 1)))
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        else:
+            sent = {
+                "py_modules": [str(Path(__file__).resolve().parents[1])],
+                "excludes": ["__pycache__"],
+                "worker_process_setup_hook": _set_variables(storage.ACCESS),
+            }
+            with _clear_connection_error():
+                ray.init(runtime_env=sent, **quiet)
+        self._wait = wait
+        self._free = threading.Condition()
+        self._taken = {"CPU": 0.0, "GPU": 0.0}
+        self.board: Any = ray.remote(num_cpus=0)(Board).remote()
+
+    def describe(self) -> str:
+        """One line for a person: where, and how much there is."""
+        total = ray.cluster_resources()
+        nodes = sum(1 for node in ray.nodes() if node["Alive"])
+        where = "local Ray" if self.local else f"Ray at {os.environ.get('RAY_ADDRESS', 'the running cluster')}"
+        return f"{where}: {nodes} node(s), {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
+
+    @contextlib.contextmanager
+    def share(self, what: str, share: Share) -> Iterator[None]:
+        """Hold `share` of the cluster while the body runs; waits until jobs of this driver give theirs back.
+
+        Raises TooFewResources when the whole cluster, less the CPU kept for reading, is smaller than the share.
+        """
+        need = {"CPU": share.workers * share.cpus, "GPU": share.workers * share.gpus}
+        self._require(what, share, need)
+        with self._free:
+            while not self._fits(need):
+                self._free.wait(2.0)  # the cluster may have grown meanwhile
+            for name, amount in need.items():
+                self._taken[name] += amount
+        try:
+            yield
+        finally:
+            with self._free:
+                for name, amount in need.items():
+                    self._taken[name] -= amount
+                self._free.notify_all()
+
+    def _capacity(self) -> dict[str, float]:
+        total = ray.cluster_resources()
+        return {"CPU": total.get("CPU", 0.0) - DATA_CPUS, "GPU": total.get("GPU", 0.0)}
+
+    def _fits(self, need: dict[str, float]) -> bool:
+        capacity = self._capacity()
+        return all(self._taken[name] + amount <= capacity[name] + 1e-9 for name, amount in need.items())
+
+    def _require(self, what: str, share: Share, need: dict[str, float]) -> None:
+        """Raise TooFewResources unless the cluster is, or within the waiting time becomes, large enough."""
+        deadline = time.monotonic() + self._wait
+        asked = False
+        while any(amount > self._capacity()[name] + 1e-9 for name, amount in need.items()):
+            if self._wait and not asked:
+                asked = True
+                one = {"CPU": share.cpus, "GPU": share.gpus} if share.gpus else {"CPU": share.cpus}
+                ray.autoscaler.sdk.request_resources(bundles=[one] * share.workers + [{"CPU": DATA_CPUS}])
+            if time.monotonic() > deadline:
+                capacity = self._capacity()
+                raise TooFewResources(
+                    f"{what} needs {need['CPU'] + DATA_CPUS:g} CPUs ({DATA_CPUS:g} of them to read data) and "
+                    f"{need['GPU']:g} GPUs, the cluster has {capacity['CPU'] + DATA_CPUS:g} CPUs and "
+                    f"{capacity['GPU']:g} GPUs: add nodes, or lower resources.* in the config"
+                )
+            time.sleep(2.0)
+
+
+def quiet_data() -> None:
+    """Ray Data in this process: rows in order, no progress bars of its own (the pipeline shows its own)."""
+    import ray.data  # a second to import: the board's process does without
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.execution_options.verbose_progress = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _set_variables(names: Sequence[str]) -> Callable[[], None]:
+    """What each worker runs first: it takes over the driver's environment variables `names`, so that it reaches the
+    same store. Ray shows `env_vars` in its dashboard and writes them into its logs; this it does not."""
+    values = {name: os.environ[name] for name in names if name in os.environ}
+
+    def set_variables() -> None:
+        os.environ.update(values)
+
+    return set_variables
+
+
+@contextlib.contextmanager
+def _clear_connection_error() -> Iterator[None]:
+    address = os.environ["RAY_ADDRESS"]
+    if address.startswith("ray://"):
+        raise ClusterUnreachable(
+            f"RAY_ADDRESS must be a cluster's host:port or 'auto', got the Ray Client address {address}, through which "
+            "Ray Data does not work: start the run on the cluster, by `ray job submit`"
+        )
+    try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit():
+            socket.create_connection((host, int(port)), timeout=CONNECT).close()
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ClusterUnreachable(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}): start it, correct the address, "
+            "or unset RAY_ADDRESS to work locally"
+        ) from error

@@ -1,0 +1,50 @@
+"""What the two registered models share: typed parameters, images as text, packages to install."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from components.config import require
+from components.pictures import Pixels, from_png, to_png
+
+Parameter = bool | int | float
+
+
+def requirements() -> list[str]:
+    """Packages that a served model needs, pinned to the versions here; torch without its build ('+cpu')."""
+    packages = ("mlflow", "numpy", "pillow", "pydantic", "safetensors", "torch")
+    return [f"{package}=={version(package).split('+')[0]}" for package in packages]
+
+
+def with_defaults(given: Mapping[str, Parameter] | None, defaults: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    """`defaults` overridden by `given`; raises ValueError for a name not among the defaults or a value of another type.
+
+    MLflow drops unknown names, with a warning, before a model sees them; a model called without it gets the error.
+    """
+    found = dict(defaults)
+    for name, value in (given or {}).items():
+        require(name in defaults, f"parameters are {sorted(defaults)}, got {name!r}: correct its spelling")
+        wanted = type(defaults[name])
+        fits = isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
+        fits = fits and (wanted is bool or not isinstance(value, bool))
+        require(fits, f"parameter '{name}' must be of type {wanted.__name__}, got {value!r}")
+        found[name] = wanted(value)
+    return found
+
+
+def encode_image(pixels: Pixels) -> str:
+    """Image (h, w, c) as base64 of a PNG."""
+    return base64.b64encode(to_png(pixels)).decode()
+
+
+def decode_image(text: str, *, size: int, channels: int) -> Pixels:
+    """Image (size, size, c) from base64 of a PNG or JPEG; raises ValueError for anything else."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"an image must be base64 of a PNG or JPEG file, got {text[:20]!r}...: {error}") from error
+    pixels = from_png(data, channels)
+    height, width = pixels.shape[:2]
+    require(height == width == size, f"images must be {size}x{size} pixels, got {width}x{height}: resize it first")
+    return pixels

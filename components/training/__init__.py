@@ -1,0 +1,1 @@
+"""How every model is fitted: one loop, and one way to run it on Ray Train."""

@@ -1,0 +1,107 @@
+"""The whole state of a fit as files: tensors in safetensors, numbers in JSON, no pickle.
+
+state.safetensors   weights.<name>, average.<name>, best.<name>, adam.<slot>.<name>
+state.json          update, best loss, evaluations without a better one
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+TENSORS, NUMBERS = "state.safetensors", "state.json"
+
+
+@dataclass
+class Standing:
+    """How far a fit has come."""
+
+    update: int = 0
+    """Updates made."""
+    best_loss: float = float("inf")
+    """Lowest held-out loss so far."""
+    best_update: int = 0
+    """Update at which it was measured."""
+    worse: int = 0
+    """Evaluations since then."""
+    finished: bool = False
+    held_out: dict[str, float] = field(default_factory=dict)
+    """Held-out metrics at best_update."""
+
+
+def read_standing(folder: Path) -> Standing:
+    """What `FitState.save` wrote into state.json."""
+    return Standing(**json.loads((folder / NUMBERS).read_text()))
+
+
+class FitState:
+    """Weights, their moving average, the best weights and Adam's moments, by name."""
+
+    def __init__(self, objective: nn.Module, optimizer: torch.optim.Adam, weight_ema: float) -> None:
+        self.standing = Standing()
+        self._objective, self._optimizer, self._decay = objective, optimizer, weight_ema
+        self.average = (
+            {name: value.detach().clone() for name, value in objective.named_parameters()} if weight_ema else {}
+        )
+        self.best: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """average <- d average + (1 - d) weights, with d rising as (1 + t) / (10 + t) at the start."""
+        if not self._decay:
+            return
+        decay = min(self._decay, (1 + self.standing.update) / (10 + self.standing.update))
+        parameters = dict(self._objective.named_parameters())
+        names = list(self.average)
+        torch._foreach_lerp_([self.average[name] for name in names], [parameters[name] for name in names], 1 - decay)
+
+    @torch.no_grad()
+    def swap_average(self) -> None:
+        """Exchange the weights with their average: call before and after an evaluation."""
+        parameters = dict(self._objective.named_parameters())
+        for name, value in self.average.items():
+            kept = parameters[name].detach().clone()
+            parameters[name].copy_(value)
+            value.copy_(kept)
+
+    def keep_best(self) -> None:
+        """Remember the weights as they are now (the averaged ones, between two swaps)."""
+        self.best = {name: value.detach().clone() for name, value in self._objective.state_dict().items()}
+
+    def save(self, folder: Path) -> None:
+        """Write both files into `folder`."""
+        tensors = {f"weights.{name}": value for name, value in self._objective.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for name, parameter in self._objective.named_parameters():
+            for slot, value in self._optimizer.state[parameter].items():
+                tensors[f"adam.{slot}.{name}"] = torch.as_tensor(value)
+        save_file(
+            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / TENSORS
+        )
+        (folder / NUMBERS).write_text(json.dumps(asdict(self.standing)))
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote, bit for bit."""
+        self.standing = read_standing(folder)
+        groups: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "best": {}, "adam": {}}
+        for name, value in load_file(folder / TENSORS).items():
+            group, rest = name.split(".", 1)
+            groups[group][rest] = value
+        self._objective.load_state_dict(groups["weights"])
+        device = next(self._objective.parameters()).device
+        self.average = {name: value.to(device) for name, value in groups["average"].items()}
+        self.best = {name: value.to(device) for name, value in groups["best"].items()}
+        for name, parameter in self._objective.named_parameters():
+            slots = {
+                key.removesuffix(f".{name}"): value
+                for key, value in groups["adam"].items()
+                if key.endswith(f".{name}") and key.split(".", 1)[1] == name
+            }
+            if slots:
+                self._optimizer.state[parameter] = {
+                    slot: value if slot == "step" else value.to(device) for slot, value in slots.items()
+                }
