@@ -1,0 +1,1 @@
+"""A dataset of images, fixed as a snapshot that every other step reads."""

@@ -1,0 +1,68 @@
+"""Settings of a dataset's snapshot: where images come from and what is made of them."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from components.config import require
+
+VERSION = 1
+"""Raised whenever the same settings would now give another result: part of every fingerprint of this step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random affine copies of training images; each is a row of the snapshot, fixed by (seed, key, copy)."""
+
+    copies: int = 1
+    """Rows a training image, the untouched original (copy 0) among them; 1 augments nothing."""
+    degrees: float = 0.0
+    """Largest rotation either way."""
+    scale: float = 0.0
+    """Largest relative change of size either way."""
+    shift: float = 0.0
+    """Largest translation along either axis, as a share of the side."""
+
+    def __post_init__(self) -> None:
+        require(self.copies >= 1, f"copies must be at least 1, got {self.copies}")
+        for name in ("degrees", "scale", "shift"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesConfig:
+    """A dataset of images."""
+
+    source: Literal["digits", "folder"]
+    """digits: scikit-learn's bundled handwritten digits; folder: a tree with one folder a class."""
+    uri: str | None = None
+    """Root of the folder source: a path, s3://bucket/prefix or any fsspec URL."""
+    image_size: int
+    """Side in pixels after the resize of the short side and the centre crop."""
+    channels: Literal[1, 3] = 3
+    """3 for RGB, 1 for grayscale."""
+    held_out: float = 0.1
+    """Share of the images never trained on, chosen by a hash of the key: stable when the dataset grows."""
+    upscale: bool = False
+    """Whether an image smaller than image_size is enlarged; otherwise it is rejected."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """RGB over which transparent pixels are laid."""
+    max_rejects: float = 0.01
+    """Largest share of unusable files; above it the step fails with the reasons."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.source != "folder" or bool(self.uri),
+            "images.uri must name the folder when source is 'folder', got nothing: set it to a path or an s3:// URL",
+        )
+        require(
+            self.source != "digits" or self.uri is None,
+            f"images.uri must be left out when source is 'digits', got {self.uri!r}",
+        )
+        require(self.image_size >= 8, f"image_size must be at least 8, got {self.image_size}")
+        require(0 < self.held_out < 1, f"held_out must lie in (0, 1), got {self.held_out}")
+        require(0 <= self.max_rejects <= 1, f"max_rejects must lie in [0, 1], got {self.max_rejects}")
+        require(
+            all(0 <= c <= 255 for c in self.background),
+            f"background must be three numbers in 0..255, got {self.background}",
+        )

@@ -1,0 +1,65 @@
+"""What cannot be used: one row an image, with the reason, so that nothing is lost in silence."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from components.images.config import ImagesConfig
+from components.images.decode import Unusable, decode
+from components.images.pixels import fetch
+
+REJECTS = "rejects.parquet"
+
+SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("key", "uri", "reason", "error")])
+
+
+class Reject(NamedTuple):
+    """One image that is left out."""
+
+    key: str
+    uri: str
+    reason: str
+    error: str
+
+
+class TooManyRejects(ValueError):
+    """More images than images.max_rejects allows cannot be used."""
+
+
+def inspect_rows(rows: pa.Table, config: ImagesConfig) -> list[Reject]:
+    """The rows of a listing that cannot be used, found by decoding each.
+
+    Only what would fail at every reading becomes a reject, or what the store confirms to be missing; a store that
+    cannot be read raises StorageError.
+    """
+    rejects = []
+    for row in rows.to_pylist():
+        try:
+            decode(fetch(row), config)
+        except Unusable as unusable:
+            rejects.append(Reject(row["key"], row["uri"], unusable.reason, unusable.detail))
+        except FileNotFoundError:
+            rejects.append(Reject(row["key"], row["uri"], "missing", "the store lists it and does not have it"))
+    return rejects
+
+
+def to_table(rejects: Sequence[Reject]) -> pa.Table:
+    """Rows of SCHEMA by rising key."""
+    columns = zip(*sorted(rejects), strict=True) if rejects else [[]] * len(SCHEMA)
+    return pa.table([pa.array(column, pa.string()) for column in columns], schema=SCHEMA)
+
+
+def check_share(rejects: Sequence[Reject], total: int, max_rejects: float) -> None:
+    """Raise TooManyRejects with the most frequent reasons when rejects are more than a share `max_rejects`."""
+    if len(rejects) <= max_rejects * total:
+        return
+    counted = Counter(reject.reason for reject in rejects).most_common(8)
+    example = {reject.reason: reject for reject in reversed(sorted(rejects))}
+    lines = [f"  {count:>8}  {reason:<14} {example[reason].key}: {example[reason].error}" for reason, count in counted]
+    raise TooManyRejects(
+        f"at most {max_rejects:.2%} of the images may be unusable, got {len(rejects)} of {total}:\n"
+        + "\n".join([f"  {'images':>8}  {'reason':<14} for example", *lines])
+        + "\nRepair or remove these files, or raise images.max_rejects"
+    )

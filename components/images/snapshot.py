@@ -1,0 +1,98 @@
+"""From a listing and its rejects to a committed snapshot.
+
+listing = list_images(config, folder)
+rejects = inspect_rows(listing.table, config)      # slice by slice, side by side: the step's business
+digest = commit_snapshot(folder, listing, rejects, config, seed=seed)
+snapshot = read_snapshot(folder)
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components import parquet, storage
+from components.artifacts import Fact
+from components.config import require
+from components.images.config import ImagesConfig
+from components.images.manifest import SCHEMA, SNAPSHOT, Counts, relative, to_parquet
+from components.images.rejects import REJECTS, Reject, check_share, to_table
+from components.images.sources import Listing
+from components.images.split import HELD_OUT, TRAIN, splits_of
+
+
+class SnapshotFiles(NamedTuple):
+    """A snapshot that is not written yet."""
+
+    contents: dict[str, bytes]
+    """Files by path relative to the artifact's folder."""
+    facts: dict[str, Fact]
+    """Figures for a reader and the next step."""
+
+
+def build_snapshot(
+    folder: str, listing: Listing, rejects: Sequence[Reject], config: ImagesConfig, *, seed: int
+) -> SnapshotFiles:
+    """Leave out the rejects, then give ids, splits and copies; raises ValueError when too little is left."""
+    check_share(rejects, listing.table.num_rows, config.max_rejects)
+    rejected = pa.array([reject.key for reject in rejects], pa.string())
+    kept = listing.table.filter(pc.invert(pc.is_in(listing.table["key"], rejected)))
+    splits = np.array(splits_of(kept["key"].to_pylist(), config.held_out))
+    _check_classes(np.asarray(kept["label"])[splits == TRAIN], listing.classes)
+    table = _rows(kept, splits, config.augment.copies, folder)
+    contents = {
+        SNAPSHOT: to_parquet(table, listing.classes, config, seed),
+        REJECTS: parquet.to_bytes(to_table(rejects)),
+    }
+    held_out = int((splits == HELD_OUT).sum())
+    train = len(splits) - held_out
+    counts = Counts(len(splits), table.num_rows, train, train * config.augment.copies, held_out)
+    facts: dict[str, Fact] = {
+        **counts._asdict(),
+        "classes": len(listing.classes),
+        "rejects": len(rejects),
+        "ignored_files": listing.ignored,
+        "image_size": config.image_size,
+        "channels": config.channels,
+    }
+    return SnapshotFiles(contents, facts)
+
+
+def commit_snapshot(
+    folder: str, listing: Listing, rejects: Sequence[Reject], config: ImagesConfig, *, seed: int
+) -> str:
+    """Write the snapshot and its manifest, last; returns the artifact's digest."""
+    files = build_snapshot(folder, listing, rejects, config, seed=seed)
+    for path, data in files.contents.items():
+        storage.write_bytes(storage.join(folder, path), data)
+    entries = [storage.entry(path, data) for path, data in files.contents.items()]
+    return storage.commit(folder, [*listing.files, *entries], files.facts)
+
+
+def _check_classes(train_labels: np.ndarray, classes: tuple[str, ...]) -> None:
+    counts = np.bincount(train_labels, minlength=len(classes))
+    empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    require(
+        not empty,
+        f"every class must keep at least one usable image to train on, got none for {len(empty)} of {len(classes)}, "
+        f"for example {empty[:3]}: add images to these folders or take them out",
+    )
+
+
+def _rows(kept: pa.Table, splits: np.ndarray, copies: int, folder: str) -> pa.Table:
+    """Rows of SCHEMA: every image, and after each training image its augmented copies."""
+    repeats = np.where(splits == TRAIN, copies, 1)
+    image = np.repeat(np.arange(len(splits)), repeats)
+    first = np.cumsum(repeats) - repeats
+    copy = np.arange(len(image)) - first[image]
+    rows = kept.take(pa.array(image))
+    columns = {
+        **{name: rows[name] for name in rows.column_names},
+        "id": pa.array(image * copies + copy, pa.int64()),
+        "split": pa.array(splits[image], pa.string()),
+        "copy": pa.array(copy, pa.int16()),
+        "uri": pa.array([relative(uri, folder) for uri in rows["uri"].to_pylist()], pa.string()),
+    }
+    return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)

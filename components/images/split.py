@@ -1,0 +1,27 @@
+"""Which images are held out: decided by each key alone, so that a growing dataset moves no image between the splits."""
+
+import hashlib
+from collections.abc import Sequence
+
+from components.config import require
+
+TRAIN = "train"
+HELD_OUT = "held_out"
+
+
+def split_of(key: str, held_out: float) -> str:
+    """'held_out' for a share `held_out` of all keys, 'train' for the others."""
+    hashed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+    return HELD_OUT if hashed / 2**64 < held_out else TRAIN
+
+
+def splits_of(keys: Sequence[str], held_out: float) -> list[str]:
+    """Split of each key; raises ValueError when one of the two would be empty."""
+    splits = [split_of(key, held_out) for key in keys]
+    held = splits.count(HELD_OUT)
+    require(
+        0 < held < len(splits),
+        f"both splits must hold images, got {len(splits) - held} to train on and {held} held out "
+        f"with images.held_out={held_out}: add images or change images.held_out",
+    )
+    return splits
