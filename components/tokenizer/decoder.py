@@ -1,0 +1,71 @@
+"""From quantized vectors up to features or images.
+
+Shapes: n images, c channels, h w sides of a map, s = 2^doublings.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.tokenizer.config import VQVAEConfig
+from components.tokenizer.residual import ResidualStack
+
+
+class Upsampling(nn.Module):
+    """Transposed convolutions (filter 4, stride 2), relus between: (n, c, h, w) -> (n, c', h s, w s)."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        """`channels` going in, after each doubling but the last, and coming out."""
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.ConvTranspose2d(source, target, 4, stride=2, padding=1) for source, target in pairwise(channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, layer in enumerate(self.layers):
+            x = layer(F.relu(x) if index else x)
+        return x
+
+
+class Decoder(nn.Module):
+    """3x3 convolution, residual stack, upsampling: (n, c, h, w) -> (n, c', h s, w s)."""
+
+    def __init__(self, inputs: int, outputs: int, config: VQVAEConfig, *, doublings: int) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self.stem = nn.Conv2d(inputs, hidden, 3, padding=1)
+        self.stack = ResidualStack(hidden, config.residual_hidden, config.residual_layers)
+        # The last map but one is the largest: half the channels there keep its cost near that of the others.
+        halved = [max(1, hidden // 2)] if doublings > 1 else []
+        self.upsampling = Upsampling([hidden] * (doublings - len(halved)) + halved + [outputs])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.upsampling(self.stack(self.stem(x)))
+
+
+class ImageDecoder(nn.Module):
+    """The decoder D of Algorithm 1: it sees the vectors of all levels, the upper ones upsampled to the lowest map."""
+
+    def __init__(self, config: VQVAEConfig, *, channels: int) -> None:
+        super().__init__()
+        lowest = config.levels[-1]
+        self.upsamplings = nn.ModuleList(
+            Upsampling([level.code_width] * (1 + doublings(level.stride, lowest.stride)))
+            for level in config.levels[:-1]
+        )
+        width = sum(level.code_width for level in config.levels)
+        self.decoder = Decoder(width, channels, config, doublings=doublings(lowest.stride, 1))
+
+    def forward(self, vectors: Sequence[Tensor]) -> Tensor:
+        """Vectors (n, d, h, w) a level, top first -> images (n, c, height, width), not clamped."""
+        *upper, lowest = vectors
+        raised = [upsampling(e) for upsampling, e in zip(self.upsamplings, upper, strict=True)]
+        return self.decoder(torch.cat([*raised, lowest], dim=1))
+
+
+def doublings(coarse: int, fine: int) -> int:
+    """How often a map of stride `coarse` must double to have stride `fine`, both powers of two."""
+    return (coarse // fine).bit_length() - 1

@@ -1,0 +1,250 @@
+"""The hierarchical VQ-VAE (Razavi et al. 2019, Algorithm 1), any number of levels.
+
+Shapes: n images, c channels, height width sides of an image, h w sides of a code map, d code width.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from components.config import require
+from components.tokenizer.config import VQVAEConfig
+from components.tokenizer.decoder import ImageDecoder, doublings
+from components.tokenizer.encoder import Encoder, LowerHead, TopHead
+from components.tokenizer.quantizer import Quantized, Quantizer, Statistics
+
+
+class TokenizerOutput(NamedTuple):
+    """What one pass through the whole tokenizer gives; levels top first."""
+
+    reconstruction: Tensor
+    """(n, c, height, width), not clamped."""
+    codes: tuple[Tensor, ...]
+    """int64 (n, h, w) a level."""
+    commitment: Tensor
+    """Scalar: beta * mean |sg[e] - E(x)|^2, summed over levels (equation 2)."""
+    statistics: tuple[Statistics, ...]
+    """Use of each level's codebook."""
+
+
+class Tokenizer(nn.Module):
+    """Images float (n, c, height, width) in [-1, 1] <-> code maps int64 (n, h, w), one a level, top first.
+
+    In training mode `forward` also moves the codebooks, and with torch.distributed initialised every worker must call
+    it together. The finiteness of images and the range of codes are not checked inside a compiled graph.
+    """
+
+    def __init__(self, config: VQVAEConfig, *, channels: int) -> None:
+        super().__init__()
+        require(channels >= 1, f"channels must be at least 1, got {channels}")
+        self.config, self.channels = config, channels
+        levels = config.levels
+        # Bottom-up: each level's encoder goes on from the features of the level below it, the lowest from the image.
+        below = [(lower.stride, config.hidden) for lower in levels[1:]] + [(1, channels)]
+        self.encoders = nn.ModuleList(
+            Encoder(inputs, config, halvings=doublings(level.stride, stride))
+            for level, (stride, inputs) in zip(levels, below, strict=True)
+        )
+        self.top = TopHead(config, code_width=levels[0].code_width)
+        self.lower = nn.ModuleList(
+            LowerHead(
+                config,
+                code_width=level.code_width,
+                above_width=above.code_width,
+                doublings=doublings(above.stride, level.stride),
+            )
+            for above, level in pairwise(levels)
+        )
+        self.quantizers = nn.ModuleList(
+            Quantizer(
+                codebook_size=level.codebook_size,
+                code_width=level.code_width,
+                decay=config.decay,
+                restart_below=config.restart_below,
+                seed=index,
+            )
+            for index, level in enumerate(levels)
+        )
+        self.decoder = ImageDecoder(config, channels=channels)
+
+    def forward(self, images: Tensor) -> TokenizerOutput:
+        """Reconstruct images; raises ValueError unless they are finite floats of a shape that the levels divide."""
+        self._check_images(images)
+        top, *lower = self._features(images)
+        # Algorithm 1, lines 1-2: h_top <- E_top(x), e_top <- Quantize(h_top)
+        quantized: list[Quantized] = [self.quantizers[0](self.top(top))]
+        for head, quantizer, features in zip(self.lower, self.quantizers[1:], lower, strict=True):
+            # Algorithm 1, lines 3-4: h_bottom <- E_bottom(x, e_top), e_bottom <- Quantize(h_bottom)
+            quantized.append(quantizer(head(features, quantized[-1].vectors)))
+        # Algorithm 1, line 5: x^ <- D(e_top, e_bottom)
+        reconstruction = self.decoder(self._some_prefixes([level.vectors for level in quantized]))
+        distances = torch.stack([level.distance for level in quantized])
+        return TokenizerOutput(
+            reconstruction,
+            tuple(level.codes for level in quantized),
+            self.config.beta * distances.sum(),
+            tuple(level.statistics for level in quantized),
+        )
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Code maps of images, top first; no codebook moves. Raises ValueError as forward does."""
+        self._check_images(images)
+        top, *lower = self._features(images)
+        first, *others = self._codebooks()
+        codes = [first.encode(self.top(top))]
+        above = first.lookup(codes[0])
+        for head, quantizer, features in zip(self.lower, others, lower, strict=True):
+            codes.append(quantizer.encode(head(features, above)))
+            above = quantizer.lookup(codes[-1])
+        return tuple(codes)
+
+    @torch.no_grad()
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
+        """Code maps of all levels, top first -> images (n, c, height, width) clamped to [-1, 1].
+
+        Raises ValueError unless the maps fit the levels and each other.
+        """
+        whole = len(maps) == len(self.config.levels)
+        require(
+            whole,
+            f"decode needs one code map a level ({self._names()}), got {len(maps)}: give all, top first, or "
+            "use decode_prefix",
+        )
+        return self.decode_prefix(maps)
+
+    @torch.no_grad()
+    def decode_prefix(self, maps_prefix: Sequence[Tensor]) -> Tensor:
+        """Images from the upper levels alone, as in the paper's figure 3.
+
+        Every position of a level that is missing takes the mean of that level's vectors, weighted by how often each is
+        used (the averages N of equation 2). Raises ValueError unless the maps fit the levels and each other.
+        """
+        self._check_maps(maps_prefix)
+        vectors = []
+        for index, quantizer in enumerate(self._codebooks()):
+            if index < len(maps_prefix):
+                vectors.append(quantizer.lookup(maps_prefix[index]))
+            else:
+                shape = self._shape_below(maps_prefix[0], index)
+                vectors.append(_everywhere(quantizer.mean()).expand(shape[0], -1, *shape[1:]))
+        return self.decoder(vectors).clamp(-1, 1)
+
+    def map_shapes(self, image_size: int) -> tuple[tuple[int, int], ...]:
+        """Height and width of each level's code map for images of `image_size` x `image_size`, top first."""
+        self._check_sides(image_size, image_size)
+        return tuple((image_size // level.stride, image_size // level.stride) for level in self.config.levels)
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Bottom-up features (n, f, h, w) of every level, top first."""
+        features = [images]
+        for encoder in reversed(self.encoders):
+            features.insert(0, encoder(features[0]))
+        return features[:-1]
+
+    def _some_prefixes(self, vectors: list[Tensor]) -> list[Tensor]:
+        """In training, a share of the images loses the levels below a random one, filled as in decode_prefix."""
+        levels, share = len(vectors), self.config.prefix_share
+        if not self.training or share == 0 or levels == 1:
+            return vectors
+        shape, device = (len(vectors[0]), 1, 1, 1), vectors[0].device
+        kept = torch.randint(1, levels, shape, device=device)
+        kept = torch.where(torch.rand(shape, device=device) < share, kept, levels)
+        filling = [_everywhere(quantizer.mean()) for quantizer in self._codebooks()]
+        return [torch.where(index < kept, vectors[index], filling[index]) for index in range(levels)]
+
+    def _codebooks(self) -> list[Quantizer]:
+        """The quantizers, top first, typed."""
+        return cast(list[Quantizer], list(self.quantizers))
+
+    def _shape_below(self, top: Tensor, index: int) -> tuple[int, int, int]:
+        """Shape of level `index`'s code map beside the top level's map (n, h, w)."""
+        finer = self.config.levels[0].stride // self.config.levels[index].stride
+        return top.shape[0], top.shape[1] * finer, top.shape[2] * finer
+
+    def _names(self) -> str:
+        return ", ".join(level.name for level in self.config.levels)
+
+    def _check_sides(self, height: int, width: int) -> None:
+        top = self.config.levels[0]
+        fits = min(height, width) >= top.stride and height % top.stride == 0 and width % top.stride == 0
+        require(
+            fits,
+            f"image sides must be multiples of {top.stride}, the stride of level '{top.name}', got "
+            f"{height}x{width}: resize the images or lower the strides",
+        )
+
+    def _check_images(self, images: Tensor) -> None:
+        shape = tuple(images.shape)
+        fits = images.ndim == 4 and images.is_floating_point() and shape[1] == self.channels
+        require(
+            fits,
+            f"images must be float (n, {self.channels}, height, width), got {images.dtype} {shape}: pass "
+            "stored pixels through to_images, and use a tokenizer made for their channels",
+        )
+        require(shape[0] >= 1, f"a batch must hold at least one image, got {shape}: drop empty batches")
+        self._check_sides(shape[2], shape[3])
+        if torch.compiler.is_compiling():
+            return
+        # The greatest magnitude is NaN or infinite as soon as one value is.
+        finite = bool(torch.isfinite(images.detach().abs().amax()))
+        require(
+            finite,
+            f"images must be finite, got {int((~torch.isfinite(images)).sum())} NaN or infinite values of "
+            f"{images.numel()}: mend the images or leave them out",
+        )
+
+    def _check_maps(self, maps: Sequence[Tensor]) -> None:
+        levels = self.config.levels
+        count = 1 <= len(maps) <= len(levels)
+        require(count, f"there must be 1 to {len(levels)} code maps ({self._names()}), top first, got {len(maps)}")
+        first = tuple(maps[0].shape)
+        whole = len(first) == 3 and min(first) >= 1
+        require(
+            whole,
+            f"code map '{levels[0].name}' must be (n, height, width), each at least 1, got {first}: drop empty batches",
+        )
+        for index, (level, codes) in enumerate(zip(levels, maps, strict=False)):
+            name, wanted = f"code map '{level.name}'", self._shape_below(maps[0], index)
+            require(
+                tuple(codes.shape) == wanted,
+                f"{name} must be {wanted} below a top map of {first}, got "
+                f"{tuple(codes.shape)}: was the dataset encoded by another tokenizer? Re-run 'encode'",
+            )
+            require(codes.dtype == torch.int64, f"{name} must be int64, got {codes.dtype}: convert with .long()")
+            if torch.compiler.is_compiling():
+                continue
+            low, high = int(codes.min()), int(codes.max())
+            require(
+                low >= 0 and high < level.codebook_size,
+                f"{name} must hold codes from 0 to "
+                f"{level.codebook_size - 1}, got {low} to {high}: was it encoded by another tokenizer? "
+                "Re-run 'encode'",
+            )
+
+
+def _everywhere(vector: Tensor) -> Tensor:
+    """One vector (d) for all positions of all images: (1, d, 1, 1)."""
+    return vector[None, :, None, None]
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """Stored pixels uint8 (n, height, width, c) -> images float32 (n, c, height, width) in [-1, 1]."""
+    stored = pixels.dtype == torch.uint8 and pixels.ndim == 4
+    require(
+        stored,
+        f"pixels must be uint8 (n, height, width, c), got {pixels.dtype} {tuple(pixels.shape)}: images "
+        "that are float already need no to_images",
+    )
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Images float (n, c, height, width) -> pixels uint8 (n, height, width, c), what lies outside [-1, 1] cut off."""
+    floats = images.is_floating_point() and images.ndim == 4
+    require(floats, f"images must be float (n, c, height, width), got {images.dtype} {tuple(images.shape)}")
+    levels = (images.float().clamp(-1, 1) + 1) * 127.5
+    return levels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
