@@ -1,0 +1,95 @@
+"""What a shard of codes looks like: one row a row of the snapshot, one column of codes a level.
+
+The columns are plain Parquet types, so that pandas, polars, duckdb and Hugging Face datasets open a shard without this
+project; shapes and digests are JSON in the schema's metadata.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+
+from components.config import require
+from components.storage import StorageError
+
+FORMAT = 1
+METADATA = b"vqvae2"
+
+FIXED = (
+    pa.field("id", pa.int64(), nullable=False),
+    pa.field("key", pa.string(), nullable=False),
+    pa.field("label", pa.int32()),
+    pa.field("split", pa.string(), nullable=False),
+    pa.field("copy", pa.int16(), nullable=False),
+)
+"""Columns that come from the snapshot as they are."""
+ERROR = pa.field("error", pa.float32(), nullable=False)
+"""Mean squared reconstruction error of the row, over pixels in [-1, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeLevel:
+    """The code maps of one level."""
+
+    name: str
+    """The level's name and its column's."""
+    height: int
+    """Codes along the vertical side."""
+    width: int
+    """Codes along the horizontal side."""
+    codebook_size: int
+    """Codes are 0 .. codebook_size - 1."""
+
+    def __post_init__(self) -> None:
+        taken = [field.name for field in (*FIXED, ERROR)]
+        require(self.name not in taken, f"a level must not share its name with one of {taken}, got {self.name!r}")
+        sides = f"{self.height}x{self.width}"
+        require(self.height >= 1 and self.width >= 1, f"code maps must have sides of at least 1, got {sides}")
+        fits = 2 <= self.codebook_size <= 2**32
+        require(fits, f"codebook_size of level '{self.name}' must lie in 2..2**32, got {self.codebook_size}")
+
+    @property
+    def type(self) -> pa.DataType:
+        """Type of one code on disk."""
+        return pa.uint16() if self.codebook_size <= 1 << 16 else pa.uint32()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeSchema:
+    """What all shards of one code dataset have in common."""
+
+    levels: tuple[CodeLevel, ...]
+    """Top first."""
+    tokenizer_digest: str
+    """Artifact whose encoder made the codes."""
+    snapshot_digest: str
+    """Artifact whose rows were encoded."""
+
+    def __post_init__(self) -> None:
+        names = [level.name for level in self.levels]
+        require(len(names) >= 1, "a code dataset must have at least one level, got none")
+        require(len(set(names)) == len(names), f"level names must differ, got {names}")
+
+    def level(self, name: str) -> CodeLevel:
+        """The level called `name`; raises ValueError when there is none."""
+        found = [level for level in self.levels if level.name == name]
+        require(bool(found), f"level must be one of {[level.name for level in self.levels]}, got {name!r}")
+        return found[0]
+
+    def arrow(self) -> pa.Schema:
+        """Columns and metadata of every shard."""
+        codes = [
+            pa.field(level.name, pa.list_(pa.field("element", level.type), level.height * level.width), nullable=False)
+            for level in self.levels
+        ]
+        facts = {"format": FORMAT, **asdict(self)}
+        return pa.schema([*FIXED, *codes, ERROR], metadata={METADATA: json.dumps(facts, sort_keys=True).encode()})
+
+    @classmethod
+    def from_arrow(cls, schema: pa.Schema) -> "CodeSchema":
+        """Read what `arrow` wrote; raises StorageError for any other file."""
+        facts = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+        if facts.get("format") != FORMAT:
+            raise StorageError(f"a shard of codes must have format {FORMAT}, got {facts.get('format')}: encode again")
+        levels = tuple(CodeLevel(**level) for level in facts["levels"])
+        return cls(levels=levels, tokenizer_digest=facts["tokenizer_digest"], snapshot_digest=facts["snapshot_digest"])
