@@ -1,0 +1,72 @@
+"""What a lower prior knows of the levels above it.
+
+Shapes: n images, h w sides of this level's map, a b sides of the nearest map above, c hidden channels, r residual
+channels. The convolutions see channels in second place, as views of channels-last memory.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.config import require
+
+
+class MapSpec(NamedTuple):
+    """Size of one level's code map."""
+
+    height: int
+    width: int
+    codebook_size: int
+
+
+def ratio_of(lower: tuple[int, int], upper: tuple[int, int]) -> int:
+    """How many positions along a side of the map `lower` (height, width) one position of `upper` covers."""
+    ratio = lower[0] // upper[0]
+    fits = ratio >= 1 and ratio & (ratio - 1) == 0 and (ratio * upper[0], ratio * upper[1]) == tuple(lower)
+    require(
+        fits,
+        "a code map's sides must be one power of two times those of each map above it, got "
+        f"{lower[0]}x{lower[1]} below {upper[0]}x{upper[1]}: list the maps above coarsest first, check the strides",
+    )
+    return ratio
+
+
+class ResidualBlock(nn.Module):
+    """Unmasked residual block: what is above is known whole before the first code of this level is drawn."""
+
+    def __init__(self, hidden: int, residual_hidden: int) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(hidden, residual_hidden, 3, padding=1)
+        self.out = nn.Conv2d(residual_hidden, hidden, 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (n, c, a, b) -> (n, c, a, b)
+        return x + self.out(F.relu(self.inner(F.relu(x))))
+
+
+class ConditioningStack(nn.Module):
+    """Embeds every code map above, refines their sum at the nearest map's resolution, and upsamples to this level's.
+
+    The residual blocks run before the upsampling, where a position costs a quarter or less.
+    """
+
+    def __init__(
+        self, above: Sequence[MapSpec], shape: tuple[int, int], *, hidden: int, residual_hidden: int, layers: int
+    ) -> None:
+        super().__init__()
+        nearest = above[-1][:2]
+        self.repeats = [ratio_of(nearest, spec[:2]) for spec in above]
+        doublings = ratio_of(shape, nearest).bit_length() - 1
+        self.embeddings = nn.ModuleList(nn.Embedding(spec.codebook_size, hidden) for spec in above)
+        self.blocks = nn.Sequential(*(ResidualBlock(hidden, residual_hidden) for _ in range(layers)))
+        self.upsampling = nn.Sequential(*(nn.ConvTranspose2d(hidden, hidden, 4, 2, 1) for _ in range(doublings)))
+
+    def forward(self, above: Sequence[Tensor]) -> Tensor:
+        """Code maps above, coarsest first -> (n, h, w, c)."""
+        embedded = [
+            embedding(codes).repeat_interleave(repeat, 1).repeat_interleave(repeat, 2)
+            for embedding, codes, repeat in zip(self.embeddings, above, self.repeats, strict=True)
+        ]
+        x = sum(embedded[1:], embedded[0]).permute(0, 3, 1, 2)  # n c a b
+        return self.upsampling(self.blocks(x)).permute(0, 2, 3, 1)

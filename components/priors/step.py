@@ -1,0 +1,107 @@
+"""Algorithm 2, lines 7-9, on Ray Train: fit one level's prior on the codes."""
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from components import storage
+from components.artifacts import Artifact
+from components.batches import CodeBatch
+from components.cluster.step import Cluster
+from components.codes.reader import read_codes, unigram_entropy
+from components.config import Share, TrainingConfig
+from components.images.split import HELD_OUT, TRAIN
+from components.order import positions, worker_share
+from components.priors.conditioning import MapSpec
+from components.priors.config import PriorConfig
+from components.priors.objective import PriorObjective
+from components.training import step as training
+from components.training.loop import Data
+from components.weights import PriorDescription, pack
+from components.workspace import Outcome, Workspace
+
+
+def fit_prior(
+    config: PriorConfig,
+    level: str,
+    codes: Artifact,
+    *,
+    classes: int,
+    share: Share,
+    cluster: Cluster,
+    workspace: Workspace,
+) -> Outcome:
+    """Fit p(codes of `level` | class, codes of the levels above) and commit the best weights by held-out nats."""
+    train, held_out = read_codes(codes.uri, TRAIN), read_codes(codes.uri, HELD_OUT)
+    number = train.number(level)
+    specs = tuple(MapSpec(one.height, one.width, one.codebook_size) for one in train.levels)
+    own = train.levels[number]
+    description = PriorDescription(
+        level=level,
+        settings=config,
+        shape=(own.height, own.width),
+        codebook_size=own.codebook_size,
+        classes=classes,
+        above=specs[:number],
+    )
+    job = training.FitJob(
+        build=functools.partial(_build, description),
+        data=_CodeFeed(codes.uri, number, config.training, workspace.seed),
+        config=config.training,
+        share=share,
+    )
+    fitted = training.run(job, cluster=cluster, workspace=workspace)
+    model = description.build()
+    model.load_state_dict(fitted.weights)
+    nats = fitted.standing.held_out["nats_per_code"]
+    facts = {
+        "nats_per_code": nats,
+        "bits_per_code": nats / math.log(2),
+        "unigram_nats": unigram_entropy(train, held_out, level),
+        "codes_an_image": own.height * own.width,
+        "best_update": fitted.standing.best_update,
+        "updates": fitted.standing.update,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    workspace.lease.check()
+    return Outcome(digest=storage.save(workspace.uri, pack(model, description), facts), facts=facts)
+
+
+def _build(description: PriorDescription) -> nn.Module:
+    return PriorObjective(description.build())
+
+
+@dataclass(frozen=True)
+class _CodeFeed:
+    """Code maps of one level and of those above it, drawn from the memory-mapped copy on the worker's machine."""
+
+    folder: str
+    level: int
+    config: TrainingConfig
+    seed: int
+
+    def __call__(self, rank: int, workers: int) -> Data:
+        """The share of worker `rank`."""
+        return Data(
+            batches=lambda start: self._batches(start, rank, workers), held_out=lambda: self._held_out(rank, workers)
+        )
+
+    def _batches(self, start: int, rank: int, workers: int) -> Iterator[CodeBatch]:
+        table = read_codes(self.folder, TRAIN)
+        size = self.config.batch_size
+        for update in range(start, self.config.updates):
+            drawn = positions(update * size, size, self.seed, len(table))
+            yield self._upto(table.batch(worker_share(drawn, rank, workers)))
+
+    def _held_out(self, rank: int, workers: int) -> Iterator[CodeBatch]:
+        table = read_codes(self.folder, HELD_OUT)
+        rows = np.arange(rank, min(len(table), self.config.held_out_samples), workers)
+        for start in range(0, len(rows), self.config.batch_size):
+            yield self._upto(table.batch(rows[start : start + self.config.batch_size]))
+
+    def _upto(self, batch: CodeBatch) -> CodeBatch:
+        return CodeBatch(batch.maps[: self.level + 1], batch.labels)
