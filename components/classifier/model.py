@@ -1,0 +1,60 @@
+"""The residual classifier. Shapes: n images, c channels, h w sides, f features, y classes."""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from components.classifier.config import ClassifierConfig
+from components.config import require
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    # Statistics of one image alone: a score must not depend on what else is in the batch. Four channels a group at
+    # least: fewer, on the last and tiny map, would be normalised to nothing.
+    return nn.GroupNorm(math.gcd(8, channels // 4) if channels % 4 == 0 else 1, channels)
+
+
+class Halving(nn.Module):
+    """Residual block that halves the map and doubles the channels: (n, c, h, w) -> (n, 2c, h/2, w/2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False)
+        self.second = nn.Conv2d(channels, 2 * channels, 3, padding=1)
+        self.skip = nn.Conv2d(channels, 2 * channels, 1, bias=False)
+        self.norm_in, self.norm_mid = _norm(channels), _norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.first(F.relu(self.norm_in(x)))
+        inner = self.second(F.relu(self.norm_mid(inner)))
+        return inner + self.skip(F.avg_pool2d(x, 2, ceil_mode=True))
+
+
+class Classifier(nn.Module):
+    """Images float (n, c, h, w) in [-1, 1] -> logits (n, y)."""
+
+    def __init__(self, config: ClassifierConfig, *, channels: int, classes: int) -> None:
+        super().__init__()
+        require(channels >= 1, f"channels must be at least 1, got {channels}")
+        require(classes >= 1, f"classes must be at least 1, got {classes}: does the dataset have labels?")
+        self.config, self.channels, self.classes = config, channels, classes
+        self.width = config.hidden * 2**config.stages
+        # Stride 2: at full resolution this one layer would cost more than all blocks together.
+        self.stem = nn.Conv2d(channels, config.hidden, 4, stride=2, padding=1)
+        self.blocks = nn.Sequential(*(Halving(config.hidden * 2**stage) for stage in range(config.stages)))
+        self.norm = _norm(self.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(self.width, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the last layer reads: (n, f), f = `width`. Raises ValueError for images of another shape."""
+        got = tuple(images.shape)
+        require(
+            images.ndim == 4 and got[1] == self.channels,
+            f"images must be (n, {self.channels}, height, width), got {got}: was it fitted to other images?",
+        )
+        return F.relu(self.norm(self.blocks(self.stem(images)))).mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.dropout(self.features(images)))

@@ -1,0 +1,63 @@
+"""Fitting a classifier on Ray Train: one rejects samples (section 3.3), another, its judge, measures them."""
+
+import functools
+
+import torch
+from torch import nn
+
+from components import storage
+from components.artifacts import Artifact
+from components.classifier.config import ClassifierConfig
+from components.classifier.model import Classifier
+from components.classifier.objective import ClassifierObjective
+from components.cluster.step import Cluster
+from components.config import Share
+from components.images.config import ImagesConfig
+from components.images.manifest import read_snapshot
+from components.training import step as training
+from components.weights import ClassifierDescription, pack
+from components.workspace import Outcome, Workspace
+
+
+def fit_classifier(
+    config: ClassifierConfig,
+    images_config: ImagesConfig,
+    images: Artifact,
+    *,
+    share: Share,
+    cluster: Cluster,
+    workspace: Workspace,
+) -> Outcome:
+    """Fit on the training rows of the snapshot `images` and commit the best weights by held-out loss."""
+    seed = workspace.seed + 7919 * config.seed
+    feed = training.ImageFeed(
+        folder=images.uri,
+        images=images_config,
+        pixel_seed=workspace.seed,
+        config=config.training,
+        order_seed=seed,
+        readers=share.readers,
+    )
+    names = read_snapshot(images.uri).classes
+    job = training.FitJob(
+        build=functools.partial(_build, config, images_config.channels, len(names), seed),
+        data=feed,
+        config=config.training,
+        share=share,
+    )
+    fitted = training.run(job, cluster=cluster, workspace=workspace)
+    model = Classifier(config, channels=images_config.channels, classes=len(names))
+    model.load_state_dict(fitted.weights)
+    facts = {
+        "held_out_accuracy": fitted.standing.held_out["accuracy"],
+        "held_out_loss": fitted.standing.best_loss,
+        "best_update": fitted.standing.best_update,
+    }
+    description = ClassifierDescription(settings=config, channels=images_config.channels, class_names=names)
+    workspace.lease.check()
+    return Outcome(digest=storage.save(workspace.uri, pack(model, description), facts), facts=facts)
+
+
+def _build(config: ClassifierConfig, channels: int, classes: int, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return ClassifierObjective(Classifier(config, channels=channels, classes=classes))

@@ -1,0 +1,42 @@
+"""Settings of a generator's evaluation."""
+
+from dataclasses import dataclass
+
+from components.config import require
+
+VERSION = 1
+"""Raised whenever the same settings would now give another result: part of every fingerprint of this step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What is drawn from the generator and compared with real images."""
+
+    samples_per_class: int = 100
+    """Samples a class behind each figure, before and after rejection alike."""
+    keep: float = 0.25
+    """Share of the draws that rejection keeps in the headline figures (section 3.3)."""
+    temperature: float = 1.0
+    """Divides the priors' logits; 1 samples them as they were fitted."""
+    shares: tuple[float, ...] = (1.0, 0.5, 0.25)
+    """Shares of the trade-off curve; 1 and `keep` are always on it. The smallest decides how many are drawn."""
+    neighbours: int = 3
+    """k of precision and recall (Kynkaanniemi et al. 2019 use 3)."""
+    cas_updates: int = 0
+    """Updates of a classifier fitted to samples for the classification accuracy score; 0 leaves the score out."""
+    pictures: int = 10
+    """Images a row in the report's pictures."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples_per_class", "neighbours", "pictures"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        require(0 < self.keep <= 1, f"keep must lie in (0, 1], got {self.keep}")
+        require(self.temperature > 0, f"temperature must be above 0, got {self.temperature}")
+        outside = [share for share in self.shares if not 0 < share <= 1]
+        require(not outside, f"shares must lie in (0, 1], got {outside}")
+        require(self.cas_updates >= 0, f"cas_updates must not be negative, got {self.cas_updates}")
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """Shares of the trade-off curve, largest first, 1 and `keep` among them."""
+        return tuple(sorted({1.0, self.keep, *self.shares}, reverse=True))

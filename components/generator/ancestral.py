@@ -1,0 +1,142 @@
+"""Ancestral sampling: Algorithm 2, lines 10-14, for any number of levels.
+
+Shapes: n images, h w sides of an image or a code map, c channels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from components.classifier.model import Classifier
+from components.config import require
+from components.priors.conditioning import MapSpec
+from components.priors.model import Prior
+from components.priors.sampler import Sampler
+from components.tokenizer.model import Tokenizer, to_images, to_pixels
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated images and all that made them."""
+
+    pixels: Tensor
+    """uint8 (n, h, w, c)."""
+    labels: Tensor
+    """int64 (n,): the class that each was asked to be."""
+    seeds: Tensor
+    """int64 (n,): what each was drawn from; class and seed give the image again."""
+    maps: tuple[Tensor, ...]
+    """int64 (n, h, w) a level, top first."""
+    probability: Tensor
+    """float (n,): the classifier's probability of the class asked for."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor) -> "Samples":
+        """The samples at `indices` int64 (m,), in that order."""
+        return self._each(lambda tensor: tensor[indices])
+
+    def cpu(self) -> "Samples":
+        """The same samples in main memory."""
+        return self._each(lambda tensor: tensor.cpu())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Samples":
+        return Samples(
+            change(self.pixels),
+            change(self.labels),
+            change(self.seeds),
+            tuple(map(change, self.maps)),
+            change(self.probability),
+        )
+
+
+class Generator(nn.Module):
+    """Class and seed -> image: the priors draw code maps, the tokenizer decodes them, the classifier scores them."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Classifier, classes: Sequence[str]
+    ) -> None:
+        """`priors` top first; `classes` are the names of the classes 0, 1, ...
+
+        Raises ValueError when the parts were not made for each other.
+        """
+        super().__init__()
+        self.tokenizer, self.classifier, self.classes = tokenizer, classifier, tuple(classes)
+        self.priors = nn.ModuleList(priors)
+        _check_parts(tokenizer, priors, classifier, self.classes)
+        self.eval()
+
+    @torch.no_grad()
+    def sample(self, labels: Tensor, seeds: Tensor, *, temperature: float = 1.0, batch: int = 64) -> Samples:
+        """One image a label int64 (n,) and seed int64 (n,), `batch` at a time.
+
+        Each depends on its own label and seed, not on the others of its batch (but for rounding in the last bit, which
+        may differ between batch sizes).
+        """
+        _check_request(labels, seeds, temperature, batch, len(self.classes))
+        device = next(self.parameters()).device
+        labels, seeds = labels.to(device), seeds.to(device)
+        samplers = [Sampler(prior, min(batch, len(labels))) for prior in cast(list[Prior], list(self.priors))]
+        parts = [
+            self._sample_batch(samplers, some, own, temperature)
+            for some, own in zip(labels.split(batch), seeds.split(batch), strict=True)
+        ]  # Algorithm 2, lines 10 and 14: while true do ... end while, here until there are enough
+        maps = tuple(torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True))
+        return Samples(
+            torch.cat([part.pixels for part in parts]),
+            labels,
+            seeds,
+            maps,
+            torch.cat([part.probability for part in parts]),
+        )
+
+    def _sample_batch(self, samplers: list[Sampler], labels: Tensor, seeds: Tensor, temperature: float) -> Samples:
+        maps: list[Tensor] = []
+        for sampler in samplers:
+            # Algorithm 2, line 11: e_top ~ p_top; line 12: e_bottom ~ p_bottom(e_top); with more levels, each given
+            # all those above. The noise hangs on (seed, level), so the levels share a seed but no randomness.
+            maps.append(sampler.sample(labels, tuple(maps), seeds, temperature=temperature))
+        pixels = to_pixels(self.tokenizer.decode(tuple(maps)))  # Algorithm 2, line 13: x <- D(e_top, e_bottom)
+        return Samples(pixels, labels, seeds, tuple(maps), self._probability(pixels, labels))
+
+    def _probability(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        # From the rounded pixels: the score must be the one that anybody gets from the stored picture.
+        scores = self.classifier(to_images(pixels)).softmax(dim=1)
+        return scores.gather(1, labels[:, None])[:, 0]
+
+
+def _check_parts(
+    tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Classifier, classes: tuple[str, ...]
+) -> None:
+    levels = tokenizer.config.levels
+    require(len(priors) == len(levels), f"a generator needs one prior a level ({len(levels)}), got {len(priors)}")
+    specs = [MapSpec(prior.shape[0], prior.shape[1], prior.codebook_size) for prior in priors]
+    for index, (prior, level) in enumerate(zip(priors, levels, strict=True)):
+        fits = prior.codebook_size == level.codebook_size and list(prior.above) == specs[:index]
+        require(
+            fits,
+            f"the prior of level '{level.name}' must know {level.codebook_size} codes below {specs[:index]}, got "
+            f"{prior.codebook_size} below {list(prior.above)}: was it fitted to another tokenizer's codes? Top first",
+        )
+    known = {"the classifier": classifier.classes} | {
+        f"the prior of level '{level.name}'": prior.classes for level, prior in zip(levels, priors, strict=True)
+    }
+    for part, count in known.items():
+        require(count == len(classes), f"{part} must know {len(classes)} classes as the generator does, got {count}")
+    require(
+        classifier.channels == tokenizer.channels,
+        f"the classifier must read images of {tokenizer.channels} channels, got {classifier.channels}",
+    )
+
+
+def _check_request(labels: Tensor, seeds: Tensor, temperature: float, batch: int, classes: int) -> None:
+    require(len(labels) > 0, "a generator needs at least one label, got none")
+    require(labels.shape == seeds.shape, f"labels and seeds must be one an image, got {len(labels)} and {len(seeds)}")
+    low, high = int(labels.min()), int(labels.max())
+    require(low >= 0 and high < classes, f"labels must lie in 0 .. {classes - 1}, got {low} .. {high}")
+    require(temperature > 0, f"temperature must be above 0, got {temperature}: 1 samples the priors as fitted")
+    require(batch >= 1, f"batch must be at least 1, got {batch}")

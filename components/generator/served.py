@@ -1,0 +1,95 @@
+"""The registered generator: class -> images. MLflow runs this file as the model's code.
+
+predict([{"label": "7"}], params={"count": 4, "temperature": 1.0, "seed": 0, "keep": 0.25})
+-> [{"label": "7", "png": base64, "probability": 0.99}, ...]  `count` answers a request, in the requests' order
+"""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from pydantic import BaseModel, ConfigDict
+
+from components.config import require
+from components.generator.config import GeneratorConfig
+from components.generator.rejection import draws_for, generate
+from components.serving import Parameter, encode_image, with_defaults
+from components.weights import load_generator
+
+LARGEST_DRAW = 4096
+"""Most draws for one request: more would keep a server busy for one client."""
+
+
+class Request(BaseModel):
+    """Which class to draw."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: str
+    """Name of a class, or its number as text."""
+
+
+def parameters(config: GeneratorConfig) -> dict[str, Parameter]:
+    """Parameters of predict and their defaults: images a request, temperature, seed, share that rejection keeps."""
+    return {"count": 1, "temperature": config.temperature, "seed": 0, "keep": config.keep}
+
+
+def input_example(classes: tuple[str, ...]) -> list[dict[str, str]]:
+    """One image of the first class."""
+    return [{"label": classes[0]}]
+
+
+class Answer(BaseModel):
+    """One image."""
+
+    label: str
+    """As it was asked for."""
+    png: str
+    """Base64."""
+    probability: float
+    """That the image shows this class, says the rejecting classifier."""
+
+
+class ServedGenerator(PythonModel):
+    """Artifacts: folders `tokenizer`, `classifier` and `prior_<level>` a level, that components/weights.py reads."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self.generator = load_generator({name: Path(folder) for name, folder in context.artifacts.items()})
+
+    def predict(self, context: Any, model_input: list[Request], params: dict[str, Any] | None = None) -> list[Answer]:
+        """`count` images a request. The same class, parameters and seed give the same images."""
+        try:
+            options = with_defaults(params, parameters(GeneratorConfig()))
+            return [answer for request in model_input for answer in self._answers(request.label, options)]
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+    def _answers(self, label: str, options: dict[str, Parameter]) -> list[Answer]:
+        count, keep = int(options["count"]), float(options["keep"])
+        draws = draws_for(count, keep)
+        fits = draws <= LARGEST_DRAW
+        require(fits, f"count / keep must be at most {LARGEST_DRAW} draws a request, got {draws}: ask twice")
+        samples = generate(
+            self.generator,
+            classes=[self._number(label)],
+            count=count,
+            seed=int(options["seed"]),
+            temperature=float(options["temperature"]),
+            keep=keep,
+        )
+        pictures = zip(samples.pixels.cpu().numpy(), samples.probability.tolist(), strict=True)
+        return [Answer(label=label, png=encode_image(image), probability=score) for image, score in pictures]
+
+    def _number(self, label: str) -> int:
+        names = self.generator.classes
+        if label in names:
+            return names.index(label)
+        known = label.isdecimal() and int(label) < len(names)
+        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        require(known, f"label must be a class ({shown}) or its number 0 .. {len(names) - 1}, got {label!r}")
+        return int(label)
+
+
+mlflow.models.set_model(ServedGenerator())
