@@ -1,0 +1,85 @@
+"""How large the models and the code dataset of a config are, before anything is fitted: built without memory."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from components.classifier.model import Classifier
+from components.config import TrainingConfig
+from components.priors.conditioning import MapSpec
+from components.priors.model import Prior
+from components.tokenizer.model import Tokenizer
+from pipeline.config import PipelineConfig
+
+
+@dataclass(frozen=True)
+class LevelSize:
+    """One level's code map."""
+
+    name: str
+    height: int
+    width: int
+    codebook_size: int
+
+    @property
+    def codes(self) -> int:
+        """Codes an image."""
+        return self.height * self.width
+
+    @property
+    def bits(self) -> float:
+        """Bits an image, log2(K) a code."""
+        return self.codes * math.log2(self.codebook_size)
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """One model."""
+
+    name: str
+    parameters: int
+    bytes: int
+    """Of the committed weights."""
+    checkpoint_bytes: int
+    """Of a checkpoint: weights, best weights, Adam's two moments, and the averaged weights where there are."""
+
+
+def level_sizes(config: PipelineConfig) -> list[LevelSize]:
+    """Top first."""
+    sides = {level: config.map_side(level) for level in config.level_names}
+    return [
+        LevelSize(level.name, sides[level.name], sides[level.name], level.codebook_size)
+        for level in config.vqvae.levels
+    ]
+
+
+def model_sizes(config: PipelineConfig, classes: int) -> list[ModelSize]:
+    """Tokenizer, priors and classifiers for `classes` classes."""
+    channels, specs = (
+        config.images.channels,
+        [MapSpec(level.height, level.width, level.codebook_size) for level in level_sizes(config)],
+    )
+    with torch.device("meta"):
+        sizes = [_size("tokenizer", Tokenizer(config.vqvae, channels=channels), config.vqvae.training)]
+        for index, (level, spec) in enumerate(zip(config.level_names, specs, strict=True)):
+            settings = config.priors[level]
+            prior = Prior(
+                settings,
+                shape=(spec.height, spec.width),
+                codebook_size=spec.codebook_size,
+                classes=classes,
+                above=tuple(specs[:index]),
+            )
+            sizes.append(_size(f"prior_{level}", prior, settings.training))
+        for name, judged in (("classifier", config.classifier), ("judge", config.judge)):
+            sizes.append(_size(name, Classifier(judged, channels=channels, classes=max(classes, 1)), judged.training))
+    return sizes
+
+
+def _size(name: str, model: nn.Module, training: TrainingConfig) -> ModelSize:
+    state = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    weights = sum(value.numel() * value.element_size() for value in model.parameters())
+    moments = 2 * weights + (weights if training.weight_ema else 0)
+    return ModelSize(name, sum(value.numel() for value in model.parameters()), state, 2 * state + moments)
