@@ -1,0 +1,118 @@
+"""Reading codes for training, against the arrays that were written."""
+
+import math
+import resource
+import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from components import storage
+from components.codes.reader import frequencies, read_codes, unigram_entropy, usage
+from components.codes.writer import find_shards
+
+
+@pytest.fixture
+def tables(codes, tmp_path):
+    codes.write(tmp_path / "codes")
+    return tuple(read_codes(str(tmp_path / "codes"), split, tmp_path / "cache") for split in ("train", "held_out"))
+
+
+def test_a_split_comes_back_whole_and_in_order(codes, tables):
+    for table, chosen in zip(tables, (np.arange(50) % 5 != 0, np.arange(50) % 5 == 0), strict=True):
+        assert table.ids.tolist() == (np.flatnonzero(chosen) * 2).tolist() and len(table) == chosen.sum()
+        assert all((got == maps[chosen]).all() for got, maps in zip(table.maps, codes.maps, strict=True))
+        labels = [-1 if label is None else label for label in codes.rows["label"].to_pylist()]
+        assert table.labels.tolist() == np.array(labels)[chosen].tolist()
+        assert table.maps[0].dtype == np.uint16 and isinstance(table.maps[0], np.memmap)
+
+
+def test_a_batch_is_int64_in_the_order_asked(tables):
+    train = tables[0]
+    batch = train.batch(np.array([5, 0, 5]))
+    assert [codes.shape for codes in batch.maps] == [(3, 2, 3), (3, 4, 6)]
+    assert {tensor.dtype for tensor in (*batch.maps, batch.labels)} == {torch.int64}
+    assert (batch.maps[1].numpy() == train.maps[1][[5, 0, 5]]).all()
+    assert batch.labels.tolist() == train.labels[[5, 0, 5]].tolist()
+
+
+def test_only_what_the_manifest_lists_is_opened(codes, tables, tmp_path):
+    (tmp_path / "codes" / "part-00000099.parquet").write_bytes(b"half written")
+    assert len(read_codes(str(tmp_path / "codes"), "train", tmp_path / "other")) == len(tables[0])
+    (tmp_path / "codes" / storage.MANIFEST).unlink()
+    with pytest.raises(FileNotFoundError):
+        read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
+
+
+def test_an_object_store_serves_as_well_as_a_disk(codes, tables, tmp_path):
+    folder = f"memory://{uuid.uuid4().hex}"
+    codes.write(folder)
+    table = read_codes(folder, "train", tmp_path / "other")
+    assert all((got == had).all() for got, had in zip(table.maps, tables[0].maps, strict=True))
+    ids = np.asarray(codes.rows["id"])
+    assert len(find_shards(folder, codes.schema, ids, 16)) == 4
+
+
+def test_the_cache_is_used_again_and_a_new_dataset_gets_its_own(codes, tables, tmp_path):
+    for path in (tmp_path / "codes").glob("part-*"):
+        path.unlink()
+    assert (read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache").maps[0] == tables[0].maps[0]).all()
+    codes.maps[0][1] = (codes.maps[0][1] + 1) % 16
+    codes.write(tmp_path / "codes")
+    changed = read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
+    assert (changed.maps[0][0] == codes.maps[0][1]).all() and (changed.maps[0][0] != tables[0].maps[0][0]).any()
+
+
+def test_a_damaged_shard_is_noticed_and_leaves_no_cache(codes, tmp_path):
+    codes.write(tmp_path / "codes")
+    path = tmp_path / "codes" / "part-00000001.parquet"
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(storage.StorageError, match=r"part-00000001\.parquet .* is not the file"):
+        read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
+    assert [found.suffix for found in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_an_unknown_split_and_a_cache_that_cannot_be_made_are_told(codes, tmp_path):
+    codes.write(tmp_path / "codes")
+    with pytest.raises(ValueError, match=r"split must be one of \['held_out', 'train'\], got 'test'"):
+        read_codes(str(tmp_path / "codes"), "test", tmp_path / "cache")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(storage.StorageError, match=r"codes must be unpacked into .*file, got: .* set TMPDIR"):
+        read_codes(str(tmp_path / "codes"), "train", tmp_path / "file")
+
+
+def test_a_disk_that_takes_no_more_is_told_and_left_clean(codes, tmp_path):
+    codes.write(tmp_path / "codes")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(storage.StorageError, match="Free some space"):
+            read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [found.suffix for found in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_workers_that_start_together_unpack_once(codes, tmp_path, monkeypatch):
+    codes.write(tmp_path / "codes")
+    reads = []
+    read = storage.read_listed
+    monkeypatch.setattr(storage, "read_listed", lambda *file: reads.append(file) or read(*file))
+    with ThreadPoolExecutor(4) as pool:
+        tables = [pool.submit(read_codes, str(tmp_path / "codes"), "train", tmp_path / "cache") for _ in range(4)]
+    assert [len(table.result()) for table in tables] == [40] * 4 and len(reads) == 4  # one a shard
+
+
+def test_statistics_match_counting_by_hand(tables):
+    train, held_out = tables
+    seen, asked = (Counter(table.maps[0].ravel().tolist()) for table in tables)
+    total = sum(seen.values())
+    nats = sum(-math.log((seen[code] + 1) / (total + 16)) * count for code, count in asked.items())
+    assert unigram_entropy(train, held_out, "top") == pytest.approx(nats / sum(asked.values()))
+    assert usage(held_out, "bottom") == len(set(held_out.maps[1].ravel().tolist())) / 512
+    assert frequencies(train, "top").sum() == train.maps[0].size
+    with pytest.raises(ValueError, match="level must be one of"):
+        usage(train, "middle")

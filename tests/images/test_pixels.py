@@ -1,0 +1,70 @@
+"""Rows to pixels, against decoding and augmenting by hand."""
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from components import storage
+from components.images import pixels as module
+from components.images.augment import augment
+from components.images.config import AugmentConfig
+from components.images.decode import decode
+from components.images.manifest import read_snapshot
+from components.images.pixels import PixelReader
+from components.images.snapshot import commit_snapshot
+from components.images.sources import list_images
+
+AUGMENT = AugmentConfig(copies=3, degrees=20, shift=0.1)
+
+
+def snapshot_of(config, folder):
+    listing = list_images(config, str(folder))
+    commit_snapshot(str(folder), listing, [], config, seed=5)
+    return read_snapshot(str(folder))
+
+
+def test_rows_are_decoded_and_augmented_in_their_order(tree, tmp_path, settings):
+    config = settings(uri=str(tree), augment=AUGMENT)
+    rows = snapshot_of(config, tmp_path / "s").table.take([7, 3, 100, 4, 4])
+    got = PixelReader(config, 5).read(rows)
+    for row, pixels in zip(rows.to_pylist(), got, strict=True):
+        original = decode((tree / row["key"]).read_bytes(), config)
+        assert (pixels == augment(original, AUGMENT, seed=5, key=row["key"], copy=row["copy"])).all()
+
+
+def test_a_packed_file_is_read_once(tmp_path, monkeypatch, settings):
+    config = settings(source="digits", uri=None, image_size=8, channels=1)
+    rows = snapshot_of(config, tmp_path / "s").table
+    reads = []
+    monkeypatch.setattr(storage, "read_bytes", lambda uri, read=storage.read_bytes: reads.append(uri) or read(uri))
+    halves = [PixelReader(config, 0).read(half) for half in (rows.slice(0, 900), rows.slice(900))]
+    assert len(reads) == 1 and np.concatenate(halves).shape == (1797, 8, 8, 1)
+
+
+def test_digits_come_back_as_scikit_learn_has_them(tmp_path, settings):
+    from sklearn.datasets import load_digits
+
+    config = settings(source="digits", uri=None, image_size=8, channels=1)
+    snapshot = snapshot_of(config, tmp_path / "s")
+    pixels = PixelReader(config, 0).read(snapshot.table)
+    assert (pixels[..., 0] == np.rint(load_digits().images * (255 / 16))).all()
+    assert snapshot.table["label"].to_pylist() == load_digits().target.tolist()
+
+
+def test_no_failure_passes_for_an_image(tree, tmp_path, settings):
+    config = settings(uri=str(tree))
+    rows = snapshot_of(config, tmp_path / "s").table
+    (tree / "cat" / "00.png").unlink()
+    (tree / "cat" / "01.png").write_bytes(b"changed")
+    for key, error in (("cat/00.png", FileNotFoundError), ("cat/01.png", storage.StorageError)):
+        with pytest.raises(error):
+            PixelReader(config, 0).read(rows.filter(pc.equal(rows["key"], key)))
+
+
+def test_other_content_in_a_packed_file_is_noticed(tmp_path, settings):
+    config = settings(source="digits", uri=None, image_size=8, channels=1)
+    rows = snapshot_of(config, tmp_path / "s").table
+    module._packed.cache_clear()
+    list_images(settings(source="digits", uri=None, image_size=16, channels=1), str(tmp_path / "s"))
+    with pytest.raises(storage.StorageError, match=r"digit-0000 in .* changed since"):
+        PixelReader(config, 0).read(rows)

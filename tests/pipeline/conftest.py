@@ -1,0 +1,118 @@
+"""A config that is small in every way, a memo on a real MLflow database, and a whole DAG made without fitting."""
+
+import copy
+import re
+
+import pytest
+import yaml
+
+from components import storage
+from components.progress import Progress
+from components.workspace import Outcome
+from pipeline.config import config_from
+from pipeline.session import Session, open_memo
+
+TRAINING = {"updates": 2, "batch_size": 4}
+LEVEL = {"codebook_size": 8}
+PRIOR = {"hidden": 8, "residual_hidden": 8, "layers": 2, "filter_size": 3, "attention_heads": 2, "training": TRAINING}
+TINY = {
+    "name": "tiny",
+    "images": {"source": "digits", "image_size": 16, "channels": 1, "upscale": True},
+    "vqvae": {
+        "levels": [{"name": "top", "stride": 8, **LEVEL}, {"name": "bottom", "stride": 4, **LEVEL}],
+        "hidden": 16,
+        "residual_hidden": 8,
+        "training": TRAINING,
+    },
+    "priors": {"top": PRIOR, "bottom": PRIOR},
+    "classifier": {"hidden": 4, "seed": 1, "training": TRAINING},
+    "judge": {"hidden": 4, "seed": 2, "training": TRAINING},
+    "gates": {"reconstruction_error": 0.1},
+}
+FACTS = {
+    "images": {"images": 30, "train_images": 27, "held_out": 3, "rows": 30, "classes": 3},
+    "tokenizer": {"reconstruction_error": 0.05, "psnr": 20.0},
+    "codes": {"rows": 30, "usage_top": 1.0, "usage_bottom": 0.75},
+    "prior_top": {"nats_per_code": 1.0, "unigram_nats": 2.0},
+    "prior_bottom": {"nats_per_code": 1.0, "unigram_nats": 2.0},
+    "classifier": {"held_out_accuracy": 0.9},
+    "judge": {"held_out_accuracy": 0.9},
+    "generator": {"temperature": 1.0, "keep": 1.0},
+    "evaluation": {"judge_accuracy": 0.9, "kept_accuracy": 0.99},
+}
+
+
+@pytest.fixture(autouse=True)
+def nowhere_else(monkeypatch):
+    """No test talks to what the surroundings name."""
+    for variable in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "DAGSTER_HOME", "VQVAE2_CONFIG"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def tree():
+    """The tiny config as plain values, to change at will."""
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture
+def config_file(tree, tmp_path):
+    """The tiny config as a file; its state and artifacts lie beside it, and nothing has run."""
+    tree |= {"state": str(tmp_path / "state"), "artifact_root": str(tmp_path / "artifacts")}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return str(path)
+
+
+@pytest.fixture
+def config(tree, tmp_path, mlflow_state, request):
+    """The tiny config, with an MLflow experiment and an artifact root of this test's own."""
+    name = re.sub(r"\W", "-", request.node.name)
+    return config_from(
+        tree | {"name": name, "state": str(mlflow_state), "artifact_root": str(tmp_path / "artifacts")}, "a test"
+    )
+
+
+@pytest.fixture
+def memo(config):
+    """The memo of that config."""
+    return open_memo(config, Progress())
+
+
+@pytest.fixture(scope="session")
+def finished(mlflow_state, generator_folders, tmp_path_factory):
+    """(config file, config, session) of a DAG that is done: untrained models, figures that pass, registered."""
+    folder = tmp_path_factory.mktemp("finished")
+    tree = copy.deepcopy(TINY) | {
+        "name": "finished",
+        "state": str(mlflow_state),
+        "artifact_root": str(folder / "artifacts"),
+    }
+    (folder / "finished.yaml").write_text(yaml.safe_dump(tree))
+    config = config_from(tree, "a test")
+    session = Session(config)
+
+    def work_of(name):
+        folders = {"generator": generator_folders, "judge": {"": generator_folders["classifier"]}}.get(
+            name, {"": generator_folders.get(name)}
+        )
+
+        def work(space):
+            contents = {
+                f"{part}/{file.name}".lstrip("/"): file.read_bytes()
+                for part, where in folders.items()
+                if where
+                for file in where.iterdir()
+            }
+            return Outcome(
+                digest=storage.save(space.uri, contents or {"data": name.encode()}, FACTS[name]), facts=FACTS[name]
+            )
+
+        return work
+
+    for name in session.memo.steps:
+        session.step(name, work_of(name))
+    session.register_tokenizer()
+    session.register_generator()
+    session.close(True)
+    return str(folder / "finished.yaml"), config, session

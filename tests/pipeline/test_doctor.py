@@ -1,0 +1,113 @@
+"""`doctor`: each thing that a run needs, found and missing."""
+
+import socket
+
+import pytest
+
+from pipeline import doctor
+from pipeline.doctor import examine
+
+
+@pytest.fixture
+def report(capsys):
+    """report(source, overrides): (exit code, verdict and text by topic)."""
+
+    def run(source, *overrides):
+        code = examine(source, overrides)
+        lines = [
+            line.split(maxsplit=1)
+            for line in capsys.readouterr().out.splitlines()
+            if line[:8].strip() in ("ok", "note", "problem")
+        ]
+        return code, {rest[:16].strip(): f"{verdict}: {rest[17:]}" for verdict, rest in lines}
+
+    return run
+
+
+def test_all_is_well_and_nothing_is_made(config_file, tmp_path, report):
+    code, found = report(config_file)
+    assert code == 0 and not [text for text in found.values() if text.startswith("problem")]
+    assert found["MLflow"] == f"ok: SQLite in {tmp_path}/state/mlflow.db (made by the first run)"
+    assert found["artifact store"] == f"ok: {tmp_path}/artifacts is writable"
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_wrong_config_is_a_problem(config_file, report):
+    code, found = report(config_file, "seed=x", "vqvae.decay=2")
+    assert code == 4 and found["config"].startswith("problem:") and "2 faults" in found["config"]
+
+
+def test_a_store_that_cannot_be_written_is_a_problem(config_file, tmp_path, report):
+    (tmp_path / "file").write_text("")
+    code, found = report(config_file, f"artifact_root={tmp_path}/file/artifacts")
+    assert code == 4 and "Check that the folder exists and is writable" in found["artifact store"]
+
+
+def test_servers_that_are_not_there_are_problems_and_passwords_stay_hidden(config_file, report, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    code, found = report(config_file)
+    assert code == 4 and "http://***@127.0.0.1:9 does not answer" in found["MLflow"]
+    assert found["Ray"].startswith("problem: nothing answers at RAY_ADDRESS=127.0.0.1:9")
+    assert "secret" not in str(found)
+
+
+def test_a_store_that_is_silent_is_a_problem_soon(config_file, report, monkeypatch):
+    monkeypatch.setattr(doctor, "STORE_PATIENCE", 0.5)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        code, found = report(config_file, "artifact_root=s3://bucket/x")
+    assert code == 4 and "gave no answer within" in found["artifact store"]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("ray://127.0.0.1:10001", "problem: RAY_ADDRESS must not be a Ray Client address"),
+        ("auto", "note: RAY_ADDRESS=auto is no host:port"),
+    ],
+)
+def test_other_addresses_of_ray_are_told(config_file, report, monkeypatch, address, said):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert report(config_file)[1]["Ray"].startswith(said)
+
+
+def test_a_cluster_that_answers_is_well(config_file, report, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{head.getsockname()[1]}")
+        assert "answers; all fits side by side take" in report(config_file)[1]["Ray"]
+
+
+def test_gpus_that_this_machine_lacks_are_a_problem(config_file, report, monkeypatch):
+    monkeypatch.setattr(doctor, "_gpus", lambda: 1)
+    assert (
+        "ask for 2 GPUs, this machine has 1" in report(config_file, "resources.prior={workers: 2, gpus: 1}")[1]["Ray"]
+    )
+
+
+def test_packages_are_compared_with_their_pins(tmp_path, monkeypatch, report, config_file):
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["Torch>=2", "PyYAML", "not_there[x]>=1"]\n')
+    (tmp_path / "constraints.txt").write_text("# pins\ntorch==1.0\nPyYAML==0.1\n")
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    monkeypatch.setattr(doctor, "_version", {"torch": "1.0+cu130", "pyyaml": "0.2"}.get)
+    assert report(config_file)[0] == 4
+    findings = [str(one) for one in doctor._packages()]
+    assert (
+        "not-there must be installed" in findings[0]
+        and "pyyaml 0.2 (pinned 0.1)" in findings[1]
+        and "torch" not in findings[1]
+    )
+
+
+def test_the_packages_here_are_all_there(report, config_file):
+    assert report(config_file)[1]["packages"].startswith(("ok:", "note: other versions"))
+
+
+def test_little_space_is_worth_a_note(monkeypatch, report, config_file):
+    monkeypatch.setattr(doctor, "SPACIOUS", {"memory": 1e18, "disk": 1e18, "shm": 1e18})
+    code, found = report(config_file)
+    assert code == 0 and all(
+        found[name].startswith("note:") and "little" in found[name] for name in ("memory", "disk", "shm")
+    )

@@ -1,0 +1,230 @@
+"""Get or run, on a real MLflow database: what is done is found, what is not is made, what was interrupted goes on."""
+
+import dataclasses
+import threading
+from pathlib import Path
+
+import pytest
+
+from components import storage
+from components.lease import LeaseHeld, acquire, sign_of_life
+from components.progress import Progress
+from components.tracking import ARTIFACT, FINGERPRINT, GATES, PARENT
+from components.workspace import Outcome
+from pipeline.session import open_memo
+
+GOOD = {"reconstruction_error": 0.05}
+
+
+@pytest.fixture
+def step():
+    """step(memo, name, **inputs): get or run it with a work that saves a file; `step.calls` counts the work done."""
+
+    def get(memo, name="images", facts=None, **made_from):
+        def work(space):
+            get.calls.append(name)
+            contents = {"data.bin": name.encode(), "more/data.bin": b"more"}
+            return Outcome(
+                digest=storage.save(space.uri, contents, facts or {}), facts=facts or {}, pictures={"look": b"png"}
+            )
+
+        return memo.get_or_run(name, made_from, work)
+
+    get.calls = []
+    return get
+
+
+def with_setting(config, **changes):
+    """The config with another setting of its images."""
+    return dataclasses.replace(config, images=dataclasses.replace(config.images, **changes))
+
+
+def test_a_second_call_does_no_work(config, memo, step, capsys):
+    first = step(memo)
+    second = step(open_memo(config, Progress()))
+    assert (first.made, second.made, step.calls) == (True, False, ["images"])
+    assert second.artifact == first.artifact and second.pictures == {"look": b"png"}
+    assert "images: done before" in capsys.readouterr().out
+
+
+def test_a_changed_setting_is_made_and_the_old_one_is_still_known(config, memo, step):
+    first = step(memo)
+    other = step(open_memo(with_setting(config, held_out=0.2), Progress()))
+    back = step(open_memo(config, Progress()))
+    assert other.made and other.artifact.uri != first.artifact.uri
+    assert not back.made and back.artifact == first.artifact
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut", "no manifest", "all gone"])
+def test_a_damaged_artifact_is_noticed_and_made_again(config, memo, step, capsys, damage):
+    folder = Path(step(memo).artifact.uri)
+    victim = folder / ("manifest.json" if damage == "no manifest" else "more/data.bin")
+    if damage == "cut":
+        victim.write_bytes(b"mo")
+    elif damage == "all gone":
+        storage.delete(str(folder))
+    else:
+        victim.unlink()
+    again = step(open_memo(config, Progress()))
+    assert again.made and (folder / "more/data.bin").read_bytes() == b"more"
+    assert "making it again" in capsys.readouterr().out
+    assert not step(open_memo(config, Progress())).made
+
+
+def test_a_failed_gate_is_remembered_and_told(config, memo, step, capsys):
+    images = step(memo).artifact
+    bad = step(memo, "tokenizer", {"reconstruction_error": 0.5}, images=images)
+    assert bad.made and not bad.good and "its gates failed (just now)" in capsys.readouterr().out
+    later = open_memo(config, Progress())
+    again = step(later, "tokenizer", images=images)
+    assert not again.made and not again.good
+    assert "its gates failed (in an earlier run, with the same settings)" in capsys.readouterr().out
+    assert later.tracker.gates(bad.artifact.run_id).startswith("failed: reconstruction_error")
+
+
+def test_a_lowered_bar_lets_the_same_artifact_through(config, memo, step):
+    images = step(memo).artifact
+    step(memo, "tokenizer", {"reconstruction_error": 0.5}, images=images)
+    lowered = dataclasses.replace(config, gates=dataclasses.replace(config.gates, reconstruction_error=1.0))
+    again = step(open_memo(lowered, Progress()), "tokenizer", images=images)
+    assert again.good and not again.made and memo.tracker.gates(again.artifact.run_id) == "passed"
+
+
+def test_an_error_leaves_the_run_open_and_the_next_call_goes_on_in_it(config, memo):
+    def fail(space):
+        space.journal.metrics(1, {"loss": 3.0})
+        space.journal.metrics(2, {"loss": 2.0})
+        raise RuntimeError("the power went out")
+
+    def work(space):
+        for update, loss in ((1, 9.0), (2, 2.0), (3, 1.0)):
+            space.journal.metrics(update, {"loss": loss})
+        return Outcome(digest=storage.save(space.uri, {"data": b"x"}, {}))
+
+    with pytest.raises(RuntimeError, match="power"):
+        memo.get_or_run("images", {}, fail)
+    run = memo.tracker.runs_of(memo.fingerprint(memo.steps["images"], {}))[0]
+    assert run.info.status == "FAILED" and run.data.tags["vqvae2.error"] == "RuntimeError: the power went out"
+    result = open_memo(config, Progress()).get_or_run("images", {}, work)
+    assert result.artifact.run_id == run.info.run_id
+    history = [
+        (metric.step, metric.value) for metric in memo.tracker.client.get_metric_history(run.info.run_id, "loss")
+    ]
+    assert sorted(history) == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    finished = memo.tracker.client.get_run(run.info.run_id)
+    assert finished.info.status == "FINISHED" and "vqvae2.error" not in finished.data.tags
+
+
+def test_work_is_done_under_a_lease_that_is_given_back(memo, step):
+    seen = []
+
+    def work(space):
+        space.lease.check()
+        seen.append(sign_of_life(space.lease.folder))
+        return Outcome(digest=storage.save(space.uri, {"data": b"x"}, {}))
+
+    memo.get_or_run("images", {}, work)
+    fingerprint = memo.fingerprint(memo.steps["images"], {})
+    assert seen[0] is not None and sign_of_life(storage.join(memo.root, "leases", fingerprint[:16])) is None
+
+
+def test_who_finds_the_lease_held_stops_with_a_message(config, memo, step):
+    impatient = open_memo(
+        dataclasses.replace(config, orchestration=dataclasses.replace(config.orchestration, lease_wait=0.0)), Progress()
+    )
+    fingerprint = memo.fingerprint(memo.steps["images"], {})
+    held = acquire(storage.join(memo.root, "leases", fingerprint[:16]), wait=0, tell=print)
+    with pytest.raises(LeaseHeld, match="shows signs of life"):
+        step(impatient)
+    held.release()
+    assert step(impatient).made
+
+
+def test_of_two_at_once_one_works_and_the_other_waits_for_it(config, memo):
+    calls, results = [], []
+    at_work = threading.Event()
+
+    def work(space):
+        calls.append(space.name)
+        at_work.set()
+        threading.Event().wait(1.0)
+        return Outcome(digest=storage.save(space.uri, {"data": b"x"}, {}))
+
+    first = threading.Thread(target=lambda: results.append(memo.get_or_run("images", {}, work)))
+    first.start()
+    at_work.wait()
+    results.append(open_memo(config, Progress()).get_or_run("images", {}, work))
+    first.join()
+    assert calls == ["images"] and sorted(result.made for result in results) == [False, True]
+
+
+def test_a_writer_that_lost_its_lease_commits_nothing(memo, monkeypatch):
+    def work(space):
+        storage.create_bytes(
+            storage.join(space.lease.folder, "000002.json"), b'{"beat": "taken", "holder": "x", "since": "y"}'
+        )
+        return Outcome(digest=storage.save(space.uri, {"data": b"x"}, {}))
+
+    with pytest.raises(Exception, match="taken over"):
+        memo.get_or_run("images", {}, work)
+    assert memo.find(memo.steps["images"], {}) == (None, [])
+
+
+def test_runs_tell_where_an_artifact_came_from(memo, step):
+    images = step(memo, facts={"classes": 3}).artifact
+    tokenizer = step(memo, "tokenizer", GOOD, images=images).artifact
+    codes = step(memo, "codes", {"usage_top": 1.0, "usage_bottom": 1.0}, images=images, tokenizer=tokenizer).artifact
+    line = [(depth, run.data.tags["vqvae2.step"]) for depth, run in memo.tracker.ancestry(codes.run_id)]
+    assert line == [(0, "codes"), (1, "images"), (1, "tokenizer")]
+    run = memo.tracker.client.get_run(codes.run_id)
+    assert {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs} == {
+        "images": images.digest[:36],
+        "tokenizer": tokenizer.digest[:36],
+    }
+    tags = run.data.tags
+    assert (
+        tags[PARENT] == memo.parent()
+        and tags[GATES] == "passed"
+        and tags[FINGERPRINT] == codes.fingerprint
+        and tags[ARTIFACT] == codes.to_json()
+    )
+    assert run.data.params["rows_a_shard"] == "4096" and run.data.metrics["usage_top"] == 1.0
+
+
+def test_an_interrupted_pipeline_run_is_taken_up_and_a_finished_one_is_not(config, memo):
+    parent = memo.parent()
+    memo.close(False)
+    second = open_memo(config, Progress())
+    assert second.parent() == parent
+    second.close(True)
+    assert open_memo(config, Progress()).parent() != parent
+
+
+def test_what_a_step_kept_to_resume_is_gone_when_it_is_done(memo):
+    def work(space):
+        storage.write_bytes(storage.join(space.uri, storage.WORK, "checkpoint"), b"large")
+        return Outcome(digest=storage.save(space.uri, {"data": b"x"}, {}))
+
+    folder = memo.get_or_run("images", {}, work).artifact.uri
+    assert sorted(storage.sizes(folder)) == ["data", "manifest.json"]
+
+
+def test_a_new_file_in_the_folder_asks_for_a_new_snapshot(config, tmp_path, step):
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    (tmp_path / "pets" / "cat" / "1.png").write_bytes(b"one")
+    folder = dataclasses.replace(
+        config, images=dataclasses.replace(config.images, source="folder", uri=str(tmp_path / "pets"))
+    )
+    assert step(open_memo(folder, Progress())).made
+    assert not step(open_memo(folder, Progress())).made
+    (tmp_path / "pets" / "cat" / "2.png").write_bytes(b"two")
+    assert step(open_memo(folder, Progress())).made
+
+
+def test_a_tracking_server_that_fails_too_does_not_hide_the_first_error(memo, monkeypatch):
+    def fail(space):
+        monkeypatch.setattr(type(space.journal), "fail", lambda journal, reason: 1 / 0)
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        memo.get_or_run("images", {}, fail)

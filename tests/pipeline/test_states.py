@@ -1,0 +1,99 @@
+"""How far each step has come, and why it would run."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from components import storage
+from components.progress import Progress
+from components.workspace import Outcome
+from pipeline.config import config_from, to_tree
+from pipeline.session import look_up_memo, open_memo
+from pipeline.states import look
+from pipeline.steps import steps_of
+
+
+def told(config):
+    """Every step's state in words."""
+    return {name: str(state) for name, state in look(look_up_memo(config), steps_of(config)).items()}
+
+
+def changed(config, **sections):
+    """The config with some sections' settings changed."""
+    tree = to_tree(config)
+    return config_from(
+        {name: value | sections.get(name, {}) if isinstance(value, dict) else value for name, value in tree.items()},
+        "a test",
+    )
+
+
+def test_a_finished_pipeline_is_done(finished):
+    assert set(told(finished[1]).values()) == {"done"}
+
+
+def test_a_changed_setting_is_named_and_what_follows_waits_for_it(finished):
+    states = told(changed(finished[1], vqvae={"beta": 0.5}))
+    assert states["tokenizer"] == "would run (beta 0.25 -> 0.5)" and states["codes"] == "would run after tokenizer"
+    assert states["images"] == states["classifier"] == states["judge"] == "done"
+
+
+def test_a_changed_prior_leaves_the_other_alone(finished):
+    config = finished[1]
+    priors = {"top": to_tree(config.priors["top"]) | {"layers": 3}}
+    states = told(changed(config, priors=priors))
+    assert states["prior_top"] == "would run (layers 2 -> 3)" and states["prior_bottom"] == "done"
+    assert states["generator"] == "would run after prior_top"
+
+
+def test_many_changes_are_cut(finished):
+    states = told(
+        changed(
+            finished[1],
+            codes={"rows_a_shard": 1, "batch_size": 2},
+            evaluation={"keep": 0.5, "neighbours": 1, "pictures": 2, "temperature": 2},
+        )
+    )
+    assert (
+        states["codes"] == "would run (batch_size 64 -> 2; rows_a_shard 4096 -> 1)"
+        and states["evaluation"] == "would run after prior_top, prior_bottom, generator"
+    )
+
+
+def test_a_gate_that_fails_blocks_what_is_not_done(finished):
+    states = told(changed(finished[1], gates={"reconstruction_error": 0.01}, codes={"batch_size": 2}))
+    assert (
+        states["tokenizer"] == "done, gate failed" and states["codes"] == "would run once the gates of tokenizer pass"
+    )
+
+
+def test_a_missing_file_is_named(config, memo):
+    def work(space):
+        return Outcome(digest=storage.save(space.uri, {"a": b"1", "b": b"2"}, {}))
+
+    folder = Path(memo.get_or_run("images", {}, work).artifact.uri)
+    (folder / "a").unlink()
+    (folder / "b").write_bytes(b"12")
+    assert told(config)["images"] == f"would run again: a is missing from {folder} and 1 more"
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [(True, "would run on from its last checkpoint (unfinished)"), (False, "would run again (unfinished)")],
+)
+def test_an_interrupted_step_goes_on(config, memo, kept, words):
+    def work(space):
+        if kept:
+            storage.write_bytes(storage.join(space.uri, storage.WORK, "checkpoint"), b"x")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        memo.get_or_run("images", {}, work)
+    assert told(config)["images"] == words
+
+
+def test_a_folder_that_is_not_there_is_told(config, tmp_path):
+    open_memo(config, Progress())
+    images = dataclasses.replace(config.images, source="folder", uri=str(tmp_path / "nowhere"))
+    state = told(dataclasses.replace(config, images=images))["images"]
+    assert state.startswith("would run and fail: images.uri must name a folder")

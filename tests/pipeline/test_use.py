@@ -1,0 +1,154 @@
+"""`sample` and `reconstruct`: from the registry and from a config, and what is said about wrong arguments."""
+
+import argparse
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from components import progress
+from components.generator.rejection import generate
+from components.pictures import from_png
+from components.tokenizer.model import to_images, to_pixels
+from components.tracking import NotFound
+from components.weights import load_tokenizer
+from pipeline.cli import UsageError
+from pipeline.session import NotMade
+from pipeline.use import psnr, reconstruct, sample
+
+
+@pytest.fixture
+def options(mlflow_state, tmp_path):
+    """options(verb, **changes): the arguments of a verb as argparse gives them."""
+    verbs = {
+        "sample": {
+            "model": "finished-generator",
+            "classes": "",
+            "count": 2,
+            "seed": 0,
+            "temperature": None,
+            "keep": None,
+            "out": str(tmp_path / "out"),
+        },
+        "reconstruct": {
+            "model": "finished-tokenizer",
+            "images": str(tmp_path / "in"),
+            "out": str(tmp_path / "out" / "look.png"),
+        },
+    }
+    return lambda verb, **changes: argparse.Namespace(
+        **{**verbs[verb], "state": str(mlflow_state), "overrides": [], **changes}
+    )
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with two images, a broken one and a text."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "deep/b.jpg")):
+        y, x = np.mgrid[0:40, 0:24]
+        Image.fromarray((x * 9 + y * number).astype(np.uint8)).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "cut.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:60])
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize(
+    "model", ["finished-generator", "models:/finished-generator/1", "models:/finished-generator@challenger", None]
+)
+def test_samples_are_those_of_the_generator(finished, generator, options, tmp_path, capsys, model):
+    assert sample(options("sample", model=model or finished[0], classes="cat,ant", seed=5, keep=0.5)) == 0
+    wanted = generate(generator, classes=[2, 0], count=2, seed=5, keep=0.5).pixels.numpy()
+    names = ["cat-0-seed5.png", "cat-1-seed5.png", "ant-0-seed5.png", "ant-1-seed5.png"]
+    found = np.stack([from_png((tmp_path / "out" / name).read_bytes(), 1) for name in names])
+    np.testing.assert_array_equal(found, wanted)
+    printed = capsys.readouterr().out.splitlines()[1:]
+    assert printed == [str(tmp_path / "out" / name) for name in ("grid.png", *names)]
+
+
+def test_many_samples_tell_how_far_they_are(finished, options, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
+    sample(options("sample", count=30))
+    out = capsys.readouterr().out
+    assert " 71%  64/90 images, " in out and "images/s, 0:00 left" in out
+
+
+def test_an_unknown_class_is_told_with_those_there_are(finished, options):
+    with pytest.raises(UsageError, match=r"classes of the model \(ant, bee, cat\), got 'cats': did you mean 'cat'\?"):
+        sample(options("sample", classes="ant,cats"))
+
+
+@pytest.mark.parametrize("changes", [{"count": 0}, {"keep": 0.0}, {"keep": 1.5}, {"temperature": 0.0}, {"seed": -1}])
+def test_a_number_out_of_range_is_told_before_anything_is_loaded(options, changes):
+    with pytest.raises(UsageError, match="must"):
+        sample(options("sample", model="models:/not/asked", **changes))
+
+
+def test_a_model_of_another_kind_is_told(finished, options):
+    with pytest.raises(UsageError, match="finished-tokenizer/1 is a tokenizer, a generator is needed"):
+        sample(options("sample", model="finished-tokenizer"))
+
+
+def test_a_model_that_is_not_registered_is_told(finished, options):
+    with pytest.raises(NotFound, match="no model 'other' is registered"):
+        sample(options("sample", model="other"))
+
+
+def test_a_state_folder_without_a_registry_is_told(options, tmp_path):
+    with pytest.raises(UsageError, match=r"there is no registry at sqlite:.* give the folder of its state by --state"):
+        sample(options("sample", state=str(tmp_path)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_overrides_belong_to_a_config(finished, options):
+    with pytest.raises(UsageError, match="--set overrides settings of a config"):
+        sample(options("sample", overrides=["seed=1"]))
+
+
+def test_a_config_that_has_not_run_is_told(config_file, finished, options):
+    with pytest.raises(NotMade, match="nothing has run yet"):
+        sample(options("sample", model=config_file))
+    with pytest.raises(NotMade, match="step 'tokenizer' has no finished artifact"):
+        sample(options("sample", model=finished[0], overrides=["vqvae.beta=0.5"]))
+
+
+@pytest.mark.parametrize("model", ["finished-tokenizer", None])
+def test_reconstructions_are_those_of_the_tokenizer(
+    finished, generator_folders, options, pictures, tmp_path, capsys, model
+):
+    assert reconstruct(options("reconstruct", model=model or finished[0])) == 0
+    out = capsys.readouterr().out
+    assert "skipped  cut.png: truncated" in out and "skipped  notes.txt: not_an_image" in out
+    tokenizer = load_tokenizer(generator_folders["tokenizer"])
+    with Image.open(pictures / "a.png") as image:
+        original = np.asarray(image.resize((16, 16), Image.Resampling.LANCZOS, box=(0, 8, 24, 32), reducing_gap=3.0))[
+            :, :, None
+        ]
+    decoded = to_pixels(tokenizer.decode(tokenizer.encode(to_images(torch.from_numpy(original[None].copy())))))
+    assert f"{psnr(original, decoded[0].numpy()):5.1f} dB  a.png" in out and "dB  deep/b.jpg" in out
+    with Image.open(tmp_path / "out" / "look.png") as picture:
+        assert picture.width > 2 * 16
+
+
+def test_one_file_can_be_reconstructed(finished, options, pictures, capsys):
+    assert reconstruct(options("reconstruct", images=str(pictures / "a.png"))) == 0
+    assert "dB  a.png" in capsys.readouterr().out
+
+
+def test_a_place_without_an_image_is_told(finished, options, pictures, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for place, said in (
+        ("nowhere", "found nothing"),
+        ("empty", "found an empty folder"),
+        ("in/notes.txt", "got none of 1 files"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            reconstruct(options("reconstruct", images=str(tmp_path / place)))
+
+
+def test_psnr_of_known_errors():
+    black = np.zeros((4, 4, 1), np.uint8)
+    assert psnr(black, black) == math.inf and psnr(black, black + 255) == 0
+    assert psnr(black, black + 51) == pytest.approx(20 * math.log10(5))

@@ -1,0 +1,78 @@
+"""Grids: every image is where it should be, sharp and unchanged."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components import pictures
+
+
+def images(n, h=16, w=16, c=1, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, h, w, c), dtype=np.uint8)
+
+
+def opened(png):
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_single_image_comes_back_as_it_was(channels):
+    pixels = images(1, 5, 7, channels)[0]
+    np.testing.assert_array_equal(pictures.from_png(pictures.to_png(pixels), channels), pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_cell_is_its_image_enlarged_by_whole_pixels(channels):
+    rows = [images(3, 6, 8, channels), images(2, 6, 8, channels, seed=1)]
+    sheet = opened(pictures.grid(rows, scale=4))
+    for y, row in enumerate(rows):
+        for x, pixels in enumerate(row):
+            top, left = pictures.MARGIN + y * (24 + pictures.GAP), pictures.MARGIN + x * (32 + pictures.GAP)
+            cell = sheet[top : top + 24, left : left + 32]
+            np.testing.assert_array_equal(cell, np.broadcast_to(np.kron(pixels, np.ones((4, 4, 1))), (24, 32, 3)))
+
+
+def test_labels_move_the_images_right_and_are_drawn():
+    rows = [images(2)] * 2
+    plain, labelled = opened(pictures.grid(rows, scale=2)), opened(pictures.grid(rows, ["seven", "eight"], scale=2))
+    gutter = labelled.shape[1] - plain.shape[1]
+    assert gutter > 30
+    assert (labelled[:, : gutter - 2] < 200).any()
+    np.testing.assert_array_equal(labelled[:, gutter + pictures.MARGIN :], plain[:, pictures.MARGIN :])
+
+
+@pytest.mark.parametrize(("side", "cell"), [(8, 56), (32, 64), (64, 64), (200, 200), (512, 256)])
+def test_small_images_are_enlarged_and_large_ones_reduced(side, cell):
+    assert opened(pictures.grid([images(1, side, side)])).shape[0] == cell + 2 * pictures.MARGIN
+
+
+def test_reconstructions_stand_below_their_originals():
+    original, other = images(5), images(5, seed=1)
+    expected = pictures.grid([original[:3], other[:3], original[3:], other[3:]], ["original", "reconstruction"] * 2)
+    assert pictures.reconstruction_grid(original, other, columns=3) == expected
+
+
+def test_prefixes_end_with_the_original():
+    original, top = images(2), images(2, seed=1)
+    assert pictures.prefix_grid(original, {"top": top}) == pictures.grid([top, original], ["top", "original"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "at least one image a row"),
+        ([images(1), images(1, 8, 8)], "one shape"),
+        ([images(1, c=2)], "1 or 3"),
+        ([images(1).astype(np.float32)], "uint8"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        pictures.grid(rows)
+
+
+def test_other_files_than_images_are_refused():
+    with pytest.raises(ValueError, match="PNG or JPEG file, got 5 bytes"):
+        pictures.from_png(b"hello", 1)

@@ -1,0 +1,145 @@
+"""The two registered models, called as MLflow calls them."""
+
+import base64
+import io
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import components
+from components import serving
+from components.generator.config import GeneratorConfig
+from components.generator.rejection import generate
+from components.tokenizer.model import to_images
+
+
+@pytest.fixture(scope="module")
+def served_generator(generator_folders):
+    from components.generator.served import ServedGenerator
+
+    model = ServedGenerator()
+    model.load_context(SimpleNamespace(artifacts={name: str(folder) for name, folder in generator_folders.items()}))
+    return model
+
+
+@pytest.fixture(scope="module")
+def served_tokenizer(generator_folders):
+    from components.tokenizer.served import ServedTokenizer
+
+    model = ServedTokenizer()
+    model.load_context(SimpleNamespace(artifacts={"tokenizer": str(generator_folders["tokenizer"])}))
+    return model
+
+
+def opened(png):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
+
+
+def test_the_served_generator_answers_what_generate_gives(generator, served_generator):
+    options = {"count": 2, "seed": 5, "keep": 0.5, "temperature": 0.9}
+    answers = served_generator.predict(None, [{"label": "cat"}, {"label": "0"}], options)
+    expected = generate(generator, classes=[2, 0], **options)
+    assert [answer.label for answer in answers] == ["cat", "cat", "0", "0"]
+    for answer, pixels in zip(answers, expected.pixels, strict=True):
+        assert np.abs(opened(answer.png).astype(int) - pixels[:, :, 0].numpy()).max() <= 1
+    assert [answer.probability for answer in answers] == pytest.approx(expected.probability.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("label", "params", "message"),
+    [
+        ("dog", {}, r"label must be a class \(ant, bee, cat\) or its number 0 \.\. 2, got 'dog'"),
+        ("3", {}, "label must be a class"),
+        ("ant", {"temprature": 0.9}, "got 'temprature': correct its spelling"),
+        ("ant", {"count": True}, "'count' must be of type int"),
+        ("ant", {"count": 5000}, "at most 4096 draws"),
+        ("ant", {"keep": 2.0}, r"keep must lie in \(0, 1\]"),
+    ],
+)
+def test_bad_requests_are_the_clients_error(served_generator, label, params, message):
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(MlflowException, match=message) as caught:
+        served_generator.predict(None, [{"label": label}], params)
+    assert caught.value.get_http_status_code() == 400
+
+
+def test_the_served_tokenizer_answers_codes_and_their_decoding(generator, served_tokenizer):
+    pixels = torch.randint(0, 256, (2, 16, 16, 1), dtype=torch.uint8)
+    answers = served_tokenizer.predict(None, [serving.encode_image(image) for image in pixels.numpy()])
+    top, bottom = generator.tokenizer.encode(to_images(pixels))
+    assert [answer.codes for answer in answers] == [
+        {"top": above, "bottom": below} for above, below in zip(top.tolist(), bottom.tolist(), strict=True)
+    ]
+    assert opened(answers[0].reconstruction).shape == (16, 16)
+
+
+def test_codes_alone_on_request(served_tokenizer):
+    from components.tokenizer.served import input_example
+
+    answer = served_tokenizer.predict(None, input_example(served_tokenizer.description), {"reconstruct": False})[0]
+    assert answer.reconstruction is None and len(answer.codes["bottom"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("@@", "base64 of a PNG or JPEG"),
+        (base64.b64encode(b"GIF89a").decode(), "PNG or JPEG file, got 6 bytes"),
+        (serving.encode_image(np.zeros((8, 16, 1), np.uint8)), "16x16 pixels, got 16x8: resize"),
+    ],
+)
+def test_what_is_no_image_of_the_right_size_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        serving.decode_image(text, size=16, channels=1)
+
+
+def test_parameters_override_defaults_and_keep_their_types():
+    assert serving.with_defaults({"keep": 1}, {"keep": 0.5, "count": 2}) == {"keep": 1.0, "count": 2}
+    assert serving.with_defaults(None, {"on": True}) == {"on": True}
+
+
+def test_requirements_name_no_local_build():
+    assert all("+" not in line and "==" in line for line in serving.requirements())
+
+
+@pytest.fixture
+def tracking(tmp_path, monkeypatch):
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tracking")
+def test_a_logged_generator_comes_back_without_pickle(generator_folders, tmp_path):
+    import mlflow
+
+    from components.generator import served
+
+    experiment = mlflow.create_experiment("round trip", artifact_location=(tmp_path / "artifacts").as_uri())
+    package = Path(components.__file__).parent
+    shutil.copytree(package, tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__"))
+    with mlflow.start_run(experiment_id=experiment):
+        info = mlflow.pyfunc.log_model(
+            name="generator",
+            python_model=served.__file__,
+            artifacts={name: str(folder) for name, folder in generator_folders.items()},
+            code_paths=[str(tmp_path / "components")],
+            input_example=(served.input_example(("ant", "bee", "cat")), served.parameters(GeneratorConfig())),
+            pip_requirements=serving.requirements(),
+        )
+    loaded = mlflow.pyfunc.load_model(info.model_uri)
+    answers = loaded.predict([{"label": "bee"}], params={"count": 3})
+    assert [opened(answer.png).shape for answer in answers] == [(16, 16)] * 3
+    assert not list((tmp_path / "artifacts").rglob("*.pkl"))
+    with pytest.raises(mlflow.MlflowException, match="Can not safely convert"):
+        loaded.predict([{"label": "bee"}], params={"count": 1.5})

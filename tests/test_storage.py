@@ -1,0 +1,89 @@
+"""The artifact store on a local folder and on an object store in memory: whole writes, commits, and what is noticed."""
+
+import hashlib
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+
+from components import storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+
+
+def test_a_saved_artifact_is_whole_and_its_digest_names_its_content(root):
+    folder = storage.join(root, "artifact")
+    contents = {"b.bin": b"two", "a/x.bin": b"one"}
+    digest = storage.save(folder, contents, {"n": 2})
+    lines = "".join(f"{path} {hashlib.sha256(contents[path]).hexdigest()}\n" for path in sorted(contents))
+    assert digest == hashlib.sha256(lines.encode()).hexdigest()
+    assert storage.faults(folder, digest) == [] and storage.read_manifest(folder)["facts"] == {"n": 2}
+
+
+@pytest.mark.parametrize("harm", ["delete", "cut", "manifest", "other"])
+def test_every_kind_of_damage_is_noticed(root, harm):
+    folder = storage.join(root, "artifact")
+    digest = storage.save(folder, {"a.bin": b"content"}, {})
+    if harm == "delete":
+        storage.delete(storage.join(folder, "a.bin"))
+    elif harm == "cut":
+        storage.write_bytes(storage.join(folder, "a.bin"), b"cont")
+    elif harm == "manifest":
+        storage.delete(storage.join(folder, storage.MANIFEST))
+    else:
+        storage.save(folder, {"a.bin": b"another"}, {})
+    (fault,) = storage.faults(folder, digest)
+    assert folder.removeprefix("memory://") in fault
+
+
+def test_of_many_creators_one_wins(tmp_path):
+    target, won = str(tmp_path / "lease"), []
+    threads = [threading.Thread(target=lambda n=n: storage.create_bytes(target, bytes([n])) and won.append(n)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1 and storage.read_bytes(target) == bytes(won)
+
+
+def test_a_reader_sees_the_old_content_or_the_new(tmp_path):
+    target, stop, seen = str(tmp_path / "file"), threading.Event(), set()
+    storage.write_bytes(target, b"0" * 100_000)
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.add(storage.read_bytes(target))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for digit in b"123456789":
+        storage.write_bytes(target, bytes([digit]) * 100_000)
+    stop.set()
+    thread.join()
+    assert all(len(content) == 100_000 and len(set(content)) == 1 for content in seen)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]  # no temporary file is left
+
+
+def test_what_is_not_there(root):
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(storage.join(root, "nothing"))
+    assert storage.sizes(storage.join(root, "nothing")) == {}
+    storage.delete(storage.join(root, "nothing"))
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_a_cure(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(storage.StorageError, match="Check that the folder exists and is writable"):
+        storage.check_writable(str(tmp_path / "file" / "below"))
+
+
+def test_a_remote_artifact_is_copied_once_and_checked_by_digest(tmp_path):
+    folder = f"memory://{uuid.uuid4().hex}"
+    storage.save(folder, {"a/b.bin": b"1"}, {})
+    first = storage.local_copy(folder, tmp_path)
+    storage.delete(storage.join(folder, "a/b.bin"))
+    assert storage.local_copy(folder, tmp_path) == first and (first / "a" / "b.bin").read_bytes() == b"1"

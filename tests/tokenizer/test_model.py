@@ -1,0 +1,221 @@
+"""The whole tokenizer in one process."""
+
+import pytest
+import torch
+
+from components.config import TrainingConfig
+from components.tokenizer.config import LevelConfig, VQVAEConfig
+from components.tokenizer.model import Tokenizer, to_images, to_pixels
+
+NAMES = ("top", "middle", "low")
+
+
+def config(levels=2, strides=(16, 8, 4, 2), **changes):
+    chosen = strides[len(strides) - levels :]
+    settings = dict(hidden=8, residual_hidden=4, residual_layers=1, training=TrainingConfig(updates=1, batch_size=1))
+    return VQVAEConfig(
+        levels=tuple(
+            LevelConfig(name=name, stride=stride, codebook_size=8 + index, code_width=3 + index)
+            for index, (name, stride) in enumerate(zip((*NAMES[: levels - 1], "bottom"), chosen, strict=True))
+        ),
+        **(settings | changes),
+    )
+
+
+def make(levels=2, channels=1, **changes):
+    torch.manual_seed(0)
+    model = Tokenizer(config(levels, **changes), channels=channels)
+    model(picture(3, channels))  # the codebooks take their first vectors
+    return model.eval()
+
+
+def picture(n=2, channels=1, height=16, width=32, seed=1):
+    return torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.mark.parametrize("levels, channels", [(1, 1), (1, 3), (2, 1), (3, 3), (4, 1)])
+def test_shapes_for_any_number_of_levels(levels, channels):
+    model, images = make(levels, channels), picture(2, channels)
+    strides = [level.stride for level in model.config.levels]
+    maps = model.encode(images)
+    assert [tuple(codes.shape) for codes in maps] == [(2, 16 // stride, 32 // stride) for stride in strides]
+    assert all(codes.dtype == torch.int64 for codes in maps)
+    assert model.decode(maps).shape == images.shape == model(images).reconstruction.shape
+    assert model.map_shapes(64) == tuple((64 // stride, 64 // stride) for stride in strides)
+
+
+def test_levels_may_be_several_doublings_apart():
+    model = make(2, strides=(16, 2))
+    assert [tuple(codes.shape[1:]) for codes in model.encode(picture())] == [(1, 2), (8, 16)]
+    assert model.decode(model.encode(picture())).shape == picture().shape
+
+
+@pytest.mark.parametrize("strides, message", [((8, 8), "must fall"), ((4, 8), "must fall"), ((12, 4), "power of two")])
+def test_impossible_stacks_are_rejected(strides, message):
+    with pytest.raises(ValueError, match=message):
+        config(2, strides)
+
+
+def test_forward_encode_and_decode_agree():
+    model, images = make(3), picture()
+    output = model(images)
+    maps = model.encode(images)
+    assert all(torch.equal(a, b) for a, b in zip(maps, output.codes, strict=True))
+    assert torch.equal(model.decode(maps), output.reconstruction.clamp(-1, 1))
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4])
+def test_each_lower_level_sees_the_vectors_above(levels):
+    model = make(levels)
+    *upper, lower = [features.detach() for features in model._features(picture())]
+    above = torch.randn(2, model.config.levels[-2].code_width, *upper[-1].shape[2:], requires_grad=True)
+    model.lower[-1](lower, above).sum().backward()
+    assert (above.grad != 0).all()
+
+
+def test_the_decoder_sees_every_level():
+    model = make(4)
+    vectors = [torch.randn(1, 3 + i, 2**i, 2**i, requires_grad=True) for i in range(4)]
+    model.decoder(vectors).square().sum().backward()
+    assert all((level.grad != 0).all() for level in vectors)
+
+
+def test_beta_scales_the_commitment_alone():
+    low, high = make(2, beta=0.25), make(2, beta=1.0)
+    a, b = low(picture()), high(picture())
+    assert torch.equal(a.reconstruction, b.reconstruction)
+    torch.testing.assert_close(4 * a.commitment, b.commitment)
+
+
+def test_commitment_reaches_the_encoder_alone():
+    model = make(2)
+    model(picture()).commitment.backward()
+    assert all(p.grad is None for p in model.decoder.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in model.encoders.parameters())
+
+
+def test_decode_prefix_puts_the_mean_vector_where_a_level_is_missing():
+    model = make(3)
+    maps = model.encode(picture())
+    assert torch.equal(model.decode_prefix(maps), model.decode(maps))
+    missing = model.quantizers[2]
+    weights = missing.counts.double() / (1 - 0.99 ** (missing.updates - missing.born + 1).double())
+    mean = (weights[:, None] * missing.codebook.double()).sum(0) / weights.sum()
+    missing.codebook[5] = mean.float()
+    filled = (*maps[:2], torch.full_like(maps[2], 5))
+    expected = model.decode(filled)
+    missing.codebook[5] = make(3).quantizers[2].codebook[5]
+    torch.testing.assert_close(model.decode_prefix(maps[:2]), expected, rtol=1e-4, atol=1e-5)
+    assert model.decode_prefix(maps[:1]).shape == picture().shape
+
+
+def test_prefix_share_decodes_that_share_of_training_images_as_decode_prefix_does():
+    model = make(2, prefix_share=0.3)
+    model.train()
+    for quantizer in model.quantizers:
+        quantizer.eval()  # the codebooks stand still, so that both sides below see the same
+    output, images = model(picture(300)), picture(300)
+    prefix, whole = model.decode_prefix(output.codes[:1]), model.decode(output.codes)
+    got = output.reconstruction.clamp(-1, 1)
+    cut = torch.isclose(got, prefix, atol=1e-5).flatten(1).all(1)
+    assert 60 < int(cut.sum()) < 120
+    torch.testing.assert_close(got[~cut], whole[~cut], rtol=1e-4, atol=1e-5)
+    assert torch.equal(model.eval()(images).reconstruction.clamp(-1, 1), whole)
+
+
+def test_only_a_training_forward_moves_the_codebooks():
+    model = make()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model(picture()), model.encode(picture()), model.train().encode(picture())
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    model(picture())
+    assert not torch.equal(model.quantizers[1].codebook, before["quantizers.1.codebook"])
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (torch.zeros(0, 1, 16, 16), "at least one image"),
+        (torch.zeros(1, 3, 16, 16), r"float \(n, 1, height, width\)"),
+        (torch.zeros(1, 16, 16), r"float \(n, 1, height, width\)"),
+        (torch.zeros(1, 1, 16, 16, dtype=torch.uint8), "to_images"),
+        (torch.zeros(1, 1, 16, 18), "multiples of 4"),
+        (torch.full((1, 1, 16, 16), float("nan")), "256 NaN or infinite"),
+        (torch.tensor([float("inf")]).expand(1, 1, 16, 16), "finite"),
+    ],
+)
+def test_bad_images_are_refused(images, message):
+    model = make()
+    for method in (model, model.encode):
+        with pytest.raises(ValueError, match=message):
+            method(images)
+    assert int(model.quantizers[0].updates) == 1
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda top, bottom: (top,), "one code map a level"),
+        (lambda top, bottom: (top, bottom, bottom), "one code map a level"),
+        (lambda top, bottom: (top, bottom[:, :-1]), r"'bottom' must be \(2, 8, 16\)"),
+        (lambda top, bottom: (top, bottom[:1]), r"'bottom' must be \(2, 8, 16\)"),
+        (lambda top, bottom: (top[:0], bottom[:0]), "empty"),
+        (lambda top, bottom: (top.int(), bottom), "int64"),
+        (lambda top, bottom: (top, bottom + 9), "codes from 0 to 8, got 9"),
+        (lambda top, bottom: (top - 8, bottom), "codes from 0 to 7"),
+    ],
+)
+def test_bad_code_maps_are_refused(change, message):
+    model = make()
+    top, bottom = torch.zeros(2, 4, 8, dtype=torch.int64), torch.zeros(2, 8, 16, dtype=torch.int64)
+    with pytest.raises(ValueError, match=message):
+        model.decode(change(top, bottom))
+
+
+def test_pixels_survive_the_way_to_images_and_back():
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(2, 1, 1, 3)
+    images = to_images(pixels)
+    assert images.shape == (2, 3, 16, 16) and images.min() == -1 and images.max() == 1
+    assert torch.equal(to_pixels(images), pixels)
+    with pytest.raises(ValueError, match="uint8"):
+        to_images(images)
+    with pytest.raises(ValueError, match="float"):
+        to_pixels(pixels)
+
+
+def test_bfloat16_autocast_comes_close_to_float32():
+    model, images = make(3), picture()
+    maps = model.encode(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        near, decoded = model.encode(images), model.decode(maps)
+    agreement = torch.cat([(a == b).flatten() for a, b in zip(near, maps, strict=True)]).float().mean()
+    assert agreement > 0.95
+    torch.testing.assert_close(decoded.float(), model.decode(maps), rtol=0.02, atol=0.02)
+
+
+def test_channels_last_comes_close_to_contiguous():
+    model, images = make(3, channels=3), picture(channels=3)
+    maps, decoded = model.encode(images), model.decode(model.encode(images))
+    model = model.to(memory_format=torch.channels_last)
+    again = model.encode(images.to(memory_format=torch.channels_last))
+    assert all(torch.equal(a, b) for a, b in zip(again, maps, strict=True))
+    torch.testing.assert_close(model.decode(maps), decoded, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_encode_and_decode_come_close_to_eager():
+    model, images = make(2), picture()
+    maps, decoded = model.encode(images), model.decode(model.encode(images))
+    encoded = torch.compile(model.encode, fullgraph=True)(images)
+    assert all(torch.equal(a, b) for a, b in zip(encoded, maps, strict=True))
+    torch.testing.assert_close(torch.compile(model.decode, fullgraph=True)(maps), decoded, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_training_moves_the_codebooks_as_eager_does():
+    eager, compiled = make(1).train(), make(1).train()
+    compiled_forward = torch.compile(compiled)
+    for seed in range(3):
+        expected, got = eager(picture(seed=seed)), compiled_forward(picture(seed=seed))
+    torch.testing.assert_close(got.reconstruction, expected.reconstruction, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(compiled.quantizers[0].codebook, eager.quantizers[0].codebook, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,92 @@
+"""What fitting the tokenizer minimises, and that a fit repeats itself."""
+
+import math
+
+import pytest
+import torch
+
+from components.batches import ImageBatch
+from components.config import TrainingConfig
+from components.tokenizer.config import LevelConfig, VQVAEConfig
+from components.tokenizer.model import Tokenizer, to_images
+from components.tokenizer.objective import TokenizerObjective
+
+
+def make():
+    torch.manual_seed(0)
+    sizes = {"top": (4, 8), "bottom": (2, 16)}
+    levels = tuple(LevelConfig(name=name, stride=stride, codebook_size=k) for name, (stride, k) in sizes.items())
+    training = TrainingConfig(updates=1, batch_size=1)
+    config = VQVAEConfig(levels=levels, hidden=8, residual_hidden=4, restart_below=0.3, decay=0.8, training=training)
+    return TokenizerObjective(Tokenizer(config, channels=3))
+
+
+def batch(seed=0):
+    pixels = torch.randint(256, (4, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return ImageBatch(pixels, torch.zeros(4, dtype=torch.int64))
+
+
+def fit(objective, seeds):
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
+    for seed in seeds:
+        loss, _ = objective(batch(seed))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return objective
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_loss_and_metrics_against_their_definitions():
+    objective = fit(make(), range(2)).eval()
+    with torch.no_grad():
+        loss, metrics = objective(batch())
+        output = objective.model(to_images(batch().pixels))
+    images = batch().pixels.permute(0, 3, 1, 2).double() / 255
+    error = (output.reconstruction.double() - (images * 2 - 1)).square().mean()
+    unit = ((output.reconstruction.double() + 1) / 2).clamp(0, 1)
+    assert float(loss) == pytest.approx(float(error + output.commitment), rel=1e-5)
+    assert float(metrics["reconstruction_error"]) == pytest.approx(float(error), rel=1e-5)
+    assert float(metrics["psnr"]) == pytest.approx(-10 * math.log10((unit - images).square().mean()), rel=1e-5)
+    assert metrics["loss"] == loss
+    assert set(metrics) == {
+        "loss",
+        "reconstruction_error",
+        "psnr",
+        "perplexity_top",
+        "usage_top",
+        "perplexity_bottom",
+        "usage_bottom",
+    }
+
+
+def test_every_parameter_has_a_gradient_every_time():
+    objective = make()
+    for seed in range(2):
+        objective.zero_grad()
+        loss, metrics = objective(batch(seed))
+        loss.backward()
+        assert not any(value.requires_grad for value in metrics.values())
+        assert all(parameter.grad is not None for parameter in objective.parameters())
+
+
+def test_the_same_seed_and_data_give_the_same_bits():
+    assert same(fit(make(), range(5)), fit(make(), range(5)))
+
+
+def test_a_fit_that_is_saved_and_loaded_goes_on_bit_for_bit():
+    whole = fit(make(), range(6))
+    state = {name: value.clone() for name, value in fit(make(), range(3)).state_dict().items()}
+    torch.manual_seed(99)
+    resumed = make()
+    resumed.load_state_dict(state)
+    assert same(fit(resumed, range(3, 6)), whole)
+
+
+def test_fitting_lowers_the_loss():
+    objective = make()
+    before = objective(batch())[0].item()
+    assert fit(objective, 30 * [0])(batch())[0].item() < before
