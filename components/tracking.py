@@ -43,6 +43,8 @@ STEP, FINGERPRINT, ARTIFACT = "vqvae2.step", "vqvae2.fingerprint", "vqvae2.artif
 INPUTS, GATES, GIT, PIPELINE = "vqvae2.inputs", "vqvae2.gates", "vqvae2.git", "vqvae2.pipeline"
 ERROR = "vqvae2.error"
 PARENT, DIGEST = "mlflow.parentRunId", "vqvae2.digest"
+DATASET_TRIES = 3
+_one_dataset_at_a_time = threading.Lock()
 for _noisy in ("mlflow", "alembic", "mlflow.store.db.utils"):
     logging.getLogger(_noisy).setLevel(logging.ERROR)
 
@@ -136,9 +138,19 @@ class RunJournal:
             dataset = Dataset(artifact.kind, artifact.digest[:36], "vqvae2", source)
             datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", artifact.kind)]))
         if datasets:
-            self._client.log_inputs(self.run_id, datasets=datasets)
+            self._log_datasets(datasets)
         links = [{"kind": a.kind, "digest": a.digest, "run_id": a.run_id, "uri": a.uri} for a in artifacts]
         self._client.set_tag(self.run_id, INPUTS, json.dumps(links))
+
+    def _log_datasets(self, datasets: Sequence[DatasetInput]) -> None:
+        """MLflow looks a dataset up and then inserts it: of two that do so at the same time, one fails."""
+        for attempt in range(DATASET_TRIES):
+            try:
+                with _one_dataset_at_a_time:  # the steps side by side have the same inputs
+                    return self._client.log_inputs(self.run_id, datasets=datasets)
+            except MlflowException as error:  # another driver was first: now it is there
+                if "unique constraint" not in str(error).lower() or attempt == DATASET_TRIES - 1:
+                    raise
 
     def finish(self, artifact: Artifact) -> None:
         """The artifact is committed: the run is done and from now on stands for it."""
@@ -275,7 +287,8 @@ class Tracker:
             run = self.client.get_run(run_id)
         if ARTIFACT not in run.data.tags:
             raise NotFound(
-                f"MLflow run {run_id} must be a step's that made an artifact, but it carries none: was the model registered by hand?"
+                f"MLflow run {run_id} must be a step's that made an artifact, but it carries none: "
+                "was the model registered by hand?"
             )
         return Artifact.from_json(run.data.tags[ARTIFACT])
 
@@ -423,7 +436,8 @@ def tracking_uri(state: str) -> str:
 
 
 def is_there(uri: str) -> bool:
-    """Whether `uri` has been used before, as far as one can tell without making anything: a database file may be missing."""
+    """Whether `uri` has been used before, as far as one can tell without making anything: SQLite's file is made by
+    the first run."""
     database = sqlite_file(uri)
     return database is None or database.exists()
 
@@ -450,7 +464,7 @@ def _quiet() -> Iterator[None]:
 
 
 def check_reachable(uri: str, seconds: float = 5.0) -> None:
-    """Raise TrackingError at once when `uri` is a server or a database that does not answer: MLflow itself tries for minutes."""
+    """Raise TrackingError at once when `uri` is a server or database that does not answer: MLflow tries for minutes."""
     try:
         if uri.startswith("http"):
             _ask_server(uri, seconds)

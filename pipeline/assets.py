@@ -280,6 +280,7 @@ def _failures(session: Session) -> Iterator[None]:
     """Remember a step's error for the summary, and keep what cannot be mended by trying again from being retried."""
     try:
         yield
+        session.failure = None  # a retry made good what failed before
     except Exception as error:
         session.failure = error
         if isinstance(error, FINAL):

@@ -4,12 +4,11 @@ import argparse
 import json
 from collections.abc import Callable
 
-from mlflow.entities import Run
 from rich.text import Text
 from rich.tree import Tree
 
 from components.artifacts import Artifact
-from components.tracking import ARTIFACT, GATES, GIT, INPUTS, STEP
+from components.tracking import ARTIFACT, GATES, GIT, INPUTS, STEP, Run
 from pipeline.tables import printer
 from pipeline.use import registry
 

@@ -42,7 +42,10 @@ def test_every_kind_of_damage_is_noticed(root, harm):
 
 def test_of_many_creators_one_wins(tmp_path):
     target, won = str(tmp_path / "lease"), []
-    threads = [threading.Thread(target=lambda n=n: storage.create_bytes(target, bytes([n])) and won.append(n)) for n in range(16)]
+    threads = [
+        threading.Thread(target=lambda n=n: storage.create_bytes(target, bytes([n])) and won.append(n))
+        for n in range(16)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
