@@ -236,12 +236,20 @@ def _apply(tree: dict[str, Any], override: str) -> str | None:
         for part in path:
             node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
         if isinstance(node, list):
-            node[int(last)] = yaml.safe_load(text)
+            node[int(last)] = _value(text)
         else:
-            node[last] = yaml.safe_load(text)
-    except (ValueError, IndexError, AttributeError, TypeError, yaml.YAMLError):
+            node[last] = _value(text)
+    except (ValueError, IndexError, AttributeError, TypeError):
         return f"{place}: there is no such place in the config, got {override!r}"
     return None
+
+
+def _value(text: str) -> Any:
+    """`text` as YAML; what is none stays text, as `* * * * *` does: whether it fits is validation's to say."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def to_tree(config: Any) -> Any:

@@ -165,6 +165,6 @@ def _clear_connection_error() -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterUnreachable(
-            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}): start it, correct the address, "
-            "or unset RAY_ADDRESS to work locally"
+            f"no Ray cluster lets us in at RAY_ADDRESS={address} ({error}): start it, correct the address, set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if it asks for one, or unset RAY_ADDRESS to work locally"
         ) from error

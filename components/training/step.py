@@ -320,6 +320,7 @@ def _worker(job: FitJob, name: str, seed: int, lease: Lease, board: Any) -> None
             resume=resume,
             device=device,
         )
+    observer.close()
 
 
 def _device() -> str:
@@ -356,15 +357,21 @@ class _Worker:
 
     def __init__(self, job: FitJob, name: str, board: Any, lease: Lease, rank: int) -> None:
         self._job, self._name, self._board, self._lease, self._rank = job, name, board, lease, rank
+        self._posted: Any = None
+
+    def close(self) -> None:
+        """Wait until the last note is on the board: the driver looks once more when the fit has ended."""
+        if self._posted is not None:
+            ray.get(self._posted)
 
     def progress(self, update: int, metrics: dict[str, float], images_per_second: float) -> None:
         if self._rank == 0:
-            self._board.post.remote(self._name, Progressed(update, metrics, images_per_second))
+            self._posted = self._board.post.remote(self._name, Progressed(update, metrics, images_per_second))
 
     def evaluated(self, update: int, metrics: dict[str, float], objective: nn.Module) -> None:
         if self._rank == 0:
             pictures = self._job.pictures(objective) if self._job.pictures else {}
-            self._board.post.remote(self._name, Evaluated(update, metrics, pictures))
+            self._posted = self._board.post.remote(self._name, Evaluated(update, metrics, pictures))
 
     def checkpoint(self, state: FitState) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -2,12 +2,11 @@
 
 import contextlib
 import os
+import secrets
 import shutil
-import signal
-import socket
+import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.tiny import OVERRIDES
+from tests.services.processes import Server, free_port, listens
+from tests.services.ray_cluster import RayCluster
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "DAGSTER_HOME", "AWS_ENDPOINT_URL")
@@ -75,53 +76,51 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture
 def copy_of(tmp_path: Path):
-    """Move a finished place's state to a folder of the test's own and back: its paths are absolute, so it stays put."""
+    """copy_of(place) may be changed at will: afterwards it is as before, at the same place (its paths are absolute)."""
 
     def copy(place: Place) -> Place:
-        backup = tmp_path / "backup"
-        shutil.copytree(place.folder / "runs", backup)
-        copied.append((place, backup))
+        shutil.copytree(place.folder / "runs", tmp_path / "backup")
+        copied.append(place)
         return place
 
-    copied: list[tuple[Place, Path]] = []
+    copied: list[Place] = []
     yield copy
-    for place, backup in copied:
-        shutil.rmtree(place.folder / "runs")
-        shutil.copytree(backup, place.folder / "runs")
+    for place in copied:
+        restore(tmp_path / "backup", place.folder / "runs")
+
+
+def restore(backup: Path, folder: Path) -> None:
+    """Files are replaced, databases written over: this process has MLflow's open."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+    for entry in backup.iterdir():
+        if entry.is_dir():
+            shutil.copytree(entry, folder / entry.name)
+    databases = [sqlite3.connect(place / "mlflow.db") for place in (backup, folder)]
+    with contextlib.closing(databases[0]) as kept, contextlib.closing(databases[1]) as live:
+        kept.backup(live)
 
 
 @contextlib.contextmanager
-def ray_head(cpus: int) -> Iterator[str]:
-    """A Ray cluster of one node on loopback, as an administrator would start it; yields its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    line = [
-        str(Path(sys.executable).parent / "ray"),
-        "start",
-        "--head",
-        "--block",
-        f"--port={port}",
-        f"--num-cpus={cpus}",
-        "--include-dashboard=false",
-        "--node-ip-address=127.0.0.1",
-    ]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    head = subprocess.Popen(line, env=environment(RAY_USAGE_STATS_ENABLED="0"), start_new_session=True, **quiet)
+def ray_head(cpus: int, folder: Path) -> Iterator[RayCluster]:
+    """A Ray cluster of one node, as an administrator would start it, its log in `folder`."""
+    cluster = RayCluster(f"127.0.0.1:{(port := free_port())}", secrets.token_hex(32))
+    line = [Path(sys.executable).parent / "ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}"]
+    line += ["--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+    cleared = [f"--unset={name}" for name in OUTSIDE]
+    settings = {**cluster.environment, "RAY_USAGE_STATS_ENABLED": "0"}
+    del settings["RAY_ADDRESS"]  # it would join instead of starting
+    head = Server(["env", *cleared, *line], log=folder / "ray.log", environment=settings)
     try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
+        head.wait_until(lambda: listens(port), seconds=60)
+        yield cluster
     finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        head.wait(30)
+        head.stop()
 
 
 @pytest.fixture
-def standing_cluster() -> Iterator[str]:
-    """Address of a cluster that outlives its drivers."""
-    with ray_head(cpus=8) as address:
-        yield address
+def standing_cluster(tmp_path: Path) -> Iterator[RayCluster]:
+    """A cluster that outlives its drivers; `.environment` is what they need."""
+    with ray_head(cpus=8, folder=tmp_path) as cluster:
+        yield cluster

@@ -61,8 +61,8 @@ def test_a_folder_with_corrupt_and_odd_files_runs_through_and_names_what_it_left
 
 @pytest.mark.ray
 def test_a_cluster_that_is_too_small_is_told_with_the_number_that_is_needed(tmp_path):
-    with ray_head(cpus=1) as address:
-        result = Place(tmp_path).run(RAY_ADDRESS=address, timeout=120)
+    with ray_head(cpus=1, folder=tmp_path) as cluster:
+        result = Place(tmp_path).run(timeout=120, **cluster.environment)
     assert result.returncode == 4, result.stdout + result.stderr
     assert "tokenizer needs 2 CPUs" in result.stderr and "the cluster has 1 CPUs" in result.stderr
 
@@ -92,6 +92,22 @@ def test_a_full_disk_is_named_and_nothing_half_written_counts(tmp_path):
     assert result.returncode == 4, result.stdout + result.stderr
     assert "no space left on the device" in result.stderr and "set artifact_root to another disk" in result.stderr
     assert "manifest.json" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "variables", "said"),
+    [
+        ((), {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "http://127.0.0.1:9 does not answer"),
+        (("artifact_root=s3://bucket/x",), {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "cannot access s3://bucket/x"),
+        ((), {"RAY_ADDRESS": "127.0.0.1:9"}, "no Ray cluster lets us in at RAY_ADDRESS=127.0.0.1:9"),
+    ],
+    ids=["tracking server", "bucket", "cluster"],
+)
+def test_what_cannot_be_reached_is_told_with_what_to_do(tmp_path, overrides, variables, said):
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden"}
+    result = Place(tmp_path).run(*overrides, timeout=120, **keys, **variables)
+    assert result.returncode == 4, result.stdout + result.stderr
+    assert said in result.stderr and "Traceback" not in result.stderr and "hidden" not in result.stderr
 
 
 def test_wrong_settings_are_all_told_at_once_before_anything_starts(tmp_path):

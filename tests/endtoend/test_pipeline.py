@@ -125,11 +125,11 @@ def test_an_orphan_on_a_standing_cluster_and_its_successor_never_both_write(fini
     place = copy_of(finished)
     digests = place.digests()
     forget(place, STEPS[STEPS.index("tokenizer") :])
-    driver = start(place, RAY_ADDRESS=standing_cluster)
+    driver = start(place, **standing_cluster.environment)
     wait_for(driver, "tokenizer", place)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    result = place.run(RAY_ADDRESS=standing_cluster)
+    result = place.run(**standing_cluster.environment)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     assert "tokenizer: waiting for" in result.stdout and f"process {driver.pid}" in result.stdout
     assert place.digests() == digests

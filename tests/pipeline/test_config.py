@@ -76,7 +76,7 @@ def test_sections_that_do_not_fit_each_other_are_told_together(tree):
     said = faults(tree)
     for line in (
         "priors must have one entry a level ['top', 'bottom']",
-        "20 is none of 8 ('top')",
+        "got 20 for 8 ('top')",
         "judge.seed must differ from classifier.seed, both are 1",
     ):
         assert line in said
@@ -86,13 +86,13 @@ def test_overrides_are_typed(tree, tmp_path):
     overrides = [
         "vqvae.beta=0.5",
         "vqvae.levels.1.codebook_size=16",
-        "orchestration.schedule=0 3 * * *",
+        "orchestration.schedule=* 3 * * *",
         "evaluation.shares=[1, 0.1]",
         "vqvae.training.learning_rate=1e-3",
     ]
     config = loaded(tree, overrides, tmp_path)
     assert config.vqvae.beta == 0.5 and config.vqvae.levels[1].codebook_size == 16
-    assert config.orchestration.schedule == "0 3 * * *" and config.evaluation.shares == (1.0, 0.1)
+    assert config.orchestration.schedule == "* 3 * * *" and config.evaluation.shares == (1.0, 0.1)
     assert config.vqvae.training.learning_rate == 1e-3
 
 

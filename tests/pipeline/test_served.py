@@ -1,0 +1,60 @@
+"""`mlflow models serve` on a registered generator: an HTTP client asks for digits and gets PNGs."""
+
+import base64
+import io
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.generator.rejection import generate
+from tests.services.processes import Server, answers, free_port
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def address(finished, mlflow_state, tmp_path_factory) -> Iterator[str]:
+    """Where the generator that the finished pipeline registered is served."""
+    folder = tmp_path_factory.mktemp("served")
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/finished-generator/1"]
+    environment = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{mlflow_state}/mlflow.db",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "PYTHONPATH": "",  # the project is not there: the model brings its code
+        "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"],
+    }
+    command += ["--env-manager", "local", "--port", str(port)]
+    served = Server(command, log=folder / "serve.log", environment=environment)
+    try:
+        served.wait_until(lambda: answers(f"http://127.0.0.1:{port}/ping"), seconds=120)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        served.stop()
+
+
+def ask(address: str, labels: list[str], **params: object) -> list[dict]:
+    """What a client gets."""
+    body = json.dumps({"inputs": [{"label": label} for label in labels], "params": params}).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request, timeout=60))["predictions"]
+
+
+def test_a_client_gets_the_pngs_that_generate_gives(address, generator):
+    found = ask(address, ["bee"], count=3, seed=7, temperature=0.9, keep=0.5)
+    wanted = generate(generator, classes=[1], count=3, seed=7, temperature=0.9, keep=0.5).pixels.numpy()[..., 0]
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(one["png"])))) for one in found]
+    assert [one["label"] for one in found] == ["bee"] * 3 and np.array_equal(np.stack(pictures), wanted)
+
+
+def test_a_wrong_request_is_told_by_status_400(address):
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(address, ["wolf"])
+    assert caught.value.code == 400 and "label must be a class" in caught.value.read().decode()
