@@ -4,6 +4,7 @@ import http.server
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -138,6 +139,16 @@ def test_metrics_told_twice_are_kept_once(tracker):
     history = tracker.client.get_metric_history(journal.run_id, "loss")
     assert resumed.run_id == journal.run_id
     assert sorted((metric.step, metric.value) for metric in history) == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_steps_side_by_side_may_have_the_same_inputs(tracker):
+    given = [Artifact(kind=f"codes{n}", uri="u", digest=f"{n}", fingerprint="f", run_id="r") for n in range(10)]
+    parent = tracker.parent("p", {})
+    journals = [tracker.journal("prior", f"f{number}", parent) for number in range(6)]
+    with ThreadPoolExecutor(len(journals)) as pool:
+        list(pool.map(lambda journal: journal.inputs(given), journals))
+    for journal in journals:
+        assert len(tracker.client.get_run(journal.run_id).inputs.dataset_inputs) == len(given)
 
 
 def test_parameters_are_kept_once_and_cut(tracker):
