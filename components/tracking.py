@@ -184,7 +184,6 @@ class Tracker:
             self._location = (Path(state).absolute() / "mlflow-artifacts").as_uri()
         check_reachable(self.uri)
         with self._reachable():
-            mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             experiment = self.client.get_experiment_by_name(name)
         self._experiment_id = experiment.experiment_id if experiment else None
@@ -328,7 +327,13 @@ class Tracker:
         if (known := self.registered(name, digest)) is not None:
             return known
         package = Path(__file__).parent
-        with self._lock, mlflow.start_run(run_id=run_id), _quiet(), tempfile.TemporaryDirectory() as code:
+        with (
+            self._lock,
+            _default_store(self.uri),
+            mlflow.start_run(run_id=run_id),
+            _quiet(),
+            tempfile.TemporaryDirectory() as code,
+        ):
             _copy_code(package, Path(code) / package.name)
             info = mlflow.pyfunc.log_model(
                 name=name,
@@ -380,10 +385,8 @@ class Tracker:
 
     def model_parts(self, model: RegisteredModel, target: Path) -> dict[str, Path]:
         """Download the model's files below `target`; returns the `folders` it was registered with."""
-        with self._known(model.uri), _quiet():
-            local = Path(
-                mlflow.artifacts.download_artifacts(artifact_uri=model.uri, dst_path=str(target), tracking_uri=self.uri)
-            )
+        with self._known(model.uri), _default_store(self.uri), _quiet():
+            local = Path(mlflow.artifacts.download_artifacts(artifact_uri=model.uri, dst_path=str(target)))
         parts = mlflow.models.Model.load(local).flavors["python_function"]["artifacts"]
         return {name: local / part["path"] for name, part in parts.items()}
 
@@ -428,6 +431,20 @@ def _copy_code(package: Path, target: Path) -> None:
     import shutil
 
     shutil.copytree(package, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+
+
+@contextlib.contextmanager
+def _default_store(uri: str) -> Iterator[None]:
+    """MLflow logs and finds models in the one store that a process has, and keeps its name in the environment: not
+    beyond that, or the next pipeline of this process would go there too."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # forgets it
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def tracking_uri(state: str) -> str:

@@ -124,6 +124,12 @@ def test_the_store_is_what_the_environment_names_or_sqlite_in_the_state_folder(m
     assert tracking_uri(str(tmp_path)) == "http://host:5000" and is_there("http://host:5000")
 
 
+def test_two_pipelines_of_one_process_keep_their_own_stores(mlflow_state, tmp_path):
+    first, second = (Tracker(uri=None, name="x", state=str(folder)) for folder in (mlflow_state, tmp_path))
+    second.parent("p", {})
+    assert first.uri != second.uri and first.client.get_experiment_by_name("x") is None
+
+
 def test_looking_makes_no_experiment(tracker):
     assert tracker.runs_of("f" * 64) == [] and tracker.committed("f" * 64) is None and tracker.newest("codes") is None
     assert tracker.client.get_experiment_by_name(tracker.name) is None
