@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import socket
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +61,8 @@ class Cluster:
             self.local = False
         elif self.local:
             cpus = max(os.cpu_count() or 1, int(-(-local_cpus // 1)))
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+            with _told_on_failure():
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
         else:
             sent = {
                 "py_modules": [str(Path(__file__).resolve().parents[1])],
@@ -148,6 +151,24 @@ def _set_variables(names: Sequence[str]) -> Callable[[], None]:
         os.environ.update(values)
 
     return set_variables
+
+
+@contextlib.contextmanager
+def _told_on_failure() -> Iterator[None]:
+    """Ray's C++ part writes to the file behind stderr that it found its log level: shown only when the body fails."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(before, kept.read())
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 @contextlib.contextmanager

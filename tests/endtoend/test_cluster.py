@@ -87,10 +87,10 @@ def test_a_second_run_does_no_work(away):
 
 
 def test_both_nodes_worked_and_the_fit_of_the_tokenizer_spanned_them(away):
-    """No node has the CPUs for both of its workers; the other five fits have one worker each."""
+    """No node has the CPUs for both of its workers; the other four fits have one worker each."""
     assert "2 node(s), 6 CPUs" in away.output
     workers = [actor for actor in actors_of(away) if "TrainWorker" in actor["class"]]
-    assert len(workers) == 7 and len({actor["node"] for actor in workers}) == 2
+    assert len(workers) == 6 and len({actor["node"] for actor in workers}) == 2
 
 
 def actors_of(away: Away) -> list[dict[str, str]]:

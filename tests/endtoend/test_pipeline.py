@@ -47,6 +47,9 @@ def test_one_parent_run_and_a_child_a_step_with_tags_to_walk_back_along(finished
     (tokenizer,) = step_runs(finished, "tokenizer")
     history = client(finished).get_metric_history(tokenizer.info.run_id, "held_out/loss")
     assert [metric.step for metric in history] == [15, 30]
+    pictures = [file.path for file in client(finished).list_artifacts(tokenizer.info.run_id, "images")]
+    for name in ("reconstruction", "levels"):  # the same held-out images at every evaluation
+        assert {path.split("+")[2] for path in pictures if path.startswith(f"images/{name}+")} == {"15", "30"}
 
 
 def test_lineage_leads_from_the_generator_to_the_image_snapshot(finished):

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+import mlflow
 import numpy as np
 import pytest
 from PIL import Image
@@ -58,3 +59,15 @@ def test_a_wrong_request_is_told_by_status_400(address):
     with pytest.raises(urllib.error.HTTPError) as caught:
         ask(address, ["wolf"])
     assert caught.value.code == 400 and "label must be a class" in caught.value.read().decode()
+
+
+def test_the_signature_types_every_parameter(finished, mlflow_state):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{mlflow_state}/mlflow.db")
+        signatures = {
+            kind: mlflow.models.get_model_info(f"models:/finished-{kind}/1").signature
+            for kind in ("tokenizer", "generator")
+        }
+    typed = {one.name: one.dtype.name for one in signatures["generator"].params.params}
+    assert typed == {"count": "long", "temperature": "double", "seed": "long", "keep": "double"}
+    assert [one.name for one in signatures["tokenizer"].params.params] == ["reconstruct"]
