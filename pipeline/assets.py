@@ -52,9 +52,10 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
     @dg.asset(**_about(steps["images"], config), retry_policy=retry)
     def images(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """A snapshot of the dataset: which images there are, fixed, so that every step sees the same."""
-        from components.images.step import take_snapshot
 
         def work(space: Workspace) -> Outcome:
+            from components.images.step import take_snapshot
+
             return take_snapshot(config.images, workspace=space)
 
         if config.images.source != "digits":
