@@ -129,12 +129,19 @@ def _add_model_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
     sample.add_argument(
         "--seed", type=int, default=0, help="the same seed gives the same images (default: %(default)s)"
     )
-    sample.add_argument("--temperature", type=float, default=None, help="divides the logits (default: the model's own)")
+    own = "(default: the model's own)"
+    sample.add_argument("--temperature", type=float, help=f"divides the logits {own}")
+    sample.add_argument(
+        "--top-k", type=int, help=f"draw each code from the K likeliest; 0: from all {own}", metavar="K"
+    )
+    sample.add_argument("--top-p", type=float, help=f"draw from the likeliest with this probability {own}", metavar="P")
+    sample.add_argument(
+        "--guidance", type=float, help=f"how far to follow the class: 1 as fitted, above 1 further {own}"
+    )
     sample.add_argument(
         "--keep",
         type=float,
-        default=None,
-        help="share of the draw that the classifier keeps, in (0, 1] (default: the model's own)",
+        help=f"share of the draw that the classifier keeps, in (0, 1] {own}",
     )
     sample.add_argument("--out", default="samples", help="folder to write (default: %(default)s)")
     _where(sample).set_defaults(verb=_sample)

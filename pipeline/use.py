@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from components.generator.rejection import best, draws_for, sample_seeds
 from components.images.config import ImagesConfig
 from components.images.decode import Unusable, decode
 from components.pictures import Pixels, reconstruction_grid, sample_grid, to_png
+from components.priors.choice import AS_FITTED, Choice
 from components.progress import Progress
 from components.tokenizer.model import to_images, to_pixels
 from components.tracking import Tracker, is_there, tracking_uri, without_password
@@ -55,21 +56,22 @@ def sample(options: argparse.Namespace) -> int:
     with _usage():
         draws_for(options.count, 1.0 if options.keep is None else options.keep)
         sample_seeds(options.seed, 0, 1)
-    if options.temperature is not None and options.temperature <= 0:
-        raise UsageError(f"--temperature must be above 0, got {options.temperature}")
+        asked = {name: value for name in asdict(AS_FITTED) if (value := getattr(options, name)) is not None}
+        Choice(**asked)
     with _found(options, "generator") as found:
         facts = found.artifact.facts
-        temperature = float(facts["temperature"] or 1) if options.temperature is None else options.temperature
+        choice = Choice(**{name: facts[name] for name in asdict(AS_FITTED)} | asked)
         keep = float(facts["keep"] or 1) if options.keep is None else options.keep
         generator = load_generator(found.parts)
         classes = _classes(options.classes, generator.classes)
         print(
             f"{found.title}: {options.count} images of {len(classes)} classes, seed {options.seed}, "
-            f"temperature {temperature:g}, keep {keep:g}"
+            f"{', '.join(f'{name} {value:g}' for name, value in asdict(choice).items())}, keep {keep:g}"
         )
-        samples = _draw(
-            generator.to(_device()), classes, count=options.count, seed=options.seed, temperature=temperature, keep=keep
-        )
+        with _usage():
+            samples = _draw(
+                generator.to(_device()), classes, count=options.count, seed=options.seed, choice=choice, keep=keep
+            )
     for path in _write(
         samples, [generator.classes[label] for label in classes], options.count, options.seed, Path(options.out)
     ):
@@ -90,7 +92,7 @@ def _classes(asked: str, known: Sequence[str]) -> list[int]:
 
 
 def _draw(
-    generator: Generator, classes: Sequence[int], *, count: int, seed: int, temperature: float, keep: float
+    generator: Generator, classes: Sequence[int], *, count: int, seed: int, choice: Choice, keep: float
 ) -> Samples:
     """As components/generator/rejection.py does it, and as the served model does, telling how far it is."""
     draws = draws_for(count, keep)
@@ -100,7 +102,7 @@ def _draw(
     if len(labels) > BATCH:
         progress.update("sampling", done=0, total=len(labels), unit="images")
     for some, own in zip(labels.split(BATCH), seeds.split(BATCH), strict=True):
-        parts.append(generator.sample(some, own, temperature=temperature, batch=BATCH).cpu())
+        parts.append(generator.sample(some, own, choice=choice, batch=BATCH).cpu())
         done = sum(len(part) for part in parts)
         if len(labels) > BATCH:
             progress.update(

@@ -15,6 +15,7 @@ import components
 from components import serving
 from components.generator.config import GeneratorConfig
 from components.generator.rejection import generate
+from components.priors.choice import Choice
 from components.tokenizer.model import to_images
 
 
@@ -41,9 +42,9 @@ def opened(png):
 
 
 def test_the_served_generator_answers_what_generate_gives(generator, served_generator):
-    options = {"count": 2, "seed": 5, "keep": 0.5, "temperature": 0.9}
-    answers = served_generator.predict(None, [{"label": "cat"}, {"label": "0"}], options)
-    expected = generate(generator, classes=[2, 0], **options)
+    options, choice = {"count": 2, "seed": 5, "keep": 0.5}, {"temperature": 0.9, "top_k": 5, "top_p": 0.9}
+    answers = served_generator.predict(None, [{"label": "cat"}, {"label": "0"}], options | choice)
+    expected = generate(generator, classes=[2, 0], **options, choice=Choice(**choice))
     assert [answer.label for answer in answers] == ["cat", "cat", "0", "0"]
     for answer, pixels in zip(answers, expected.pixels, strict=True):
         assert np.abs(opened(answer.png).astype(int) - pixels[:, :, 0].numpy()).max() <= 1
@@ -59,6 +60,8 @@ def test_the_served_generator_answers_what_generate_gives(generator, served_gene
         ("ant", {"count": True}, "'count' must be of type int"),
         ("ant", {"count": 5000}, "at most 4096 draws"),
         ("ant", {"keep": 2.0}, r"keep must lie in \(0, 1\]"),
+        ("ant", {"top_p": 0.0}, r"top_p must lie in \(0, 1\]"),
+        ("ant", {"guidance": 2.0}, "needs a prior that knows 'no class'"),
     ],
 )
 def test_bad_requests_are_the_clients_error(served_generator, label, params, message):

@@ -20,6 +20,7 @@ from components.images.config import ImagesConfig
 from components.images.manifest import read_snapshot
 from components.images.pixels import PixelReader
 from components.images.split import HELD_OUT, TRAIN
+from components.priors.choice import Choice
 from components.weights import load_classifier
 from components.workspace import Outcome, Workspace
 
@@ -53,7 +54,7 @@ def evaluate_generator(
         classes=range(len(generator.classes)),
         count=draws_a_class(config),
         seed=seed,
-        temperature=config.temperature,
+        choice=Choice(temperature=config.temperature),
         share=share,
         cluster=cluster,
         progress=workspace.progress,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from components.config import require
 from components.generator.ancestral import Generator, Samples
+from components.priors.choice import AS_FITTED, Choice
 from components.priors.noise import mix
 
 LARGEST_SEED = 2**63 - 1
@@ -37,13 +38,13 @@ def best(probability: Tensor, count: int) -> Tensor:
 
 
 def draw(
-    generator: Generator, *, classes: Sequence[int], count: int, seed: int, temperature: float = 1.0, batch: int = 64
+    generator: Generator, *, classes: Sequence[int], count: int, seed: int, choice: Choice = AS_FITTED, batch: int = 64
 ) -> Samples:
     """`count` samples a class, nothing rejected, class by class in the given order."""
     check_classes(classes, len(generator.classes))
     labels = torch.tensor(list(classes)).repeat_interleave(count)
     seeds = torch.cat([sample_seeds(seed, label, count) for label in classes])
-    return generator.sample(labels, seeds, temperature=temperature, batch=batch)
+    return generator.sample(labels, seeds, choice=choice, batch=batch)
 
 
 def generate(
@@ -52,17 +53,17 @@ def generate(
     classes: Sequence[int],
     count: int,
     seed: int,
-    temperature: float = 1.0,
+    choice: Choice = AS_FITTED,
     keep: float = 1.0,
     batch: int = 64,
 ) -> Samples:
     """`count` samples a class: of ceil(count / keep) draws those with the highest probability of their own class.
 
     They come class by class, in the order they were drawn. The same arguments give the same samples.
-    Raises ValueError for unknown or repeated classes and for a count, keep or temperature out of range.
+    Raises ValueError for unknown or repeated classes and for a count or keep out of range.
     """
     draws = draws_for(count, keep)
-    samples = draw(generator, classes=classes, count=draws, seed=seed, temperature=temperature, batch=batch)
+    samples = draw(generator, classes=classes, count=draws, seed=seed, choice=choice, batch=batch)
     kept = best(samples.probability.view(len(classes), draws), count)
     return samples.take((kept + torch.arange(len(classes), device=kept.device)[:, None] * draws).flatten())
 

@@ -1,9 +1,10 @@
 """The registered generator: class -> images. MLflow runs this file as the model's code.
 
-predict([{"label": "7"}], params={"count": 4, "temperature": 1.0, "seed": 0, "keep": 0.25})
+predict([{"label": "7"}], params={"count": 4, "seed": 0, "temperature": 1.0, "keep": 0.25})
 -> [{"label": "7", "png": base64, "probability": 0.99}, ...]  `count` answers a request, in the requests' order
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from components.config import require
 from components.generator.config import GeneratorConfig
 from components.generator.rejection import draws_for, generate
+from components.priors.choice import Choice
 from components.serving import Parameter, encode_image, with_defaults
 from components.weights import load_generator
 
@@ -32,8 +34,8 @@ class Request(BaseModel):
 
 
 def parameters(config: GeneratorConfig) -> dict[str, Parameter]:
-    """Parameters of predict and their defaults: images a request, temperature, seed, share that rejection keeps."""
-    return {"count": 1, "temperature": config.temperature, "seed": 0, "keep": config.keep}
+    """Parameters of predict and their defaults: images a request, seed, how codes are chosen, share that is kept."""
+    return {"count": 1, "seed": 0, "keep": config.keep, **asdict(config.choice)}
 
 
 def input_example(classes: tuple[str, ...]) -> list[dict[str, str]]:
@@ -76,7 +78,7 @@ class ServedGenerator(PythonModel):
             classes=[self._number(label)],
             count=count,
             seed=int(options["seed"]),
-            temperature=float(options["temperature"]),
+            choice=_choice(options),
             keep=keep,
         )
         pictures = zip(samples.pixels.cpu().numpy(), samples.probability.tolist(), strict=True)
@@ -90,6 +92,11 @@ class ServedGenerator(PythonModel):
         shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         require(known, f"label must be a class ({shown}) or its number 0 .. {len(names) - 1}, got {label!r}")
         return int(label)
+
+
+def _choice(options: dict[str, Parameter]) -> Choice:
+    temperature, top_p, guidance = (float(options[name]) for name in ("temperature", "top_p", "guidance"))
+    return Choice(temperature=temperature, top_k=int(options["top_k"]), top_p=top_p, guidance=guidance)
 
 
 mlflow.models.set_model(ServedGenerator())

@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import ray
 import torch
@@ -15,6 +16,7 @@ from components.generator.ancestral import Generator, Samples
 from components.generator.config import GeneratorConfig
 from components.generator.rejection import generate, sample_seeds
 from components.pictures import sample_grid
+from components.priors.choice import Choice
 from components.progress import Progress
 from components.weights import load_generator
 from components.workspace import Outcome, Workspace
@@ -33,13 +35,13 @@ def assemble(config: GeneratorConfig, parts: Mapping[str, Artifact], *, workspac
         folder = storage.local_copy(artifact.uri)
         for file in storage.read_manifest(artifact.uri)["files"]:
             contents[f"{name}/{file['path']}"] = (folder / file["path"]).read_bytes()
-    facts = {"temperature": config.temperature, "keep": config.keep, "parts": len(parts)}
+    facts = {**asdict(config.choice), "keep": config.keep, "parts": len(parts)}
     workspace.lease.check()
     digest = storage.save(workspace.uri, contents, facts)
     generator = load(workspace.uri)
     classes = range(min(len(generator.classes), MOST_CLASSES_SHOWN))
     samples = generate(
-        generator, classes=classes, count=SHOWN, seed=workspace.seed, temperature=config.temperature, keep=config.keep
+        generator, classes=classes, count=SHOWN, seed=workspace.seed, choice=config.choice, keep=config.keep
     )
     rows = {generator.classes[label]: samples.pixels[samples.labels == label].numpy() for label in classes}
     return Outcome(digest=digest, facts=facts, pictures={"samples": sample_grid(rows)})
@@ -58,7 +60,7 @@ def draw(
     classes: Sequence[int],
     count: int,
     seed: int,
-    temperature: float,
+    choice: Choice,
     share: Share,
     cluster: Cluster,
     progress: Progress,
@@ -78,7 +80,7 @@ def draw(
         while waiting or pending:
             while waiting and len(pending) < share.workers:
                 place, (some, own) = waiting.pop()
-                pending[work.remote(uri, some.numpy(), own.numpy(), temperature, share.gpus > 0)] = place
+                pending[work.remote(uri, some.numpy(), own.numpy(), choice, share.gpus > 0)] = place
             finished, _ = ray.wait(list(pending), num_returns=1)
             parts[pending.pop(finished[0])] = ray.get(finished[0])
             done = sum(len(part) for part in parts.values())
@@ -89,11 +91,9 @@ def draw(
     return _joined([parts[place] for place in sorted(parts)])
 
 
-def _draw(uri: str, labels: object, seeds: object, temperature: float, gpu: bool) -> Samples:
+def _draw(uri: str, labels: object, seeds: object, choice: Choice, gpu: bool) -> Samples:
     generator = _loaded(uri, gpu)
-    return generator.sample(
-        torch.tensor(labels), torch.tensor(seeds), temperature=temperature, batch=IMAGES_A_TASK
-    ).cpu()
+    return generator.sample(torch.tensor(labels), torch.tensor(seeds), choice=choice, batch=IMAGES_A_TASK).cpu()
 
 
 @functools.lru_cache(maxsize=1)

@@ -22,13 +22,13 @@ def shift_right(x: Tensor) -> Tensor:
     return F.pad(x, (0, 0, 1, -1))
 
 
-def gate(x: Tensor, *, out: Tensor | None = None) -> Tensor:
+def gate(x: Tensor) -> Tensor:
     """(..., 2r) -> (..., r): y = tanh(W_f*x + V_f^T h) . sigmoid(W_g*x + V_g^T h), van den Oord et al. 2016, eq. 4.
 
-    `x` holds both sums, the f half first, so that one product computes them; `out` takes the result where it is given.
+    `x` holds both sums, the f half first, so that one product computes them.
     """
     feature, weight = x.chunk(2, dim=-1)
-    return torch.mul(torch.tanh(feature), torch.sigmoid(weight), out=out)
+    return torch.tanh(feature) * torch.sigmoid(weight)
 
 
 class CausalConvolution(nn.Conv2d):

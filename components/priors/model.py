@@ -57,7 +57,7 @@ class Prior(nn.Module):
             "conditioning_layers must be 0 for the top level, which has no map to read, got "
             f"{config.conditioning_layers}",
         )
-        self.config, self.shape, self.codebook_size = config, tuple(shape), codebook_size
+        self.config, self.shape, self.codebook_size = config, shape, codebook_size
         self.classes, self.above = classes, tuple(above)
         c, r = config.hidden, config.residual_hidden
         self.codes = nn.Embedding(codebook_size, c)

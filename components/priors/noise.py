@@ -1,8 +1,7 @@
 """Gumbel noise that is a function of (seed, level, row, column, code) alone.
 
-A counter is hashed instead of a generator advanced: any row of any image can be had without those before it, the noise
-of a whole batch is one vectorised expression, the same on every device, and no two images share a stream.
-(torch's own CPU generator keeps only the low 32 bits of its seed.)
+A counter is hashed instead of a generator advanced: any row of any image can be had without those before it, the same
+on every device, and no two images share a stream. (torch's own CPU generator keeps only the low 32 bits of its seed.)
 
 Shapes: n images, w positions in a row, k codebook size.
 """
@@ -10,9 +9,10 @@ Shapes: n images, w positions in a row, k codebook size.
 import torch
 from torch import Tensor
 
+NOISE_CPU, NOISE_DEVICE = 2**15, 2**26
+"""Numbers hashed at a time: few enough for a processor's cache, enough to keep an accelerator busy."""
 _INCREMENT = 0x9E3779B97F4A7C15 - 2**64
-_FIRST = 0xBF58476D1CE4E5B9 - 2**64
-_SECOND = 0x94D049BB133111EB - 2**64
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64), (31, 1))
 
 
 def mix(x: Tensor) -> Tensor:
@@ -22,20 +22,21 @@ def mix(x: Tensor) -> Tensor:
     neighbouring seeds have nothing in common.
     """
     x = x + _INCREMENT
-    x = (x ^ _shift(x, 30)) * _FIRST
-    x = (x ^ _shift(x, 27)) * _SECOND
-    return x ^ _shift(x, 31)
+    shifted = torch.empty_like(x)
+    for bits, factor in _ROUNDS:
+        torch.bitwise_right_shift(x, bits, out=shifted)
+        x.bitwise_xor_(shifted.bitwise_and_(2 ** (64 - bits) - 1)).mul_(factor)  # torch's own shift is arithmetic
+    return x
 
 
-def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift (torch's own is arithmetic)."""
-    return (x >> bits) & (2 ** (64 - bits) - 1)
-
-
-def gumbel(seeds: Tensor, *, level: int, row: int, width: int, codebook_size: int) -> Tensor:
+def gumbel(seeds: Tensor, *, level: int, row: int | Tensor, width: int, codebook_size: int) -> Tensor:
     """Standard Gumbel noise, float64 (n, w, k), for one row of one level's map; `seeds` int64 (n,), one an image."""
-    key = mix(mix(mix(seeds) + level) + row)
+    keys = mix(mix(mix(seeds) + level) + row)
     counter = mix(torch.arange(width * codebook_size, device=seeds.device))
-    bits = mix(key[:, None] + counter).view(-1, width, codebook_size)
-    uniform = (_shift(bits, 12).double() + 0.5) * 2.0**-52  # strictly between 0 and 1, exactly representable
-    return -torch.log(-torch.log(uniform))
+    noise = torch.empty(len(keys), len(counter), dtype=torch.float64, device=seeds.device)
+    images = max(1, (NOISE_CPU if seeds.device.type == "cpu" else NOISE_DEVICE) // len(counter))
+    for some, part in zip(keys.split(images), noise.split(images), strict=True):
+        bits = mix(some[:, None] + counter).bitwise_right_shift_(12).bitwise_and_(2**52 - 1)
+        # Strictly between 0 and 1, exactly representable.
+        part.copy_(bits).add_(0.5).mul_(2.0**-52).log_().neg_().log_().neg_()
+    return noise.view(-1, width, codebook_size)

@@ -65,7 +65,6 @@ def test_a_longer_draw_begins_with_the_shorter(generator):
         ({"count": 0}, "count must be at least 1"),
         ({"keep": 0.0}, r"keep must lie in \(0, 1\]"),
         ({"keep": float("nan")}, r"keep must lie in \(0, 1\]"),
-        ({"temperature": -1.0}, "temperature must be above 0"),
         ({"seed": -1}, "seed must lie in 0 .. 2"),
     ],
 )

@@ -37,7 +37,7 @@ FACTS = {
     "prior_bottom": {"nats_per_code": 1.0, "unigram_nats": 2.0},
     "classifier": {"held_out_accuracy": 0.9},
     "judge": {"held_out_accuracy": 0.9},
-    "generator": {"temperature": 1.0, "keep": 1.0},
+    "generator": {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0, "keep": 1.0},
     "evaluation": {"judge_accuracy": 0.9, "kept_accuracy": 0.99},
 }
 

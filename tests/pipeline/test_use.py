@@ -29,6 +29,9 @@ def options(mlflow_state, tmp_path):
             "count": 2,
             "seed": 0,
             "temperature": None,
+            "top_k": None,
+            "top_p": None,
+            "guidance": None,
             "keep": None,
             "out": str(tmp_path / "out"),
         },
@@ -80,7 +83,19 @@ def test_an_unknown_class_is_told_with_those_there_are(finished, options):
         sample(options("sample", classes="ant,cats"))
 
 
-@pytest.mark.parametrize("changes", [{"count": 0}, {"keep": 0.0}, {"keep": 1.5}, {"temperature": 0.0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"count": 0},
+        {"keep": 0.0},
+        {"keep": 1.5},
+        {"temperature": 0.0},
+        {"top_k": -1},
+        {"top_p": 2.0},
+        {"guidance": -1.0},
+        {"seed": -1},
+    ],
+)
 def test_a_number_out_of_range_is_told_before_anything_is_loaded(options, changes):
     with pytest.raises(UsageError, match="must"):
         sample(options("sample", model="models:/not/asked", **changes))

@@ -1,6 +1,12 @@
+"""The sampler computes what the forward pass computes, and draws what its logits and noise say."""
+
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
+from components.priors import sampler as module
+from components.priors.choice import AS_FITTED, Choice
+from components.priors.chooser import Chooser
 from components.priors.conditioning import MapSpec
 from components.priors.model import Prior
 from components.priors.sampler import Sampler
@@ -14,6 +20,13 @@ CASES = [
     ((4, 6), BOTTOM, {"conditioning_layers": 1}),
     ((8, 12), (MapSpec(2, 3, 4), MapSpec(4, 6, 4)), {"attention_layers": 2, "conditioning_layers": 2}),
 ]
+GUIDED = Choice(guidance=2.5)
+CHOICES = [AS_FITTED, Choice(temperature=0.6), GUIDED, Choice(temperature=0.9, top_k=4, top_p=0.8, guidance=0.5)]
+WEIGHTS = {"filter", "taps", "horizontal", "link", "vertical_out", "horizontal_out"} | {
+    *("project", "bias", "codes", "out", "start", "masks", "tiny", "share", "temperature"),
+    *("table", "position", "first_terms", "context_weight", "context_bias", "logits_weight", "logits_bias"),
+}
+"""What a sampler packs once and never writes again."""
 
 
 def inputs(prior: Prior, count: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -25,78 +38,81 @@ def inputs(prior: Prior, count: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 
 def soil(sampler: Sampler) -> None:
-    """Overwrite everything that a run keeps with NaN."""
-    names = (
-        "map_context",
-        "context",
-        "row",
-        "unfolded",
-        "row_sums",
-        "row_gated",
-        "sums",
-        "gated",
-        "hidden",
-        "state",
-        "active",
-        "out",
-    )
-    for buffer in [getattr(sampler, name) for name in names]:
-        buffer.fill_(torch.nan)
-    for layer in sampler.layers:
-        kept = [layer.above, layer.line, layer.terms]
-        for buffer in kept + ([layer.attention.query, layer.attention.pairs] if layer.attention else []):
-            buffer.fill_(torch.nan)
+    """Overwrite everything that a run keeps: numbers with NaN, indices and codes with 1."""
+    for owner in (sampler, sampler.chooser, *sampler.layers, *sampler.attention.values()):
+        for name, buffer in vars(owner).items():
+            if isinstance(buffer, torch.Tensor) and (name not in WEIGHTS or (owner is sampler and name == "out")):
+                buffer.fill_(torch.nan if buffer.is_floating_point() else 1)
+
+
+@torch.no_grad()
+def plain(prior: Prior, codes: torch.Tensor, labels: torch.Tensor, maps: list[torch.Tensor], choice: Choice):
+    """Guided logits by whole forward passes."""
+    without = prior(codes, torch.full_like(labels, prior.classes), maps)
+    return without + choice.guidance * (prior(codes, labels, maps) - without)
+
+
+def mismatches(sampler: Sampler, codes: torch.Tensor, labels: torch.Tensor, maps: list[torch.Tensor], seeds) -> int:
+    """Positions whose code is not what one forward pass over all codes, and the noise, would choose."""
+    prior, choice = sampler.prior, sampler.choice
+    logits = plain(prior, codes, labels, maps, choice).flatten(0, 2)
+    noise = torch.stack([sampler.noise(seeds, row) for row in range(prior.shape[0])], dim=1).flatten(0, 2)
+    drawn = torch.empty(len(logits), dtype=torch.int64)
+    Chooser(choice, logits).draw(logits, noise.to(logits.dtype), drawn)
+    return (drawn != codes.flatten()).sum().item()
 
 
 @pytest.mark.parametrize("shape, above, settings", CASES)
+@pytest.mark.parametrize("choice", [AS_FITTED, GUIDED], ids=["as fitted", "guided"])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-def test_given_codes_its_logits_are_the_forward_passs(build_prior, shape, above, settings, dtype, tolerance):
-    prior = build_prior(shape, above, **settings).to(dtype)
+def test_given_codes_its_logits_are_the_forward_passs(build_prior, shape, above, settings, choice, dtype, tolerance):
+    prior = build_prior(shape, above, label_dropout=0.1, **settings).to(dtype)
     labels, maps = inputs(prior, 5)
-    sampler, codes = Sampler(prior, 8), torch.randint(7, (5, *shape))
+    sampler, codes = Sampler(prior, 8, choice), torch.randint(7, (5, *shape))
     soil(sampler)
-    with torch.no_grad():
-        plain = prior(codes, labels, maps)
-    assert plain.std() > 0.1
-    torch.testing.assert_close(sampler.logits(codes, labels, maps), plain, atol=tolerance, rtol=0)
+    expected = plain(prior, codes, labels, maps, choice)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(sampler.logits(codes, labels, maps), expected, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("shape, above, settings", CASES)
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_one_forward_pass_confirms_every_code(build_prior, shape, above, settings, temperature):
-    prior = build_prior(shape, above, **settings)
+@pytest.mark.parametrize("choice", CHOICES, ids=["as fitted", "cold", "guided", "all"])
+def test_one_forward_pass_confirms_every_code(build_prior, shape, above, settings, choice):
+    prior = build_prior(shape, above, label_dropout=0.1, **settings)
     labels, maps = inputs(prior, 16)
-    sampler, seeds = Sampler(prior, 16), torch.arange(16)
+    sampler, seeds = Sampler(prior, 16, choice), torch.arange(16)
     soil(sampler)
-    codes = sampler.sample(labels, maps, seeds, temperature=temperature)
-    noise = torch.stack([sampler.noise(seeds, row) for row in range(shape[0])], dim=1)
-    scores = prior(codes, labels, maps) / temperature + noise
-    assert (scores.argmax(-1) != codes).sum().item() == 0
+    codes = sampler.sample(labels, maps, seeds)
+    assert mismatches(sampler, codes, labels, maps, seeds) == 0
 
 
 @pytest.mark.slow
-def test_one_forward_pass_confirms_a_whole_64x64_map_below_a_32x32_one(build_prior):
-    settings = {"filter_size": 5, "attention_layers": 1, "conditioning_layers": 1}
-    prior = build_prior((64, 64), (MapSpec(32, 32, 4),), **settings)
+@pytest.mark.parametrize("attention", [0, 1])
+@pytest.mark.parametrize("choice", [AS_FITTED, GUIDED], ids=["as fitted", "guided"])
+@pytest.mark.parametrize("side, above", [(32, ()), (64, (MapSpec(32, 32, 4),))])
+def test_one_forward_pass_confirms_whole_maps_of_the_papers_sizes(build_prior, side, above, choice, attention):
+    conditioning = {"conditioning_layers": 1} if above else {}
+    settings = {"filter_size": 5, "attention_layers": attention, "label_dropout": 0.1, **conditioning}
+    prior = build_prior((side, side), above, **settings)
     labels, maps = inputs(prior, 2)
-    sampler, seeds = Sampler(prior, 2), torch.arange(2)
+    sampler, seeds = Sampler(prior, 2, choice), torch.arange(2)
     codes = sampler.sample(labels, maps, seeds)
-    noise = torch.stack([sampler.noise(seeds, row) for row in range(64)], dim=1)
-    with torch.no_grad():
-        scores = prior(codes, labels, maps) + noise
-    assert (scores.argmax(-1) != codes).sum().item() == 0
+    assert mismatches(sampler, codes, labels, maps, seeds) == 0
 
 
-def test_a_sample_depends_on_its_own_seed_not_on_its_batch(build_prior):
-    prior = build_prior((8, 8), (MapSpec(4, 4, 4),), layers=3, attention_layers=1, conditioning_layers=1)
+@pytest.mark.parametrize("choice", CHOICES, ids=["as fitted", "cold", "guided", "all"])
+def test_a_sample_depends_on_its_own_seed_not_on_its_batch(build_prior, choice):
+    prior = build_prior(
+        (8, 8), (MapSpec(4, 4, 4),), layers=3, attention_layers=1, conditioning_layers=1, label_dropout=0.1
+    )
     labels, maps = inputs(prior, 64)
     seeds = torch.arange(64) * 1000
-    whole = Sampler(prior, 64).sample(labels, maps, seeds)
-    one = Sampler(prior, 1)
-    for index in range(0, 64, 4):
+    whole = Sampler(prior, 64, choice).sample(labels, maps, seeds)
+    one = Sampler(prior, 1, choice)
+    for index in range(0, 64, 8):
         alone = one.sample(labels[index : index + 1], [maps[0][index : index + 1]], seeds[index : index + 1])
         assert torch.equal(alone[0], whole[index])
-    assert len({tuple(codes.flatten().tolist()) for codes in whole}) > 60
+    assert len({tuple(codes.flatten().tolist()) for codes in whole}) > 50
 
 
 def test_a_smaller_last_batch_and_a_second_run_change_nothing(build_prior):
@@ -108,10 +124,25 @@ def test_a_smaller_last_batch_and_a_second_run_change_nothing(build_prior):
     assert torch.equal(sampler.sample(labels, (), seeds), whole)
 
 
+@pytest.mark.parametrize("choice", [AS_FITTED, GUIDED], ids=["as fitted", "guided"])
+def test_given_codes_are_kept_and_the_others_drawn_after_them(build_prior, choice):
+    prior = build_prior((4, 6), BOTTOM, attention_layers=1, label_dropout=0.1)
+    labels, maps = inputs(prior, 4)
+    sampler, seeds, given = Sampler(prior, 5, choice), torch.arange(4), torch.randint(7, (4, 4, 6))
+    free = torch.rand(4, 4, 6) < 0.5
+    codes = sampler.sample(labels, maps, seeds, given=given.masked_fill(free, -1))
+    assert torch.equal(codes[~free], given[~free])
+    logits = plain(prior, codes, labels, maps, choice)
+    noise = torch.stack([sampler.noise(seeds, row) for row in range(4)], dim=1)
+    assert torch.equal((logits + noise).argmax(-1)[free], codes[free])
+    assert torch.equal(sampler.sample(labels, maps, seeds, given=torch.full_like(given, -1)),
+                       sampler.sample(labels, maps, seeds))  # fmt: skip
+
+
 def test_first_codes_follow_the_softmax(build_prior):
     prior, count = build_prior((1, 2)), 8000
     labels = torch.full((count,), 1)
-    first = Sampler(prior, count).sample(labels, (), torch.arange(count), temperature=0.8)[:, 0, 0]
+    first = Sampler(prior, count, Choice(temperature=0.8)).sample(labels, (), torch.arange(count))[:, 0, 0]
     expected = (prior(torch.zeros(1, 1, 2).long(), labels[:1], ())[0, 0, 0] / 0.8).softmax(-1) * count
     chi_square = ((torch.bincount(first, minlength=7) - expected) ** 2 / expected).sum().item()
     assert chi_square < 22.5  # 99.9% quantile at 6 degrees of freedom
@@ -123,25 +154,66 @@ def test_levels_draw_different_noise_for_the_same_seed(build_prior):
     assert not torch.isclose(top.noise(seeds, 0), bottom.noise(seeds, 0)).any()
 
 
+@pytest.mark.parametrize("choice", CHOICES[:3], ids=["as fitted", "cold", "guided"])  # sorting has scratch of its own
+def test_a_pixel_allocates_nothing(build_prior, choice):
+    prior = build_prior((4, 6), BOTTOM, attention_layers=1, output_layers=1, label_dropout=0.1)
+    sampler = Sampler(prior, 3, choice)
+    sampler._row()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        sampler._pixel(0)
+    events = profiled.key_averages()
+    assert {"aten::bmm", "aten::addmm"} <= {event.key for event in events}
+    assert [event.key for event in events if event.self_cpu_memory_usage > 0] == []
+
+
+def test_graphs_that_run_before_they_are_captured_change_nothing(build_prior, monkeypatch):
+    """On a GPU a step is run once, captured, and replayed; here the capture keeps the function instead."""
+    prior = build_prior((4, 6), BOTTOM, attention_layers=1, label_dropout=0.1)
+    (labels, maps), seeds, captured = inputs(prior, 3), torch.arange(3), []
+
+    def capture(work, device):
+        work()
+        captured.append(work)
+        return lambda: captured[captured.index(work)]()
+
+    expected = Sampler(prior, 4, GUIDED).sample(labels, maps, seeds)
+    monkeypatch.setattr(module, "replayable", capture)
+    sampler = Sampler(prior, 4, GUIDED)
+    assert torch.equal(sampler.sample(labels, maps, seeds), expected)
+    assert torch.equal(sampler.sample(labels, maps, seeds), expected)
+    assert len(captured) == 1 + 4  # rows, and a pixel for each length of what attention reads
+
+
 @pytest.mark.parametrize(
-    "labels, seeds, temperature, message",
+    "labels, seeds, message",
     [
-        ([0, 1, 2], [0, 1, 2], 1.0, "at most batch=2 images fit, got 3"),
-        ([0, 4], [0, 1], 1.0, "labels must be integers from 0 to 2"),
-        ([0, 1], [0], 1.0, "one seed for each of the 2 labels"),
-        ([0, 1], [0.0, 1.0], 1.0, "seeds must be int64"),
-        ([0, 1], [0, 1], 0.0, "temperature must be above 0, got 0.0"),
+        ([0, 1, 2], [0, 1, 2], "at most batch=2 images fit, got 3"),
+        ([0, 4], [0, 1], "labels must be integers from 0 to 2"),
+        ([0, 1], [0], "one seed for each of the 2 labels"),
+        ([0, 1], [0.0, 1.0], "seeds must be int64"),
+        ([], [], "at least one image"),
     ],
 )
-def test_bad_requests_are_named(build_prior, labels, seeds, temperature, message):
-    sampler = Sampler(build_prior(), 2)
+def test_bad_requests_are_named(build_prior, labels, seeds, message):
+    sampler, dtype = Sampler(build_prior(), 2), None if seeds else torch.int64
     with pytest.raises(ValueError, match=message):
-        sampler.sample(torch.tensor(labels), (), torch.tensor(seeds), temperature=temperature)
+        sampler.sample(torch.tensor(labels, dtype=dtype), (), torch.tensor(seeds, dtype=dtype))
 
 
-def test_wrong_maps_above_and_an_empty_sampler_are_named(build_prior):
-    prior = build_prior((4, 6), BOTTOM)
+def test_wrong_maps_and_an_empty_sampler_are_named(build_prior):
+    prior, one = build_prior((4, 6), BOTTOM), torch.tensor([0])
     with pytest.raises(ValueError, match="needs the 1 code maps"):
-        Sampler(prior, 1).sample(torch.tensor([0]), (), torch.tensor([0]))
+        Sampler(prior, 1).sample(one, (), one)
     with pytest.raises(ValueError, match="batch must be at least 1"):
         Sampler(prior, 0)
+    maps = [torch.zeros(1, 2, 3).long()]
+    for given, message in ((torch.full((1, 4, 6), 7), "codes from 0 to 6, got"), (maps[0], r"= \(1, 4, 6\), got")):
+        with pytest.raises(ValueError, match=message):
+            Sampler(prior, 1).sample(one, maps, one, given=given)
+
+
+def test_guidance_needs_a_prior_that_knows_no_class(build_prior):
+    with pytest.raises(ValueError, match="label_dropout above 0, got 0 and guidance"):
+        Sampler(build_prior(), 1, GUIDED)
+    with pytest.raises(ValueError, match="guidance must be 1 for a prior that was fitted without classes"):
+        Sampler(build_prior(classes=0, label_dropout=0.1), 1, GUIDED)
