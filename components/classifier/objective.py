@@ -19,10 +19,14 @@ class ClassifierObjective(nn.Module):
     def forward(self, batch: ImageBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics `loss`, `accuracy`; raises ValueError for images without a label of 0 .. classes - 1."""
         check_labels(batch.labels, self.model.classes)
-        logits = self.model(to_images(batch.pixels))
+        logits = self.model(to_images(batch.pixels)).float()
         loss = F.cross_entropy(logits, batch.labels)
         accuracy = (logits.argmax(1) == batch.labels).float().mean()
         return loss, {"loss": loss.detach(), "accuracy": accuracy}
+
+    def parts(self) -> list[nn.Module]:
+        """What torch.compile can take whole; the check above stays outside."""
+        return [self.model]
 
 
 def check_labels(labels: Tensor, classes: int) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.config import require
+from components.priors.recompute import run
 
 
 class MapSpec(NamedTuple):
@@ -52,9 +53,17 @@ class ConditioningStack(nn.Module):
     """
 
     def __init__(
-        self, above: Sequence[MapSpec], shape: tuple[int, int], *, hidden: int, residual_hidden: int, layers: int
+        self,
+        above: Sequence[MapSpec],
+        shape: tuple[int, int],
+        *,
+        hidden: int,
+        residual_hidden: int,
+        layers: int,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         nearest = above[-1][:2]
         self.repeats = [ratio_of(nearest, spec[:2]) for spec in above]
         doublings = ratio_of(shape, nearest).bit_length() - 1
@@ -69,4 +78,6 @@ class ConditioningStack(nn.Module):
             for embedding, codes, repeat in zip(self.embeddings, above, self.repeats, strict=True)
         ]
         x = sum(embedded[1:], embedded[0]).permute(0, 3, 1, 2)  # n c a b
-        return self.upsampling(self.blocks(x)).permute(0, 2, 3, 1)
+        for block in self.blocks:
+            x = run(block, x, recompute=self.recompute)
+        return self.upsampling(x).permute(0, 2, 3, 1)

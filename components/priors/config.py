@@ -32,6 +32,9 @@ class PriorConfig:
     """Share of activations dropped in each gated block while fitting."""
     label_dropout: float = 0.0
     """Share of samples fitted without their class, so that unconditional sampling and guidance work."""
+    recompute: bool = False
+    """Whether activations within layers are computed again in the backward pass instead of kept (gradient
+    checkpointing): about a third more time, memory for one layer's instead of all. The result is the same."""
     training: TrainingConfig
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from components.priors.attention import CausalAttention
 from components.priors.causal import GatedBlock, shift_down, shift_right
 from components.priors.conditioning import ConditioningStack, MapSpec
 from components.priors.config import PriorConfig
+from components.priors.recompute import run
 
 
 class OutputBlock(nn.Module):
@@ -71,6 +72,7 @@ class Prior(nn.Module):
                 hidden=c,
                 residual_hidden=r,
                 layers=config.conditioning_layers,
+                recompute=config.recompute,
             )
             if above
             else None
@@ -90,11 +92,14 @@ class Prior(nn.Module):
         embedded = self.codes(codes)
         position = self.rows[:, None] + self.columns
         v, x = shift_down(embedded) + position, shift_right(embedded) + position
+        recompute = self.config.recompute
         for layer, block in enumerate(self.blocks):
-            v, x = block(v, x, context)
+            v, x = run(block, v, x, context, recompute=recompute)
             if str(layer) in self.attention:
-                x = self.attention[str(layer)](x, embedded)
-        return self.logits(F.relu(self.output(x)))
+                x = run(self.attention[str(layer)], x, embedded, recompute=recompute)
+        for block in self.output:
+            x = run(block, x, recompute=recompute)
+        return self.logits(F.relu(x))
 
     def context(self, labels: Tensor, above: Sequence[Tensor]) -> Tensor:
         """What every gate is told: the class, and here the maps above: (n, h, w, c), or (n, 1, 1, c) without those."""

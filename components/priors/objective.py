@@ -43,6 +43,10 @@ class PriorObjective(nn.Module):
         accuracy = (logits.detach().argmax(dim=-1) == codes.flatten()).float().mean()
         return loss, {"loss": nats, "nats_per_code": nats, "bits_per_code": nats / math.log(2), "accuracy": accuracy}
 
+    def parts(self) -> list[nn.Module]:
+        """What torch.compile can take whole; the checks above stay outside."""
+        return [self.model]
+
     def _drop(self, labels: Tensor) -> Tensor:
         """While training, each label becomes 'no class' with the configured probability."""
         if not self.training or self.model.config.label_dropout == 0:

@@ -32,6 +32,11 @@ class TokenizerObjective(nn.Module):
             metrics[f"usage_{level.name}"] = statistics.usage
         return loss, {name: value.detach() for name, value in metrics.items()}
 
+    def parts(self) -> list[nn.Module]:
+        """What torch.compile can take whole: all but the codebooks, whose update talks to other workers."""
+        model = self.model
+        return [*model.encoders, model.top, *model.lower, model.decoder]
+
 
 def _psnr(reconstruction: Tensor, images: Tensor) -> Tensor:
     # A range of 2 instead of 1 makes the squared error four times as large.

@@ -6,10 +6,10 @@ from (seed, u, rank), so a fit that resumes from update u goes on as if it had n
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -34,6 +34,13 @@ class Observer(Protocol):
 
     def checkpoint(self, state: FitState) -> None:
         """Time to save."""
+
+
+class Compilable(Protocol):
+    """An objective that says what of it can be compiled."""
+
+    def parts(self) -> Sequence[nn.Module]:
+        """Modules without graph breaks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +76,7 @@ def fit(
 
     With torch.distributed initialised, every worker calls this with the same arguments but its own share of `data`.
     """
-    objective.to(device)
+    _prepare(objective, config, device)
     optimizer = torch.optim.Adam(objective.parameters(), lr=config.learning_rate)
     state = FitState(objective, optimizer, config.weight_ema)
     if resume is not None:
@@ -87,7 +94,8 @@ def fit(
         torch.manual_seed((seed * 1_000_003 + standing.update) * 4099 + rank)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, standing.update)
-        loss, metrics = module(next(batches).to(device))
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            loss, metrics = module(next(batches).to(device))
         _require_finite(loss, standing.update)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -106,6 +114,16 @@ def fit(
         if standing.finished or standing.update % config.checkpoint_every == 0:
             observer.checkpoint(state)
     return state
+
+
+def _prepare(objective: nn.Module, config: TrainingConfig, device: str) -> None:
+    """Bring the weights to where and how they are computed with; their names and numbers stay."""
+    objective.to(device)
+    if config.channels_last:
+        objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.compile:
+        for part in cast(Compilable, objective).parts():
+            part.compile(fullgraph=True)
 
 
 def _evaluate(
