@@ -385,10 +385,22 @@ class Tracker:
 
     def model_parts(self, model: RegisteredModel, target: Path) -> dict[str, Path]:
         """Download the model's files below `target`; returns the `folders` it was registered with."""
-        with self._known(model.uri), _default_store(self.uri), _quiet():
-            local = Path(mlflow.artifacts.download_artifacts(artifact_uri=model.uri, dst_path=str(target)))
+        local = self._downloaded(model, target)
         parts = mlflow.models.Model.load(local).flavors["python_function"]["artifacts"]
         return {name: local / part["path"] for name, part in parts.items()}
+
+    def model_program(self, uri: str) -> bytes:
+        """The one exported program (.pt2) among the files of a registered model of any kind."""
+        with tempfile.TemporaryDirectory() as folder:
+            found = sorted(self._downloaded(self.model(uri), Path(folder)).rglob("*.pt2"))
+            if len(found) != 1:
+                names = [path.name for path in found]
+                raise ValueError(f"{uri} must hold one .pt2 file, a torch.export program, got {names}: register it so")
+            return found[0].read_bytes()
+
+    def _downloaded(self, model: RegisteredModel, target: Path) -> Path:
+        with self._known(model.uri), _default_store(self.uri), _quiet():
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=model.uri, dst_path=str(target)))
 
     def _version(self, name: str, version: str) -> RegisteredModel:
         found = self.client.get_model_version(name, version)

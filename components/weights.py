@@ -2,7 +2,8 @@
 
     {"format": 1, "kind": "prior", "description": {...fields of PriorDescription...}}
 
-Nothing stored can run code: a model is built by the classes below and only its tensors are read from the file.
+Nothing stored here can run code: a model is built by the classes below and only its tensors are read from the file. A
+classifier of the user's own is the exception: its program.pt2 is trusted as its config is.
 """
 
 import json
@@ -18,6 +19,7 @@ from torch import nn
 
 from components.classifier.config import ClassifierConfig
 from components.classifier.model import Classifier
+from components.classifier.program import Program
 from components.config import require
 from components.generator.ancestral import Generator
 from components.priors.conditioning import MapSpec
@@ -27,7 +29,7 @@ from components.tokenizer.config import VQVAEConfig
 from components.tokenizer.model import Tokenizer
 
 FORMAT = 1
-CONFIG, TENSORS = "config.json", "model.safetensors"
+CONFIG, TENSORS, PROGRAM = "config.json", "model.safetensors", "program.pt2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +100,19 @@ _KINDS: dict[str, type] = {
 
 def pack(model: nn.Module, description: Description) -> dict[str, bytes]:
     """Files by name that `load_...` reads back; equal models give equal bytes."""
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
+    return {CONFIG: _config(description), TENSORS: save(tensors)}
+
+
+def pack_program(data: bytes, description: ClassifierDescription) -> dict[str, bytes]:
+    """Files by name that `load_rejector` reads back, of a classifier's exported program."""
+    return {CONFIG: _config(description), PROGRAM: data}
+
+
+def _config(description: Description) -> bytes:
     kind = next(kind for kind, described in _KINDS.items() if isinstance(description, described))
     config = {"format": FORMAT, "kind": kind, "description": asdict(description)}
-    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
-    return {CONFIG: json.dumps(config, indent=1, sort_keys=True).encode(), TENSORS: save(tensors)}
+    return json.dumps(config, indent=1, sort_keys=True).encode()
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -119,6 +130,16 @@ def load_classifier(folder: Path) -> Classifier:
     return _filled(describe_classifier(folder).build(), folder)
 
 
+def load_rejector(folder: Path) -> Classifier | Program:
+    """The classifier stored in `folder`, fitted here or the user's own; raises ValueError when there is none."""
+    description = describe_classifier(folder)
+    if description.settings.program is None:
+        return load_classifier(folder)
+    path = Path(folder) / PROGRAM
+    require(path.is_file(), f"a stored classifier must have {PROGRAM}, but {path} is missing: store it again")
+    return Program(path.read_bytes(), channels=description.channels, classes=len(description.class_names))
+
+
 def load_generator(folders: Mapping[str, Path]) -> Generator:
     """The generator whose parts are stored in `folders`: 'tokenizer', 'classifier' and 'prior_<level>' a level."""
     needed = ["tokenizer", "classifier"]
@@ -128,7 +149,7 @@ def load_generator(folders: Mapping[str, Path]) -> Generator:
     require(not missing, f"a generator needs the folders {needed}, got {sorted(folders)} without {missing}")
     priors = [load_prior(folders[name]) for name in needed[2:]]
     names = describe_classifier(folders["classifier"]).class_names
-    return Generator(load_tokenizer(folders["tokenizer"]), priors, load_classifier(folders["classifier"]), names)
+    return Generator(load_tokenizer(folders["tokenizer"]), priors, load_rejector(folders["classifier"]), names)
 
 
 def describe_tokenizer(folder: Path) -> TokenizerDescription:

@@ -127,6 +127,7 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
                 settings,
                 config.images,
                 session.artifact("images"),
+                program=session.program(settings.program) if settings.program else None,
                 share=config.resources.classifier,
                 cluster=session.cluster,
                 workspace=space,

@@ -141,6 +141,11 @@ def _cross_faults(config: PipelineConfig) -> list[str]:
         if training.batch_size % share.workers:
             workers = f"{share.workers} workers"
             faults.append(f"{place}.training.batch_size must divide among {workers}, got {training.batch_size}")
+    if config.judge.program is not None:
+        faults.append(
+            f"judge.program must be null, got {config.judge.program!r}: measures need the features of a judge that is "
+            "fitted here; give your own classifier as classifier.program"
+        )
     if config.classifier.seed == config.judge.seed:
         faults.append(
             f"judge.seed must differ from classifier.seed, both are {config.judge.seed}: the judge must be another"

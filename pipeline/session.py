@@ -100,6 +100,15 @@ class Session:
         artifact, faults = self.memo.find(step, self.inputs(name))
         return artifact is None or bool(faults)
 
+    def program(self, place: str) -> bytes:
+        """The user's own classifier: content of the .pt2 file at a path or URI, or in the registered models:/..."""
+        if place.startswith("models:/"):
+            return self.tracker.model_program(place)
+        try:
+            return storage.read_bytes(storage.absolute(place))
+        except FileNotFoundError:
+            raise ValueError(f"classifier.program must name a .pt2 file, found nothing at {place}") from None
+
     def is_registered(self, kind: str) -> bool:
         """Whether the artifact of step `kind` is in the registry."""
         return self.tracker.registered(f"{self.config.name}-{kind}", self.artifact(kind).digest) is not None

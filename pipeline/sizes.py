@@ -73,7 +73,8 @@ def model_sizes(config: PipelineConfig, classes: int) -> list[ModelSize]:
                 above=tuple(specs[:index]),
             )
             sizes.append(_size(f"prior_{level}", prior, settings.training))
-        for name, judged in (("classifier", config.classifier), ("judge", config.judge)):
+        fitted = [("classifier", config.classifier)] if config.classifier.program is None else []
+        for name, judged in (*fitted, ("judge", config.judge)):
             sizes.append(_size(name, Classifier(judged, channels=channels, classes=max(classes, 1)), judged.training))
     return sizes
 

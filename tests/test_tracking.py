@@ -190,3 +190,19 @@ def test_a_model_that_is_not_registered_is_told(tracker, name):
 def test_a_run_that_is_not_there_is_told(tracker):
     with pytest.raises(NotFound, match="has no run"):
         tracker.made_by("0" * 32)
+
+
+@pytest.mark.parametrize(("files", "found"), [(["model.pt2"], b"program"), ([], None), (["a.pt2", "b.pt2"], None)])
+def test_the_program_of_a_registered_model_is_its_one_pt2_file(tracker, tmp_path, files, found):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "MLmodel").write_text("")
+    for file in files:
+        (tmp_path / "data" / file).write_bytes(b"program")
+    name = f"own-{len(files)}"
+    tracker.client.create_registered_model(name)
+    tracker.client.create_model_version(name, source=tmp_path.as_uri())
+    if found:
+        assert tracker.model_program(f"models:/{name}/1") == found
+    else:
+        with pytest.raises(ValueError, match=r"must hold one \.pt2 file, a torch\.export program, got"):
+            tracker.model_program(f"models:/{name}/1")

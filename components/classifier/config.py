@@ -20,6 +20,11 @@ class ClassifierConfig:
     """Share of features dropped before the last layer while fitting."""
     seed: int = 0
     """Added to the pipeline's seed, so that two classifiers of one run start and shuffle differently."""
+    program: str | None = None
+    """A classifier of your own instead of one that is fitted here: path or URI of a torch.export program (.pt2), or
+    models:/<name>/<version> of a registered model that holds one. It takes float images (n, c, h, w) in [-1, 1] of any
+    number n and gives logits (n, classes), the classes in the order of their names. Give a changed one a new name: a
+    step that is done is not done again. None: fitted with the settings here, which are of no meaning otherwise."""
     training: TrainingConfig
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from components.batches import ImageBatch
 from components.classifier.model import Classifier
+from components.classifier.program import Program
 from components.config import require
 from components.tokenizer.model import to_images
 
@@ -12,7 +13,7 @@ from components.tokenizer.model import to_images
 class ClassifierObjective(nn.Module):
     """Cross entropy in nats, with the share of images read right beside it."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Classifier | Program) -> None:
         super().__init__()
         self.model = model
 

@@ -10,12 +10,14 @@ from components.artifacts import Artifact
 from components.classifier.config import ClassifierConfig
 from components.classifier.model import Classifier
 from components.classifier.objective import ClassifierObjective
+from components.classifier.program import Program
 from components.cluster.step import Cluster
 from components.config import Share
 from components.images.config import ImagesConfig
 from components.images.manifest import read_snapshot
 from components.training import step as training
-from components.weights import ClassifierDescription, pack
+from components.training.loop import evaluate
+from components.weights import ClassifierDescription, pack, pack_program
 from components.workspace import Outcome, Workspace
 
 
@@ -24,11 +26,15 @@ def fit_classifier(
     images_config: ImagesConfig,
     images: Artifact,
     *,
+    program: bytes | None,
     share: Share,
     cluster: Cluster,
     workspace: Workspace,
 ) -> Outcome:
-    """Fit on the training rows of the snapshot `images` and commit the best weights by held-out loss."""
+    """Fit on the training rows of the snapshot `images` and commit the best weights by held-out loss.
+
+    A `program` of the user's own, the content of a .pt2 file, is checked, measured and committed instead.
+    """
     seed = workspace.seed + 7919 * config.seed
     feed = training.ImageFeed(
         folder=images.uri,
@@ -39,6 +45,9 @@ def fit_classifier(
         readers=share.readers,
     )
     names = read_snapshot(images.uri).classes
+    description = ClassifierDescription(settings=config, channels=images_config.channels, class_names=names)
+    if program is not None:
+        return _adopt(program, description, images_config.image_size, feed, workspace)
     job = training.FitJob(
         build=functools.partial(_build, config, images_config.channels, len(names), seed),
         data=feed,
@@ -53,9 +62,20 @@ def fit_classifier(
         "held_out_loss": fitted.standing.best_loss,
         "best_update": fitted.standing.best_update,
     }
-    description = ClassifierDescription(settings=config, channels=images_config.channels, class_names=names)
     workspace.lease.check()
     return Outcome(digest=storage.save(workspace.uri, pack(model, description), facts), facts=facts)
+
+
+def _adopt(
+    data: bytes, description: ClassifierDescription, image_size: int, feed: training.ImageFeed, workspace: Workspace
+) -> Outcome:
+    """Take the user's own classifier."""
+    program = Program(data, channels=description.channels, classes=len(description.class_names))
+    program.check(image_size)
+    found = evaluate(ClassifierObjective(program), feed(0, 1).held_out())
+    facts = {"held_out_accuracy": found["accuracy"], "held_out_loss": found["loss"], "best_update": 0}
+    workspace.lease.check()
+    return Outcome(digest=storage.save(workspace.uri, pack_program(data, description), facts), facts=facts)
 
 
 def _build(config: ClassifierConfig, channels: int, classes: int, seed: int) -> nn.Module:

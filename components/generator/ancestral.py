@@ -12,12 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.classifier.model import Classifier
+from components.classifier.program import Program
 from components.config import require
 from components.priors.choice import AS_FITTED, Choice
 from components.priors.conditioning import MapSpec
 from components.priors.model import Prior
 from components.priors.sampler import Sampler
 from components.tokenizer.model import Tokenizer, to_images, to_pixels
+
+Rejector = Classifier | Program
+"""What scores samples: fitted here, or the user's own."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Generator(nn.Module):
     """Class and seed -> image: the priors draw code maps, the tokenizer decodes them, the classifier scores them."""
 
     def __init__(
-        self, tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Classifier, classes: Sequence[str]
+        self, tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Rejector, classes: Sequence[str]
     ) -> None:
         """`priors` top first; `classes` are the names of the classes 0, 1, ...
 
@@ -179,9 +183,7 @@ class Generator(nn.Module):
         return scores.gather(1, labels[:, None])[:, 0]
 
 
-def _check_parts(
-    tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Classifier, classes: tuple[str, ...]
-) -> None:
+def _check_parts(tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Rejector, classes: tuple[str, ...]) -> None:
     levels = tokenizer.config.levels
     require(len(priors) == len(levels), f"a generator needs one prior a level ({len(levels)}), got {len(priors)}")
     specs = [MapSpec(prior.shape[0], prior.shape[1], prior.codebook_size) for prior in priors]

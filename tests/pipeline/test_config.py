@@ -181,3 +181,9 @@ def test_infinite_numbers_are_refused(tree):
 
 def test_flat_names_every_leaf():
     assert flat({"a": {"b": 1, "c": [2, {"d": 3}]}}) == {"a.b": 1, "a.c.0": 2, "a.c.1.d": 3}
+
+
+def test_a_judge_is_fitted_here(tree):
+    tree["judge"]["program"] = "own.pt2"
+    tree["classifier"]["program"] = "models:/own/1"
+    assert "judge.program must be null, got 'own.pt2': measures need the features" in faults(tree)

@@ -1,0 +1,38 @@
+"""The variant that our priors are not: full filters whose weights are multiplied with a mask at every step."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.priors.causal import CausalConvolution, GatedBlock
+from components.priors.model import Prior
+
+
+class MaskedConvolution(nn.Module):
+    """The same filter as `cropped`, as the middle of a full one: (n, h, w, inputs) -> (n, h, w, outputs)."""
+
+    def __init__(self, cropped: CausalConvolution) -> None:
+        super().__init__()
+        left, _, above, _ = (cropped.margins[place] for place in (2, 3, 4, 5))
+        height, width = 2 * above + 1, 2 * left + 1
+        rows, columns = cropped.kernel_size
+        weight = torch.zeros(*cropped.weight.shape[:2], height, width)
+        mask = torch.zeros(height, width)
+        weight[:, :, :rows, :columns], mask[:rows, :columns] = cropped.weight.detach(), 1
+        self.weight, self.padding = nn.Parameter(weight), (above, left)
+        self.register_buffer("mask", mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x.permute(0, 3, 1, 2), self.weight * self.mask, padding=self.padding).permute(0, 2, 3, 1)
+
+
+def masked(prior: Prior) -> Prior:
+    """A copy of `prior` that computes the same with masked filters."""
+    other = copy.deepcopy(prior)
+    for block in other.blocks:
+        assert isinstance(block, GatedBlock)
+        block.vertical = MaskedConvolution(block.vertical)  # type: ignore[assignment]
+        block.horizontal = MaskedConvolution(block.horizontal)  # type: ignore[assignment]
+    return other

@@ -1,0 +1,53 @@
+"""A classifier of the user's own, as an exported torch program. Shapes: n images, c channels, h w sides, y classes."""
+
+import io
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from components.config import require
+
+
+class Program(nn.Module):
+    """Images float (n, c, h, w) in [-1, 1] -> logits (n, y), by a program that torch.export wrote."""
+
+    def __init__(self, data: bytes, *, channels: int, classes: int) -> None:
+        """`data` is the content of a .pt2 file. Raises ValueError for anything else."""
+        super().__init__()
+        try:
+            exported = torch.export.load(io.BytesIO(data))
+        except Exception as error:  # whatever a broken archive makes the reader stumble over
+            raise ValueError(
+                f"a classifier's program must be what torch.export.save wrote, but {len(data)} bytes cannot be read: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        self.channels, self.classes = channels, classes
+        self.module = exported.module()
+
+    def train(self, mode: bool = True) -> "Program":
+        """An exported program computes what it was exported to, in either mode; it refuses to be asked."""
+        self.training = mode
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.module(images)
+
+    @torch.no_grad()
+    def check(self, image_size: int) -> None:
+        """Raise ValueError unless it gives finite logits (n, y) for any number n of images of this size."""
+        for count in (1, 2, 5):
+            images = torch.zeros(count, self.channels, image_size, image_size)
+            wanted = f"logits ({count}, {self.classes}) for float images {tuple(images.shape)} in [-1, 1]"
+            try:
+                got: Any = self(images)
+            except Exception as error:  # the program's own
+                raise ValueError(
+                    f"a classifier's program must give {wanted}, but failed: {error}: export it with a dynamic first "
+                    "dimension: torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim.AUTO},))"
+                ) from error
+            fits = isinstance(got, Tensor) and tuple(got.shape) == (count, self.classes)
+            found = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
+            require(fits, f"a classifier's program must give {wanted}, got {found}: does it know other classes?")
+            finite = bool(torch.isfinite(got).all())
+            require(finite, f"a classifier's program must give finite {wanted}, got NaN or infinity for black images")
