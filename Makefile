@@ -21,8 +21,11 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.installed-test           ## what the pipeline costs beside its steps
-	$(VENV)/bin/python -m benchmarks.overhead
+bench: $(VENV)/.installed-test           ## ratios and sums, printed and kept in benchmarks/results
+	$(VENV)/bin/python -m benchmarks.sampler
+	$(VENV)/bin/python -m benchmarks.fits
+	$(VENV)/bin/python -m benchmarks.memory
+	$(VENV)/bin/python -m benchmarks.overhead --write
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": set PYTHON=python3.x")'

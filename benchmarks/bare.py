@@ -134,7 +134,9 @@ def main() -> None:
         timed(
             f"prior_{level.name}",
             lambda prior=prior, number=number, settings=settings: fitted(
-                PriorObjective(prior), settings.training, code_data(codes, number, settings.training)
+                PriorObjective(prior, dimensions=config.images.image_size**2 * config.images.channels),
+                settings.training,
+                code_data(codes, number, settings.training),
             ),
         )  # type: ignore[misc]
         priors.append(prior.eval())

@@ -40,7 +40,8 @@ def main() -> None:
 def prior() -> PriorObjective:
     """The prior of the sampler's benchmark."""
     config = PriorConfig(**SIZES, attention_layers=2)
-    return PriorObjective(Prior(config, shape=(32, 32), codebook_size=CODES, classes=CLASSES, above=()))
+    model = Prior(config, shape=(32, 32), codebook_size=CODES, classes=CLASSES, above=())
+    return PriorObjective(model, dimensions=256 * 256 * 3)
 
 
 def codes() -> CodeBatch:

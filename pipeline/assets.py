@@ -111,6 +111,7 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
                 level,
                 session.artifact("codes"),
                 classes=classes,
+                dimensions=config.images.image_size**2 * config.images.channels,
                 share=config.resources.prior,
                 cluster=session.cluster,
                 workspace=space,

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,12 +49,20 @@ class Classifier(nn.Module):
         self.head = nn.Linear(self.width, classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """What the last layer reads: (n, f), f = `width`. Raises ValueError for images of another shape."""
+        """What the last layer reads: (n, f), f = `width`. Raises ValueError for other, no or broken images."""
         got = tuple(images.shape)
         require(
             images.ndim == 4 and got[1] == self.channels,
             f"images must be (n, {self.channels}, height, width), got {got}: was it fitted to other images?",
         )
+        require(got[0] >= 1, f"a batch must hold at least one image, got {got}: drop empty batches")
+        if not torch.compiler.is_compiling():
+            broken = int((~torch.isfinite(images)).sum())
+            require(
+                broken == 0,
+                f"images must be finite, got {broken} NaN or infinite values of {images.numel()}: mend the images or "
+                "leave them out",
+            )
         return F.relu(self.norm(self.blocks(self.stem(images)))).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:

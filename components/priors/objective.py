@@ -17,16 +17,20 @@ from components.priors.model import Prior
 class PriorObjective(nn.Module):
     """Negative log-likelihood of one level's codes given the class and all maps above (Algorithm 2, line 8).
 
-    `level` is the index of the prior's own map in a batch: the number of levels above it.
+    `level` is the index of the prior's own map in a batch: the number of levels above it. `dimensions` are the numbers
+    of the image that a map stands for, height x width x channels.
     """
 
-    def __init__(self, model: Prior) -> None:
+    def __init__(self, model: Prior, *, dimensions: int) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.dimensions = model, dimensions
         self.level = len(model.above)
 
     def forward(self, batch: CodeBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean cross-entropy in nats a code, and the metrics. A label of -1 means 'no class'."""
+        """Mean cross-entropy in nats a code, and the metrics, with the level's bits an image dimension among them.
+
+        A label of -1 means 'no class'.
+        """
         codes, above = batch.maps[self.level], batch.maps[: self.level]
         labels = torch.where(batch.labels == -1, self.model.classes, batch.labels)
         if not torch.compiler.is_compiling():
@@ -41,7 +45,10 @@ class PriorObjective(nn.Module):
         loss = F.cross_entropy(logits, codes.flatten())
         nats = loss.detach()
         accuracy = (logits.detach().argmax(dim=-1) == codes.flatten()).float().mean()
-        return loss, {"loss": nats, "nats_per_code": nats, "bits_per_code": nats / math.log(2), "accuracy": accuracy}
+        bits = nats / math.log(2)
+        spread = bits * (codes[0].numel() / self.dimensions)
+        metrics = {"nats_per_code": nats, "bits_per_code": bits, "bits_per_dimension": spread, "accuracy": accuracy}
+        return loss, {"loss": nats} | metrics
 
     def parts(self) -> list[nn.Module]:
         """What torch.compile can take whole; the checks above stay outside."""

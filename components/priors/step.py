@@ -31,11 +31,15 @@ def fit_prior(
     codes: Artifact,
     *,
     classes: int,
+    dimensions: int,
     share: Share,
     cluster: Cluster,
     workspace: Workspace,
 ) -> Outcome:
-    """Fit p(codes of `level` | class, codes of the levels above) and commit the best weights by held-out nats."""
+    """Fit p(codes of `level` | class, codes of the levels above) and commit the best weights by held-out nats.
+
+    `dimensions` are the numbers of an image, height x width x channels.
+    """
     train, held_out = read_codes(codes.uri, TRAIN), read_codes(codes.uri, HELD_OUT)
     number = train.number(level)
     specs = tuple(MapSpec(one.height, one.width, one.codebook_size) for one in train.levels)
@@ -49,7 +53,7 @@ def fit_prior(
         above=specs[:number],
     )
     job = training.FitJob(
-        build=functools.partial(_build, description),
+        build=functools.partial(_build, description, dimensions),
         data=_CodeFeed(codes.uri, number, config.training, workspace.seed),
         config=config.training,
         share=share,
@@ -61,6 +65,7 @@ def fit_prior(
     facts = {
         "nats_per_code": nats,
         "bits_per_code": nats / math.log(2),
+        "bits_per_dimension": fitted.standing.held_out["bits_per_dimension"],
         "unigram_nats": unigram_entropy(train, held_out, level),
         "codes_an_image": own.height * own.width,
         "best_update": fitted.standing.best_update,
@@ -71,8 +76,8 @@ def fit_prior(
     return Outcome(digest=storage.save(workspace.uri, pack(model, description), facts), facts=facts)
 
 
-def _build(description: PriorDescription) -> nn.Module:
-    return PriorObjective(description.build())
+def _build(description: PriorDescription, dimensions: int) -> nn.Module:
+    return PriorObjective(description.build(), dimensions=dimensions)
 
 
 @dataclass(frozen=True)

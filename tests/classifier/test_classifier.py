@@ -53,9 +53,17 @@ def test_images_without_a_usable_label_are_refused(labels, message):
         ClassifierObjective(classifier())(batch)
 
 
-def test_images_of_other_channels_are_refused():
-    with pytest.raises(ValueError, match=r"\(n, 1, height, width\), got \(2, 3, 16, 16\)"):
-        classifier()(torch.zeros(2, 3, 16, 16))
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(2, 3, 16, 16), r"\(n, 1, height, width\), got \(2, 3, 16, 16\)"),
+        (torch.zeros(0, 1, 16, 16), "at least one image"),
+        (torch.full((1, 1, 4, 4), torch.nan), "finite, got 16 NaN or infinite values of 16"),
+    ],
+)
+def test_images_that_cannot_be_read_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        classifier()(images)
 
 
 @pytest.mark.slow

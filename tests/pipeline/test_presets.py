@@ -181,6 +181,13 @@ def test_tokenizers_are_the_paper_s(name, strides):
     assert levels == [(stride, 512, 64) for stride in strides]
     assert (v.hidden, v.residual_hidden, v.residual_layers, v.beta, v.decay) == (128, 64, 2, 0.25, 0.99)
     assert (v.training.batch_size, v.training.learning_rate, v.prefix_share) == (128, 3e-4, 0)
+    with torch.device("meta"):
+        model = Tokenizer(v, channels=3)
+    filters = {type(part): set() for part in model.modules()}
+    for part in model.modules():
+        filters[type(part)].add(getattr(part, "kernel_size", None))
+    # Table 3: encoder filters of 3 (strides are made by 4, the projections before and after by 1), upsampling by 4.
+    assert filters[torch.nn.ConvTranspose2d] == {(4, 4)} and filters[torch.nn.Conv2d] == {(1, 1), (3, 3), (4, 4)}
 
 
 @pytest.mark.parametrize("name", sorted(MAPS))

@@ -11,7 +11,7 @@ from components.priors.sampler import Sampler
 
 
 def fit(prior: Prior, batch: CodeBatch, updates: int) -> float:
-    objective = PriorObjective(prior).train()
+    objective = PriorObjective(prior, dimensions=1).train()
     optimizer = torch.optim.Adam(prior.parameters(), 1e-2)
     for _ in range(updates):
         optimizer.zero_grad()

@@ -11,7 +11,7 @@ BATCH = CodeBatch((torch.arange(8).view(2, 2, 2) % 4, torch.arange(32).view(2, 4
 
 
 def test_loss_is_the_mean_negative_log_probability_of_the_levels_own_codes(build_prior):
-    objective = PriorObjective(build_prior((4, 4), (MapSpec(2, 2, 4),))).eval()
+    objective = PriorObjective(build_prior((4, 4), (MapSpec(2, 2, 4),)), dimensions=64).eval()
     loss, metrics = objective(BATCH)
     probability = objective.model(BATCH.maps[1], torch.tensor([0, 3]), BATCH.maps[:1]).softmax(-1)
     terms = [probability[n, i, j, BATCH.maps[1][n, i, j]].log() for n in range(2) for i in range(4) for j in range(4)]
@@ -19,6 +19,7 @@ def test_loss_is_the_mean_negative_log_probability_of_the_levels_own_codes(build
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert metrics["loss"].item() == metrics["nats_per_code"].item() == pytest.approx(expected, rel=1e-5)
     assert metrics["bits_per_code"].item() == pytest.approx(expected / math.log(2), rel=1e-5)
+    assert metrics["bits_per_dimension"].item() == pytest.approx(expected * 16 / math.log(2) / 64, rel=1e-5)
     hits = (probability.argmax(-1) == BATCH.maps[1]).float().mean()
     assert metrics["accuracy"].item() == pytest.approx(hits.item())
     assert not any(value.requires_grad for value in metrics.values())
@@ -34,7 +35,7 @@ def seen_labels(objective: PriorObjective, count: int) -> torch.Tensor:
 
 
 def test_label_dropout_hides_the_configured_share_while_training_only(build_prior):
-    objective = PriorObjective(build_prior((2, 2), label_dropout=0.25))
+    objective = PriorObjective(build_prior((2, 2), label_dropout=0.25), dimensions=64)
     torch.manual_seed(0)
     first = seen_labels(objective.train(), 4000)
     assert set(first.tolist()) == {1, 3}
@@ -45,7 +46,7 @@ def test_label_dropout_hides_the_configured_share_while_training_only(build_prio
 
 
 def test_labels_of_other_data_are_refused(build_prior):
-    objective = PriorObjective(build_prior((2, 2)))
+    objective = PriorObjective(build_prior((2, 2)), dimensions=64)
     codes = (torch.zeros(1, 2, 2).long(),)
     with pytest.raises(ValueError, match="labels must be below classes=3, or -1 for 'no class'; got 3"):
         objective(CodeBatch(codes, torch.tensor([3])))
@@ -55,13 +56,13 @@ def test_labels_of_other_data_are_refused(build_prior):
 
 @pytest.mark.slow
 def test_objective_compiles_whole(build_prior):
-    objective = PriorObjective(build_prior((4, 4), (MapSpec(2, 2, 4),), label_dropout=0.5)).eval()
+    objective = PriorObjective(build_prior((4, 4), (MapSpec(2, 2, 4),), label_dropout=0.5), dimensions=64).eval()
     compiled = torch.compile(objective, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(BATCH)[0], objective(BATCH)[0])
 
 
 def test_bfloat16_loss_is_float32_and_close(build_prior):
-    objective = PriorObjective(build_prior((4, 4), (MapSpec(2, 2, 4),))).eval()
+    objective = PriorObjective(build_prior((4, 4), (MapSpec(2, 2, 4),)), dimensions=64).eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = objective(BATCH)[0]
     assert rough.dtype == torch.float32

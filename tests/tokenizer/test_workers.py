@@ -49,6 +49,18 @@ def fit_codebook(rank, workers):
     return dict(quantizer.state_dict()) | {"perplexity": statistics.perplexity, "usage": statistics.usage}
 
 
+def count_reductions(rank, workers):
+    """All-reduces that four updates without restarts make after the first, which takes the first vectors."""
+    quantizer, made = Quantizer(codebook_size=12, code_width=3, decay=0.8, restart_below=0.0, seed=1), []
+    quantizer(shares(0, workers)[rank])
+    reduce = dist.all_reduce
+    dist.all_reduce = lambda tensor, *rest: (made.append(tensor.numel()), reduce(tensor, *rest))[1]
+    for step in range(4):
+        quantizer(shares(step, workers)[rank])
+    dist.all_reduce = reduce
+    return {"numbers": torch.tensor(made)}
+
+
 def fit_tokenizer(rank, workers):
     torch.manual_seed(0)
     objective = TokenizerObjective(Tokenizer(CONFIG, channels=1))
@@ -69,7 +81,7 @@ def work(rank, folder):
     for workers in (3, 2):
         if rank < workers:
             dist.init_process_group("gloo", init_method=f"file://{folder}/{workers}", rank=rank, world_size=workers)
-            for name, fit in (("codebook", fit_codebook), ("tokenizer", fit_tokenizer)):
+            for name, fit in (("codebook", fit_codebook), ("tokenizer", fit_tokenizer), ("reduced", count_reductions)):
                 save_file(fit(rank, workers), f"{folder}/{name}-{workers}-{rank}.safetensors")
             dist.destroy_process_group()
 
@@ -94,3 +106,8 @@ def test_workers_equal_one_process_with_all_the_data(states, workers):
     alone = fit_codebook(0, 1)
     assert int((alone["born"] > 0).sum()) > 3  # the comparison covers restarts
     torch.testing.assert_close(states("codebook", workers)[0], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_an_update_of_a_level_is_one_reduction_of_counts_sums_and_sizes(states, workers):
+    assert states("reduced", workers)[0]["numbers"].tolist() == 4 * [12 + 12 * 3 + workers]

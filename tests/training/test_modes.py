@@ -31,7 +31,8 @@ def tokenizer():
 def prior(**settings):
     sizes = {"hidden": 16, "residual_hidden": 8, "layers": 2, "attention_layers": 1, "attention_heads": 2}
     config = PriorConfig(**sizes, conditioning_layers=1, output_layers=1, dropout=0.2, training=ONE, **settings)
-    return PriorObjective(Prior(config, shape=(4, 4), codebook_size=8, classes=2, above=(MapSpec(2, 2, 8),)))
+    model = Prior(config, shape=(4, 4), codebook_size=8, classes=2, above=(MapSpec(2, 2, 8),))
+    return PriorObjective(model, dimensions=64)
 
 
 def classifier():
