@@ -143,6 +143,9 @@ def _add_model_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
         type=float,
         help=f"share of the draw that the classifier keeps, in (0, 1] {own}",
     )
+    sample.add_argument(
+        "--like", help="an image file: keep its codes of all levels but the lowest, draw the lowest anew"
+    )
     sample.add_argument("--out", default="samples", help="folder to write (default: %(default)s)")
     _where(sample).set_defaults(verb=_sample)
     reconstruct = _verb(verbs, "reconstruct", "encode and decode image files: a side by side picture")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,9 +24,9 @@ from components.images.decode import Unusable, decode
 from components.pictures import Pixels, reconstruction_grid, sample_grid, to_png
 from components.priors.choice import AS_FITTED, Choice
 from components.progress import Progress
-from components.tokenizer.model import to_images, to_pixels
+from components.tokenizer.model import Tokenizer, to_images, to_pixels
 from components.tracking import Tracker, is_there, tracking_uri, without_password
-from components.weights import describe_tokenizer, load_generator, load_tokenizer
+from components.weights import TokenizerDescription, describe_tokenizer, load_generator, load_tokenizer
 from pipeline.cli import UsageError
 from pipeline.config import load_config, preset_names
 from pipeline.session import NotMade, Session, look_up_memo
@@ -62,7 +63,8 @@ def sample(options: argparse.Namespace) -> int:
         facts = found.artifact.facts
         choice = Choice(**{name: facts[name] for name in asdict(AS_FITTED)} | asked)
         keep = float(facts["keep"] or 1) if options.keep is None else options.keep
-        generator = load_generator(found.parts)
+        generator = load_generator(found.parts).to(_device())
+        kept = _upper_codes(options.like, found, generator.tokenizer) if options.like else ()
         classes = _classes(options.classes, generator.classes)
         print(
             f"{found.title}: {options.count} images of {len(classes)} classes, seed {options.seed}, "
@@ -70,7 +72,7 @@ def sample(options: argparse.Namespace) -> int:
         )
         with _usage():
             samples = _draw(
-                generator.to(_device()), classes, count=options.count, seed=options.seed, choice=choice, keep=keep
+                generator, classes, count=options.count, seed=options.seed, choice=choice, keep=keep, given=kept
             )
     for path in _write(
         samples, [generator.classes[label] for label in classes], options.count, options.seed, Path(options.out)
@@ -91,8 +93,27 @@ def _classes(asked: str, known: Sequence[str]) -> list[int]:
     return [known.index(name) for name in dict.fromkeys(names)]
 
 
+def _upper_codes(place: str, found: Found, tokenizer: Tokenizer) -> tuple[torch.Tensor, ...]:
+    """Code maps (1, h, w) of the image file `place`, of all levels but the lowest."""
+    described = describe_tokenizer(found.parts["tokenizer"])
+    if len(described.settings.levels) == 1:
+        raise UsageError("--like keeps all levels but the lowest, and this model has no other")
+    names, pixels = _read(_files(place), _as_fitted(described, place))
+    if len(names) != 1:
+        raise UsageError(f"--like must name one image file, found {len(names)} readable images at {place}")
+    with torch.no_grad():
+        return tokenizer.encode(to_images(torch.from_numpy(pixels)).to(_device()))[:-1]
+
+
 def _draw(
-    generator: Generator, classes: Sequence[int], *, count: int, seed: int, choice: Choice, keep: float
+    generator: Generator,
+    classes: Sequence[int],
+    *,
+    count: int,
+    seed: int,
+    choice: Choice,
+    keep: float,
+    given: Sequence[torch.Tensor],
 ) -> Samples:
     """As components/generator/rejection.py does it, and as the served model does, telling how far it is."""
     draws = draws_for(count, keep)
@@ -102,7 +123,8 @@ def _draw(
     if len(labels) > BATCH:
         progress.update("sampling", done=0, total=len(labels), unit="images")
     for some, own in zip(labels.split(BATCH), seeds.split(BATCH), strict=True):
-        parts.append(generator.sample(some, own, choice=choice, batch=BATCH).cpu())
+        kept = [level.expand(len(some), -1, -1) for level in given]
+        parts.append(generator.sample(some, own, choice=choice, batch=BATCH, given=kept).cpu())
         done = sum(len(part) for part in parts)
         if len(labels) > BATCH:
             progress.update(
@@ -111,8 +133,8 @@ def _draw(
     progress.finish("sampling")
     pixels, probability = torch.cat([part.pixels for part in parts]), torch.cat([part.probability for part in parts])
     maps = tuple(torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True))
-    kept = best(probability.view(len(classes), draws), count) + torch.arange(len(classes))[:, None] * draws
-    return Samples(pixels, labels, seeds, maps, probability).take(kept.flatten())
+    chosen = best(probability.view(len(classes), draws), count) + torch.arange(len(classes))[:, None] * draws
+    return Samples(pixels, labels, seeds, maps, probability).take(chosen.flatten())
 
 
 def _write(samples: Samples, names: Sequence[str], count: int, seed: int, folder: Path) -> Iterator[Path]:
@@ -140,13 +162,7 @@ def reconstruct(options: argparse.Namespace) -> int:
     with _found(options, "tokenizer") as found:
         described = describe_tokenizer(found.parts["tokenizer"])
         model = load_tokenizer(found.parts["tokenizer"]).to(_device())
-    config = ImagesConfig(
-        source="folder",
-        uri=options.images,
-        image_size=described.image_size,
-        channels=1 if described.channels == 1 else 3,
-        upscale=True,
-    )
+    config = _as_fitted(described, options.images)
     names, pixels = _read(files, config)
     if not names:
         raise UsageError(f"{options.images} must hold at least one readable image, got none of {len(files)} files")
@@ -169,6 +185,12 @@ def psnr(original: Pixels, reconstruction: Pixels) -> float:
     """Peak signal-to-noise ratio in dB of 8-bit images; infinite when they are equal."""
     error = float(np.square(original.astype(np.float64) - reconstruction).mean())
     return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def _as_fitted(described: TokenizerDescription, place: str) -> ImagesConfig:
+    """How images at `place` are read for a tokenizer."""
+    channels: Literal[1, 3] = 1 if described.channels == 1 else 3
+    return ImagesConfig(source="folder", uri=place, image_size=described.image_size, channels=channels, upscale=True)
 
 
 def _files(place: str) -> list[tuple[str, str]]:

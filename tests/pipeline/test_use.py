@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from components import progress
-from components.generator.rejection import generate
+from components.generator.rejection import generate, sample_seeds
 from components.pictures import from_png
 from components.tokenizer.model import to_images, to_pixels
 from components.tracking import NotFound
@@ -29,6 +29,7 @@ def options(mlflow_state, tmp_path):
             "count": 2,
             "seed": 0,
             "temperature": None,
+            "like": None,
             "top_k": None,
             "top_p": None,
             "guidance": None,
@@ -69,6 +70,28 @@ def test_samples_are_those_of_the_generator(finished, generator, options, tmp_pa
     np.testing.assert_array_equal(found, wanted)
     printed = capsys.readouterr().out.splitlines()[1:]
     assert printed == [str(tmp_path / "out" / name) for name in ("grid.png", *names)]
+
+
+def test_samples_like_an_image_keep_its_upper_codes(finished, generator, options, pictures, tmp_path):
+    sample(options("sample", like=str(pictures / "a.png"), classes="bee"))
+    with Image.open(pictures / "a.png") as image:
+        size, box = (16, 16), (0, 8, 24, 32)
+        real = np.asarray(image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))
+    images = to_images(torch.from_numpy(real.copy())[None, :, :, None].expand(2, -1, -1, -1))
+    labels, seeds = torch.tensor([1, 1]), sample_seeds(0, 1, 2)
+    wanted = generator.resample(images, labels, seeds, kept_levels=1).pixels.numpy()
+    found = [from_png((tmp_path / "out" / f"bee-{index}-seed0.png").read_bytes(), 1) for index in range(2)]
+    np.testing.assert_array_equal(np.stack(found), wanted)
+
+
+def test_what_is_not_one_image_to_be_like_is_told(finished, options, pictures):
+    with pytest.raises(UsageError, match="--like must name one image file, found 2 readable images"):
+        sample(options("sample", like=str(pictures)))
+
+
+def test_guidance_of_a_model_that_cannot_is_told(finished, options):
+    with pytest.raises(UsageError, match="needs a prior that knows 'no class'"):
+        sample(options("sample", guidance=2.0))
 
 
 def test_many_samples_tell_how_far_they_are(finished, options, capsys, monkeypatch):
