@@ -16,6 +16,7 @@ from benchmarks.masked import masked
 from benchmarks.sampler import CLASSES, CODES, SIZES, TRAINING
 from benchmarks.timing import Figure, alternately, keep
 from components.batches import CodeBatch, ImageBatch
+from components.priors.conditioning import MapSpec
 from components.priors.config import PriorConfig
 from components.priors.model import Prior
 from components.priors.objective import PriorObjective
@@ -25,7 +26,8 @@ from components.tokenizer.objective import TokenizerObjective
 from components.tokenizer.quantizer import Quantizer
 
 PRIOR_BATCH, IMAGE_BATCH, IMAGE_SIDE = 8, 8, 128
-PRIOR = "prior step, 128 channels, 10 layers, 2 attention, 32x32, batch 8: "
+PRIOR = "prior step, 128 channels, 10 layers, batch 8, "
+TOP, BOTTOM = PRIOR + "32x32, 2 attention layers: ", PRIOR + "32x32 below 16x16, no attention: "
 VQVAE = f"VQ-VAE of the paper's sizes, {IMAGE_SIDE}x{IMAGE_SIDE}, batch {IMAGE_BATCH}: "
 ROUNDS = 5
 
@@ -34,19 +36,31 @@ def main() -> None:
     """Measure, print, keep."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    keep("fits", [*priors(), *tokenizers()])
+    figures = []
+    for name, objective in ((TOP, top()), (BOTTOM, bottom())):
+        figures += steps(name, objective)
+    keep("fits", figures + tokenizers())
 
 
-def prior() -> PriorObjective:
+def top() -> PriorObjective:
     """The prior of the sampler's benchmark."""
     config = PriorConfig(**SIZES, attention_layers=2)
     model = Prior(config, shape=(32, 32), codebook_size=CODES, classes=CLASSES, above=())
     return PriorObjective(model, dimensions=256 * 256 * 3)
 
 
-def codes() -> CodeBatch:
+def bottom() -> PriorObjective:
+    """One without attention, conditioned on a map above."""
+    config, above = PriorConfig(**SIZES, conditioning_layers=4), (MapSpec(16, 16, CODES),)
+    model = Prior(config, shape=(32, 32), codebook_size=CODES, classes=CLASSES, above=above)
+    return PriorObjective(model, dimensions=128 * 128 * 3)
+
+
+def codes(objective: PriorObjective) -> CodeBatch:
     """A batch of noise."""
-    return CodeBatch((torch.randint(CODES, (PRIOR_BATCH, 32, 32)),), torch.arange(PRIOR_BATCH) % CLASSES)
+    sides = [*(spec.height for spec in objective.model.above), 32]
+    maps = tuple(torch.randint(CODES, (PRIOR_BATCH, side, side)) for side in sides)
+    return CodeBatch(maps, torch.arange(PRIOR_BATCH) % CLASSES)
 
 
 def tokenizer() -> TokenizerObjective:
@@ -76,10 +90,9 @@ def step(objective: nn.Module, batch: Any, precision: str = "float32") -> Callab
     return update
 
 
-def priors() -> list[Figure]:
+def steps(name: str, ours: PriorObjective) -> list[Figure]:
     """Ours over masked weights, bfloat16 over float32."""
-    ours, batch = prior(), codes()
-    other, rough = copy.deepcopy(ours), copy.deepcopy(ours)
+    batch, other, rough = codes(ours), copy.deepcopy(ours), copy.deepcopy(ours)
     other.model = masked(ours.model)
     with torch.no_grad():
         torch.testing.assert_close(other.eval()(batch)[0], ours.eval()(batch)[0])
@@ -87,16 +100,11 @@ def priors() -> list[Figure]:
     if "avx512_bf16" in Path("/proc/cpuinfo").read_text():
         works["bfloat16"] = step(rough, batch, "bfloat16")
     seconds = alternately(works, ROUNDS)
-    found = [
-        Figure(
-            name=PRIOR + "cropped filters / masked", value=seconds["ours"] / seconds["masked"], most=0.75,
-            seconds=seconds,
-        ),
-        Figure(name=PRIOR + "float32", value=PRIOR_BATCH / seconds["ours"], unit="images/s"),
-    ]  # fmt: skip
+    share = seconds["ours"] / seconds["masked"]
+    found = [Figure(name=name + "cropped filters / masked", value=share, most=0.75, seconds=seconds)]
     if "bfloat16" in seconds:
-        found.insert(1, Figure(name=PRIOR + "bfloat16 / float32", value=seconds["bfloat16"] / seconds["ours"]))
-    return found
+        found.append(Figure(name=name + "bfloat16 / float32", value=seconds["bfloat16"] / seconds["ours"]))
+    return [*found, Figure(name=name + "float32", value=PRIOR_BATCH / seconds["ours"], unit="images/s")]
 
 
 def tokenizers() -> list[Figure]:

@@ -10,8 +10,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-DISTANCES_CPU, DISTANCES_DEVICE = 2**21, 2**26
+DISTANCES_CPU, DISTANCES_DEVICE = 2**19, 2**26
 """Distances held at once by a search: few enough for a processor's cache, enough to keep an accelerator busy."""
+BLOCK = 64
+"""Distances among which the least is sought at a time, on a processor."""
 POOL = 8
 """Encoder outputs among which one new vector is drawn."""
 SMALLEST_COUNT = 1e-20
@@ -176,7 +178,21 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
         bias = rest.square().sum(dim=1) + 2 * (rest @ mean)
         distances = DISTANCES_CPU if vectors.device.type == "cpu" else DISTANCES_DEVICE
         parts = vectors.split(max(1, distances // len(codebook)))
-        return torch.cat([torch.addmm(bias, part, rest.t(), alpha=-2).argmin(dim=1) for part in parts])
+        return torch.cat([_least(torch.addmm(bias, part, rest.t(), alpha=-2)) for part in parts])
+
+
+def _least(distances: Tensor) -> Tensor:
+    """argmin of each row (v, k), the first of equals.
+
+    On a processor argmin looks at one number at a time, amin at many: the least of each block says in which to look.
+    """
+    v, k = distances.shape
+    if distances.device.type != "cpu" or k % BLOCK or k <= 2 * BLOCK:
+        return distances.argmin(dim=1)
+    blocks = distances.view(-1, BLOCK)
+    block = blocks.amin(dim=1).view(v, k // BLOCK).argmin(dim=1)
+    chosen = blocks.index_select(0, torch.arange(0, v * k // BLOCK, k // BLOCK) + block)
+    return block * BLOCK + chosen.argmin(dim=1)
 
 
 def _count(codes: Tensor, size: int) -> Tensor:

@@ -30,6 +30,15 @@ def test_nearest_is_the_argmin_of_float64_distances(offset):
     assert torch.equal(nearest(vectors, codebook), expected)
 
 
+@pytest.mark.parametrize("size", [64, 128, 192, 200, 512])
+def test_nearest_takes_the_first_of_equals_in_codebooks_of_any_size(size):
+    codebook = torch.randn(size, 8).round().repeat(2, 1)[:size]  # the second half repeats the first
+    codebook[size // 2 :] = codebook[: size - size // 2]
+    vectors = torch.randn(300, 8)
+    expected = torch.cdist(vectors.double(), codebook.double(), compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+    assert torch.equal(nearest(vectors, codebook), expected)
+
+
 def test_nearest_does_not_depend_on_the_chunks(monkeypatch):
     vectors, codebook = torch.randn(1000, 8), torch.randn(16, 8)
     whole = nearest(vectors, codebook)
