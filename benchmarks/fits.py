@@ -28,6 +28,7 @@ from components.tokenizer.quantizer import Quantizer
 PRIOR_BATCH, IMAGE_BATCH, IMAGE_SIDE = 8, 8, 128
 PRIOR = "prior step, 128 channels, 10 layers, batch 8, "
 TOP, BOTTOM = PRIOR + "32x32, 2 attention layers: ", PRIOR + "32x32 below 16x16, no attention: "
+WIDE = PRIOR + "32x32, 2 attention layers, 512 residual units (1:4 as in the paper): "
 VQVAE = f"VQ-VAE of the paper's sizes, {IMAGE_SIDE}x{IMAGE_SIDE}, batch {IMAGE_BATCH}: "
 ROUNDS = 5
 
@@ -37,14 +38,14 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     figures = []
-    for name, objective in ((TOP, top()), (BOTTOM, bottom())):
+    for name, objective in ((TOP, top()), (WIDE, top(residual_hidden=512)), (BOTTOM, bottom())):
         figures += steps(name, objective)
     keep("fits", figures + tokenizers())
 
 
-def top() -> PriorObjective:
+def top(**changes: int) -> PriorObjective:
     """The prior of the sampler's benchmark."""
-    config = PriorConfig(**SIZES, attention_layers=2)
+    config = PriorConfig(**(SIZES | changes), attention_layers=2)
     model = Prior(config, shape=(32, 32), codebook_size=CODES, classes=CLASSES, above=())
     return PriorObjective(model, dimensions=256 * 256 * 3)
 

@@ -15,7 +15,7 @@ class MaskedConvolution(nn.Module):
 
     def __init__(self, cropped: CausalConvolution) -> None:
         super().__init__()
-        left, _, above, _ = (cropped.margins[place] for place in (2, 3, 4, 5))
+        left, above = cropped.margins[2] + int(cropped.padding[1]), cropped.margins[4]
         height, width = 2 * above + 1, 2 * left + 1
         rows, columns = cropped.kernel_size
         weight = torch.zeros(*cropped.weight.shape[:2], height, width)

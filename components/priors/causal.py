@@ -35,8 +35,9 @@ class CausalConvolution(nn.Conv2d):
     """Filter over `above` rows above, `left` columns to the left and `right` to the right, and the present ones."""
 
     def __init__(self, inputs: int, outputs: int, *, above: int, left: int, right: int) -> None:
-        super().__init__(inputs, outputs, (above + 1, left + 1 + right), bias=False)
-        self.margins = (0, 0, left, right, above, 0)
+        assert left >= right  # what both sides have in common the convolution pads by itself, without a copy
+        super().__init__(inputs, outputs, (above + 1, left + 1 + right), padding=(0, right), bias=False)
+        self.margins = (0, 0, left - right, 0, above, 0)
 
     def forward(self, x: Tensor) -> Tensor:  # (n, h, w, inputs) -> (n, h, w, outputs)
         padded = F.pad(x, self.margins).permute(0, 3, 1, 2)
