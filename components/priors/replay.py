@@ -1,29 +1,34 @@
-"""Work on fixed tensors that is done thousands of times: on a GPU captured once as a CUDA graph and replayed."""
+"""Work on fixed tensors that is done thousands of times: on a GPU captured once as CUDA graphs and replayed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 Work = Callable[[], None]
 
 
-def replayable(work: Work, device: torch.device) -> Work:
-    """`work` itself; on a GPU a replay of its graph, which costs one launch instead of one for each operation.
+def replayable(works: Sequence[Work], device: torch.device, reset: Work) -> list[Work]:
+    """Each of `works` itself; on a GPU the replay of its graph: one launch instead of one for each operation.
 
-    `work` must read and write tensors that stay where they are, take its indices from the device and leave no
-    memory to others. It is run here once, because libraries set themselves up at a first run: reset state after it.
+    Works must read and write tensors that stay where they are and take their indices from the device. Each is run here
+    once, because libraries set themselves up at a first run: `reset`, called before each, brings their indices back.
     """
-    return work if device.type == "cpu" else capture(work)
+    if device.type == "cpu":
+        return list(works)
+    pool = torch.cuda.graph_pool_handle()  # one for all: they run one after the other and leave nothing in it
+    return [_capture(work, reset, pool) for work in works]
 
 
-def capture(work: Work) -> Work:
+def _capture(work: Work, reset: Work, pool: Any) -> Work:
     """The replay of `work`, recorded on the current GPU."""
+    reset()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         work()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=pool):
         work()
     return graph.replay

@@ -43,13 +43,9 @@ class Sampler:
         self.guided = choice.guidance != 1
         self._pack(prior, batch * (2 if self.guided else 1))
         self._allocate(prior, batch * (2 if self.guided else 1))
-        device = self.codes.device
-        self._reset()
-        self._next_row = replayable(self._row, device)
-        self._next_pixel = []
-        for row in range(prior.shape[0] if self.attention else 1):
-            self._reset()
-            self._next_pixel.append(replayable(partial(self._pixel, row), device))
+        # What attention reads grows from row to row; without it one work serves the pixels of all rows.
+        pixels = [partial(self._pixel, row) for row in range(prior.shape[0] if self.attention else 1)]
+        self._next_row, *self._next_pixel = replayable([self._row, *pixels], self.codes.device, self._reset)
 
     def _pack(self, prior: Prior, n: int) -> None:
         """Weights, as the steps read them; code k stands for 'outside of the map'."""

@@ -171,10 +171,12 @@ def test_graphs_that_run_before_they_are_captured_change_nothing(build_prior, mo
     prior = build_prior((4, 6), BOTTOM, attention_layers=1, label_dropout=0.1)
     (labels, maps), seeds, captured = inputs(prior, 3), torch.arange(3), []
 
-    def capture(work, device):
-        work()
-        captured.append(work)
-        return lambda: captured[captured.index(work)]()
+    def capture(works, device, reset):
+        for work in works:
+            reset()
+            work()
+        captured.extend(works)
+        return [lambda work=work: work() for work in works]
 
     expected = Sampler(prior, 4, GUIDED).sample(labels, maps, seeds)
     monkeypatch.setattr(module, "replayable", capture)
