@@ -11,19 +11,22 @@ AWS_ENDPOINT_URL, ...), never from a config. A URI is a local path or any fsspec
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import posixpath
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+
+from components.passing import Result, is_the_backends, tried
 
 ACCESS = (
     "AWS_ACCESS_KEY_ID",
@@ -76,9 +79,15 @@ def _translated(uri: str) -> Iterator[None]:
             ) from error
         raise StorageError(f"cannot access {uri}: {error}. {_hint(uri)}") from error
     except Exception as error:
-        if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec"}:
+        if is_the_backends(error):
             raise StorageError(f"cannot access {uri}: {error}. {_hint(uri)}") from error
         raise
+
+
+def _tried(uri: str, operation: Callable[[], Result]) -> Result:
+    """What `operation` gives; on an object store, tried again while its failure may pass."""
+    with _translated(uri):
+        return tried(operation) if "://" in uri else operation()
 
 
 def _s3_code(error: OSError) -> str | None:
@@ -122,21 +131,84 @@ def absolute(uri: str) -> str:
 
 def read_bytes(uri: str) -> bytes:
     """Content of one object; raises FileNotFoundError when it is not there, StorageError when the store fails."""
+    return read_range(uri, None, None)
+
+
+def read_range(uri: str, start: int | None, stop: int | None) -> bytes:
+    """Bytes start..stop-1 of one object, as `read_bytes`; None: from its start, to its end."""
     fs, path = _filesystem(uri)
-    with _translated(uri):
+
+    def read() -> bytes:
         fs.invalidate_cache(posixpath.dirname(path))
-        return fs.cat_file(path)
+        return fs.cat_file(path, start=start, end=stop)
+
+    return _tried(uri, read)
+
+
+def look(uri: str) -> Listed:
+    """One object as `listing` tells it; raises FileNotFoundError when it is not there."""
+    fs, path = _filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        with _translated(uri):
+            info = os.stat(path)
+        return Listed(posixpath.basename(path), uri, info.st_size, str(info.st_mtime_ns))
+
+    def ask() -> Mapping[str, Any]:
+        fs.invalidate_cache(posixpath.dirname(path))
+        return fs.info(path)
+
+    found = _tried(uri, ask)
+    return Listed(posixpath.basename(path), uri, found["size"], _etag(found))
+
+
+@contextlib.contextmanager
+def opened(uri: str) -> Iterator[Any]:
+    """One object as a seekable binary file, read piece by piece as it is needed."""
+    fs, path = _filesystem(uri)
+    with _translated(uri), _tried(uri, lambda: fs.open(path, "rb")) as file:
+        yield file if isinstance(fs, LocalFileSystem) else _Patient(uri, file)
+
+
+class _Patient(io.RawIOBase):
+    """A remote file each of whose reads is tried again while its failure may pass."""
+
+    def __init__(self, uri: str, file: Any) -> None:
+        self._uri, self._file = uri, file
+
+    def read(self, size: int = -1) -> bytes:
+        start = self._file.tell()
+
+        def again() -> bytes:
+            self._file.seek(start)
+            return self._file.read(size)
+
+        return _tried(self._uri, again)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
 
 
 def write_bytes(uri: str, data: bytes) -> None:
     """Write one object whole or not at all: a reader sees the old content or the new, nothing between."""
     fs, path = _filesystem(uri)
-    with _translated(uri):
+
+    def write() -> None:
         if isinstance(fs, LocalFileSystem):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             _write_local(Path(path), data, os.replace)
         else:
             fs.pipe_file(path, data)
+
+    _tried(uri, write)
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
@@ -151,7 +223,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
                 return False
             return True
         try:
-            fs.pipe_file(path, data, mode="create")
+            _tried(uri, lambda: fs.pipe_file(path, data, mode="create"))
         except FileExistsError:
             return False
         except OSError as error:
@@ -177,12 +249,10 @@ def _write_local(path: Path, data: bytes, publish: Callable[[str, Path], None]) 
 def sizes(folder: str) -> dict[str, int]:
     """Bytes of every object under `folder`, by path relative to it; empty when there is none."""
     fs, path = _filesystem(folder)
-    with _translated(folder):
-        fs.invalidate_cache()
-        try:
-            found = fs.find(path, detail=True)
-        except FileNotFoundError:
-            return {}
+    try:
+        found = _tried(folder, lambda: _find(fs, path))
+    except FileNotFoundError:
+        return {}
     return {posixpath.relpath(name, path): entry["size"] for name, entry in found.items()}
 
 
@@ -200,10 +270,14 @@ def listing(folder: str) -> list[Listed]:
                 for name, info in _walk_local(path, ())
             }
         else:
-            fs.invalidate_cache()
-            objects = fs.find(path, detail=True).items()
+            objects = _tried(root, lambda: _find(fs, path)).items()
             found = {posixpath.relpath(name, path): (info["size"], _etag(info)) for name, info in objects}
     return [Listed(name, join(root, name), *found[name]) for name in sorted(found) if name != "."]
+
+
+def _find(fs: Any, path: str) -> dict[str, Any]:
+    fs.invalidate_cache()
+    return fs.find(path, detail=True)
 
 
 def _etag(info: Mapping[str, Any]) -> str:
@@ -232,9 +306,13 @@ def _walk_local(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[tup
 def delete(uri: str) -> None:
     """Remove the object or the folder with all in it; nothing happens when it is not there."""
     fs, path = _filesystem(uri)
-    with _translated(uri), contextlib.suppress(FileNotFoundError):
+
+    def remove() -> None:
         fs.invalidate_cache()
         fs.rm(path, recursive=True)
+
+    with contextlib.suppress(FileNotFoundError):
+        _tried(uri, remove)
 
 
 def download(folder: str, target: Path) -> None:
@@ -285,13 +363,13 @@ def entry(path: str, data: bytes) -> FileEntry:
     return FileEntry(path, len(data), hashlib.sha256(data).hexdigest())
 
 
-def digest_of_files(files: list[FileEntry]) -> str:
+def digest_of_files(files: Sequence[FileEntry]) -> str:
     """SHA-256 over the sorted (path, SHA-256) of the files: the digest of the artifact they make."""
     lines = "".join(f"{file.path} {file.sha256}\n" for file in sorted(files, key=lambda file: file.path))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def commit(folder: str, files: list[FileEntry], facts: Mapping[str, Any]) -> str:
+def commit(folder: str, files: Sequence[FileEntry], facts: Mapping[str, Any]) -> str:
     """Write manifest.json, last of all and whole: from now on `folder` is an artifact. Returns its digest."""
     digest = digest_of_files(files)
     listed = [vars(file) for file in sorted(files, key=lambda file: file.path)]
@@ -316,8 +394,22 @@ def read_listed(folder: str, file: Mapping[str, Any]) -> bytes:
     """Content of one line of a manifest's `files`, checked against its SHA-256; raises StorageError when it differs."""
     data = read_bytes(join(folder, file["path"]))
     if hashlib.sha256(data).hexdigest() != file["sha256"]:
-        raise StorageError(f"{file['path']} in {folder} is not the file that its manifest lists: run the step again")
+        raise _other_content(folder, file)
     return data
+
+
+def check_listed(folder: str, file: Mapping[str, Any]) -> None:
+    """As `read_listed`, for a file that may be larger than memory."""
+    hashed = hashlib.sha256()
+    with opened(join(folder, file["path"])) as source:
+        while piece := source.read(1 << 23):
+            hashed.update(piece)
+    if hashed.hexdigest() != file["sha256"]:
+        raise _other_content(folder, file)
+
+
+def _other_content(folder: str, file: Mapping[str, Any]) -> StorageError:
+    return StorageError(f"{file['path']} in {folder} is not the file that its manifest lists: run the step again")
 
 
 def faults(folder: str, digest: str) -> list[str]:

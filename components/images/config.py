@@ -5,7 +5,7 @@ from typing import Literal
 
 from components.config import require
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings would now give another result: part of every fingerprint of this step."""
 
 
@@ -32,10 +32,19 @@ class AugmentConfig:
 class ImagesConfig:
     """A dataset of images."""
 
-    source: Literal["digits", "folder"]
-    """digits: scikit-learn's bundled handwritten digits; folder: a tree with one folder a class."""
+    source: Literal["digits", "folder", "files", "webdataset", "parquet"]
+    """digits: scikit-learn's bundled handwritten digits; folder: a tree with one folder a class; files: any tree, with
+    or without a table of labels; webdataset: tar shards; parquet: tables that hold encoded images."""
     uri: str | None = None
-    """Root of the folder source: a path, s3://bucket/prefix or any fsspec URL."""
+    """Where the images lie: a path, s3://bucket/prefix or any fsspec URL; None for the digits alone."""
+    labels: str | None = None
+    """CSV or Parquet table with the labels of source 'files'; None: the images have none."""
+    key_column: str = "key"
+    """Column of `labels` with each image's path relative to `uri`."""
+    image_column: str = "image"
+    """Column of source 'parquet' with the encoded images: binary, or struct<bytes, path> as Hugging Face writes it."""
+    label_column: str = "label"
+    """Column (for webdataset: field of each .json) with the label, an integer or a name; it may be absent."""
     image_size: int
     """Side in pixels after the resize of the short side and the centre crop."""
     channels: Literal[1, 3] = 3
@@ -52,12 +61,17 @@ class ImagesConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.source != "folder" or bool(self.uri),
-            "images.uri must name the folder when source is 'folder', got nothing: set it to a path or an s3:// URL",
+            self.source == "digits" or bool(self.uri),
+            f"images.uri must name the folder when source is '{self.source}', got nothing: set it to a path or an "
+            "s3:// URL",
         )
         require(
             self.source != "digits" or self.uri is None,
             f"images.uri must be left out when source is 'digits', got {self.uri!r}",
+        )
+        require(
+            self.source == "files" or self.labels is None,
+            f"images.labels must be left out unless source is 'files', got {self.labels!r}",
         )
         require(self.image_size >= 8, f"image_size must be at least 8, got {self.image_size}")
         require(0 < self.held_out < 1, f"held_out must lie in (0, 1), got {self.held_out}")

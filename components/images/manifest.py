@@ -3,35 +3,41 @@
 A row is one image or one augmented copy of it. The table is stored as snapshot.parquet in the artifact's folder; what
 else the pixels depend on (size, background, augmentation, the version of the decoding rules) is in its metadata, so
 that equal digests mean equal pixels. URIs below the artifact's own folder are stored relative to it: a snapshot that is
-moved keeps its digest.
+moved keeps its digest. A snapshot is read whole (`read_snapshot`) or, where it may be larger than memory, a wave of
+rows at a time (`open_snapshot`).
 """
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from components import parquet, storage
-from components.images.config import ImagesConfig
+from components.artifacts import digest_of
+from components.images.config import AugmentConfig, ImagesConfig
 from components.images.decode import RULES
 from components.images.split import HELD_OUT, TRAIN
 
-FORMAT = 1
+FORMAT = 2
 SNAPSHOT = "snapshot.parquet"
 METADATA = b"vqvae2"
+ROWS_A_GROUP = 1 << 16
+"""Rows that are read at a time: what a reader of waves holds beside its wave."""
 
 SCHEMA = pa.schema(
     [
-        pa.field("id", pa.int64(), nullable=False),  # place of the image among the sorted keys * copies + copy
+        pa.field("id", pa.int64(), nullable=False),  # hash of key and copy: the same in every snapshot
         pa.field("key", pa.string(), nullable=False),  # the image's name, equal in all its copies
         pa.field("label", pa.int32()),
         pa.field("split", pa.string(), nullable=False),  # train or held_out
         pa.field("copy", pa.int16(), nullable=False),  # 0: the image itself
         pa.field("uri", pa.string(), nullable=False),
-        pa.field("member", pa.string()),  # key inside the packed file that `uri` names; null: `uri` is the image
-        pa.field("size", pa.int64(), nullable=False),  # bytes of the encoded image
+        pa.field("member", pa.string()),  # place inside the packed file that `uri` names; null: `uri` is the image
+        pa.field("size", pa.int64()),  # bytes of the encoded image; null where its packed file does not tell
         pa.field("etag", pa.string(), nullable=False),  # changes when the content does
     ]
 )
@@ -52,7 +58,7 @@ class Snapshot:
     """A dataset, fixed."""
 
     table: pa.Table
-    """Rows of SCHEMA by rising id; URIs can be read as they stand."""
+    """Rows of SCHEMA by rising key and copy; URIs can be read as they stand."""
     classes: tuple[str, ...]
     """Name of each label."""
     image_size: int
@@ -63,7 +69,7 @@ class Snapshot:
     """SHA-256 of the artifact: names rows and pixels."""
 
     def split(self, name: str) -> pa.Table:
-        """Rows of one split, by rising id."""
+        """Rows of one split, in the snapshot's order."""
         return self.table.filter(pc.equal(self.table["split"], name))
 
     def originals(self, name: str) -> pa.Table:
@@ -82,7 +88,7 @@ def to_parquet(table: pa.Table, classes: tuple[str, ...], config: ImagesConfig, 
     """The stored form of a snapshot; equal content gives equal bytes."""
     facts = {"format": FORMAT, "classes": list(classes), **_pixels(config, seed)}
     metadata = {METADATA: json.dumps(facts, sort_keys=True).encode()}
-    return parquet.to_bytes(table.cast(SCHEMA).replace_schema_metadata(metadata))
+    return parquet.to_bytes(table.cast(SCHEMA).replace_schema_metadata(metadata), row_group_size=ROWS_A_GROUP)
 
 
 def _pixels(config: ImagesConfig, seed: int) -> dict[str, Any]:
@@ -100,17 +106,88 @@ def _pixels(config: ImagesConfig, seed: int) -> dict[str, Any]:
 
 def read_snapshot(folder: str) -> Snapshot:
     """The committed snapshot in `folder`; raises FileNotFoundError without one, StorageError when it is damaged."""
+    manifest, line = _listed(folder)
+    table = parquet.from_bytes(storage.read_listed(folder, line))
+    facts = _facts(table.schema, folder)
+    table = _located(table, storage.absolute(folder)).replace_schema_metadata(None)
+    return Snapshot(table, tuple(facts["classes"]), facts["image_size"], facts["channels"], manifest["digest"])
+
+
+@dataclass(frozen=True)
+class SnapshotFile:
+    """A committed snapshot whose rows are still on disk."""
+
+    folder: str
+    digest: str
+    """SHA-256 of the artifact."""
+    rows: int
+    classes: tuple[str, ...]
+    settings: ImagesConfig
+    """How its rows become pixels; where its images come from is in the rows."""
+    seed: int
+    """Of its augmented copies."""
+    preprocessing: str
+    """Digest of all that pixels depend on beside the files: equal digests, equal pixels of equal images."""
+
+    def waves(self, rows: int) -> Iterator[pa.Table]:
+        """All rows in their order, `rows` at a time; the last wave may be shorter."""
+        folder = storage.absolute(self.folder)
+        held: list[pa.Table] = []
+        with (
+            storage.opened(storage.join(self.folder, SNAPSHOT)) as source,
+            pq.ParquetFile(source, pre_buffer=False) as file,
+        ):
+            for batch in file.iter_batches(min(rows, ROWS_A_GROUP), use_threads=False):
+                held.append(_located(pa.Table.from_batches([batch]), folder).replace_schema_metadata(None))
+                while sum(table.num_rows for table in held) >= rows:
+                    joined = pa.concat_tables(held)
+                    yield joined.slice(0, rows)
+                    held = [joined.slice(rows)] if joined.num_rows > rows else []
+        if held:
+            yield pa.concat_tables(held)
+
+
+def open_snapshot(folder: str) -> SnapshotFile:
+    """The committed snapshot in `folder`, checked against its manifest; raises as read_snapshot does."""
+    manifest, line = _listed(folder)
+    storage.check_listed(folder, line)
+    with (
+        storage.opened(storage.join(folder, SNAPSHOT)) as source,
+        pq.ParquetFile(source, pre_buffer=False) as file,
+    ):
+        facts, rows = _facts(file.schema_arrow, folder), file.metadata.num_rows
+    augment = dict(facts["augment"] or {"seed": 0})
+    seed = augment.pop("seed")
+    settings = ImagesConfig(
+        source="files",
+        uri=folder,
+        image_size=facts["image_size"],
+        channels=facts["channels"],
+        upscale=facts["upscale"],
+        background=tuple(facts["background"]),
+        augment=AugmentConfig(**augment),
+    )
+    pixels = {name: value for name, value in facts.items() if name not in ("format", "classes")}
+    return SnapshotFile(
+        folder, manifest["digest"], rows, tuple(facts["classes"]), settings, seed, digest_of(pixels)
+    )
+
+
+def _listed(folder: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """The manifest of a snapshot's folder and its line about the snapshot."""
     manifest = storage.read_manifest(folder)
     line = next((file for file in manifest["files"] if file["path"] == SNAPSHOT), None)
     if line is None:
         raise storage.StorageError(f"{folder} must hold {SNAPSHOT}, its manifest does not list one: is it a snapshot?")
-    table = parquet.from_bytes(storage.read_listed(folder, line))
-    facts = json.loads(table.schema.metadata[METADATA])
+    return manifest, line
+
+
+def _facts(schema: pa.Schema, folder: str) -> dict[str, Any]:
+    facts = json.loads(schema.metadata[METADATA])
     if facts["format"] != FORMAT:
         found = facts["format"]
         raise storage.StorageError(f"the snapshot in {folder} must have format {FORMAT}, got {found}: make it again")
-    table = _located(table, storage.absolute(folder)).replace_schema_metadata(None)
-    return Snapshot(table, tuple(facts["classes"]), facts["image_size"], facts["channels"], manifest["digest"])
+    return facts
 
 
 def relative(uri: str, folder: str) -> str:

@@ -1,6 +1,8 @@
 """From rows of a snapshot to pixels: the one way in which every step reads images."""
 
-import functools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -8,11 +10,18 @@ import pyarrow as pa
 from components import storage
 from components.images.augment import augment
 from components.images.config import ImagesConfig
-from components.images.decode import decode
-from components.images.sources import member_etag, read_packed
+from components.images.decode import Unusable, decode
+from components.images.fetch import fetch
 
-_packed = functools.lru_cache(maxsize=2)(read_packed)
-"""A packed file is read once a process, however many readers there are."""
+REMOTE_READS = 16
+"""Images asked for at the same time from an object store, whose answers take long and cost no CPU."""
+
+
+class Refused(NamedTuple):
+    """One image that cannot be used, whenever it is read."""
+
+    reason: str
+    error: str
 
 
 class PixelReader:
@@ -28,29 +37,53 @@ class PixelReader:
         Any failure raises (StorageError, FileNotFoundError, Unusable): rows of a snapshot were readable once, so a
         failure is the store's, or the files were changed behind the snapshot's back.
         """
-        side, channels = self._config.image_size, self._config.channels
-        pixels = np.empty((rows.num_rows, side, side, channels), np.uint8)
-        last, original = None, pixels[:0]
-        for place, row in enumerate(rows.to_pylist()):
-            if row["key"] != last:  # copies of an image follow one another: it is decoded once for all of them
-                last, original = row["key"], decode(fetch(row), self._config)
-            pixels[place] = augment(original, self._config.augment, seed=self._seed, key=row["key"], copy=row["copy"])
+        pixels = self._blank(rows.num_rows)
+        for place, image in self._images(rows):
+            if isinstance(image, Exception):
+                raise image
+            pixels[place] = image
         return pixels
 
+    def read_usable(self, rows: pa.Table) -> tuple[np.ndarray, dict[int, Refused]]:
+        """As `read`, for rows that nobody has looked at: what cannot be used stays black and is told by its place.
 
-def fetch(row: dict) -> bytes:
-    """Encoded image of one row (uri, member, size, etag).
+        Only what would fail at every reading is refused, or what the store confirms to be missing; a store that
+        cannot be read raises StorageError.
+        """
+        pixels, refused = self._blank(rows.num_rows), {}
+        for place, image in self._images(rows):
+            if isinstance(image, Unusable):
+                refused[place] = Refused(image.reason, image.detail)
+            elif isinstance(image, FileNotFoundError):
+                refused[place] = Refused("missing", "the store lists it and does not have it")
+            elif isinstance(image, Exception):
+                raise image
+            else:
+                pixels[place] = image
+        return pixels, refused
 
-    Raises FileNotFoundError when the store says that it is not there, StorageError when the store cannot say or when
-    the content is no longer what was listed.
-    """
-    if row["member"] is None:
-        data = storage.read_bytes(row["uri"])
-        same = len(data) == row["size"]
-    else:
-        data = _packed(row["uri"])[row["member"]]
-        same = member_etag(data) == row["etag"]
-    if not same:
-        name = row["uri"] if row["member"] is None else f"{row['member']} in {row['uri']}"
-        raise storage.StorageError(f"{name} changed since the snapshot listed it: run again to take a new snapshot")
-    return data
+    def _blank(self, rows: int) -> np.ndarray:
+        side, channels = self._config.image_size, self._config.channels
+        return np.zeros((rows, side, side, channels), np.uint8)
+
+    def _images(self, rows: pa.Table) -> Iterator[tuple[int, np.ndarray | Exception]]:
+        """(place, pixels or what went wrong) of each row; copies of an image follow one another and are decoded once."""
+        listed = rows.to_pylist()
+        firsts = [row for last, row in zip([None, *listed], listed, strict=False) if not last or row["key"] != last["key"]]
+        threads = REMOTE_READS if any("://" in row["uri"] for row in firsts) else 1
+        with ThreadPoolExecutor(threads) as pool:
+            decoded = pool.map(self._decoded, firsts) if threads > 1 else map(self._decoded, firsts)
+            key, original = None, None
+            for place, row in enumerate(listed):
+                if row["key"] != key:
+                    key, original = row["key"], next(decoded)
+                yield place, original if isinstance(original, Exception) else self._copy(original, row)
+
+    def _decoded(self, row: dict) -> np.ndarray | Exception:
+        try:
+            return decode(fetch(row), self._config)
+        except (Unusable, FileNotFoundError, storage.StorageError) as error:
+            return error
+
+    def _copy(self, original: np.ndarray, row: dict) -> np.ndarray:
+        return augment(original, self._config.augment, seed=self._seed, key=row["key"], copy=row["copy"])

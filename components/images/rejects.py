@@ -7,10 +7,11 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from components.images.config import ImagesConfig
-from components.images.decode import Unusable, decode
-from components.images.pixels import fetch
+from components.images.pixels import PixelReader
 
 REJECTS = "rejects.parquet"
+ROWS_AT_A_TIME = 32
+"""Decoded images that an inspection holds."""
 
 SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("key", "uri", "reason", "error")])
 
@@ -34,14 +35,13 @@ def inspect_rows(rows: pa.Table, config: ImagesConfig) -> list[Reject]:
     Only what would fail at every reading becomes a reject, or what the store confirms to be missing; a store that
     cannot be read raises StorageError.
     """
+    rows = rows.append_column("copy", pa.array([0] * rows.num_rows, pa.int16()))
     rejects = []
-    for row in rows.to_pylist():
-        try:
-            decode(fetch(row), config)
-        except Unusable as unusable:
-            rejects.append(Reject(row["key"], row["uri"], unusable.reason, unusable.detail))
-        except FileNotFoundError:
-            rejects.append(Reject(row["key"], row["uri"], "missing", "the store lists it and does not have it"))
+    for first in range(0, rows.num_rows, ROWS_AT_A_TIME):
+        some = rows.slice(first, ROWS_AT_A_TIME)
+        _, refused = PixelReader(config, seed=0).read_usable(some)
+        for place, why in refused.items():
+            rejects.append(Reject(some["key"][place].as_py(), some["uri"][place].as_py(), *why))
     return rejects
 
 

@@ -6,6 +6,7 @@ digest = commit_snapshot(folder, listing, rejects, config, seed=seed)
 snapshot = read_snapshot(folder)
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,8 +20,8 @@ from components.config import require
 from components.images.config import ImagesConfig
 from components.images.manifest import SCHEMA, SNAPSHOT, Counts, relative, to_parquet
 from components.images.rejects import REJECTS, Reject, check_share, to_table
-from components.images.sources import Listing
-from components.images.split import HELD_OUT, TRAIN, splits_of
+from components.images.listing import Listing
+from components.images.split import HELD_OUT, TRAIN, check_splits, split_of
 
 
 class SnapshotFiles(NamedTuple):
@@ -35,12 +36,11 @@ class SnapshotFiles(NamedTuple):
 def build_snapshot(
     folder: str, listing: Listing, rejects: Sequence[Reject], config: ImagesConfig, *, seed: int
 ) -> SnapshotFiles:
-    """Leave out the rejects, then give ids, splits and copies; raises ValueError when too little is left."""
+    """Leave out the rejects, then give ids, splits and copies; raises TooManyRejects."""
     check_share(rejects, listing.table.num_rows, config.max_rejects)
     rejected = pa.array([reject.key for reject in rejects], pa.string())
     kept = listing.table.filter(pc.invert(pc.is_in(listing.table["key"], rejected)))
-    splits = np.array(splits_of(kept["key"].to_pylist(), config.held_out))
-    _check_classes(np.asarray(kept["label"])[splits == TRAIN], listing.classes)
+    splits = np.array([split_of(key, config.held_out) for key in kept["key"].to_pylist()], dtype=object)
     table = _rows(kept, splits, config.augment.copies, folder)
     contents = {
         SNAPSHOT: to_parquet(table, listing.classes, config, seed),
@@ -71,13 +71,24 @@ def commit_snapshot(
     return storage.commit(folder, [*listing.files, *entries], files.facts)
 
 
-def _check_classes(train_labels: np.ndarray, classes: tuple[str, ...]) -> None:
-    counts = np.bincount(train_labels, minlength=len(classes))
-    empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+def check_trainable(listing: Listing, rejects: Sequence[Reject], config: ImagesConfig) -> None:
+    """Raise ValueError unless what is left has labels, both splits, and something of each class to train on."""
+    rejected = {reject.key for reject in rejects}
+    rows = zip(listing.table["key"].to_pylist(), listing.table["label"].to_pylist(), strict=True)
+    kept = [(label, split_of(key, config.held_out)) for key, label in rows if key not in rejected]
+    check_splits([split for _, split in kept], config.held_out)
+    unlabelled = sum(label is None for label, _ in kept)
+    require(
+        unlabelled == 0,
+        f"every image must have a label to fit priors and classifiers to, {unlabelled} of {len(kept)} have none: "
+        "complete images.labels, or give all one label; `python -m pipeline encode` needs none",
+    )
+    counts = np.bincount([label for label, split in kept if split == TRAIN], minlength=len(listing.classes))
+    empty = [name for name, count in zip(listing.classes, counts, strict=True) if count == 0]
     require(
         not empty,
-        f"every class must keep at least one usable image to train on, got none for {len(empty)} of {len(classes)}, "
-        f"for example {empty[:3]}: add images to these folders or take them out",
+        f"every class must keep at least one usable image to train on, got none for {len(empty)} of "
+        f"{len(listing.classes)}, for example {empty[:3]}: add images of these classes or take them out",
     )
 
 
@@ -90,9 +101,23 @@ def _rows(kept: pa.Table, splits: np.ndarray, copies: int, folder: str) -> pa.Ta
     rows = kept.take(pa.array(image))
     columns = {
         **{name: rows[name] for name in rows.column_names},
-        "id": pa.array(image * copies + copy, pa.int64()),
+        "id": pa.array(ids_of(rows["key"].to_pylist(), copy)),
         "split": pa.array(splits[image], pa.string()),
         "copy": pa.array(copy, pa.int16()),
         "uri": pa.array([relative(uri, folder) for uri in rows["uri"].to_pylist()], pa.string()),
     }
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def ids_of(keys: Sequence[str], copies: np.ndarray) -> np.ndarray:
+    """Unique int64 of each (key, copy) from their hash alone: an image keeps its id when others come and go.
+
+    Where two hashes meet (one time in twenty at a billion rows) the later key takes the next number that is free.
+    """
+    hashes = (hashlib.sha256(f"{copy} {key}".encode()).digest()[:8] for key, copy in zip(keys, copies, strict=True))
+    wanted = (np.frombuffer(b"".join(hashes), ">u8") >> 2).astype(np.int64)
+    order = np.argsort(wanted, kind="stable")  # rows come by rising key
+    steps = np.arange(len(wanted))
+    ids = np.empty_like(wanted)
+    ids[order] = np.maximum.accumulate(wanted[order] - steps) + steps
+    return ids

@@ -15,13 +15,11 @@ def split_of(key: str, held_out: float) -> str:
     return HELD_OUT if hashed / 2**64 < held_out else TRAIN
 
 
-def splits_of(keys: Sequence[str], held_out: float) -> list[str]:
-    """Split of each key; raises ValueError when one of the two would be empty."""
-    splits = [split_of(key, held_out) for key in keys]
+def check_splits(splits: Sequence[str], held_out: float) -> None:
+    """Raise ValueError when one of the two splits is empty."""
     held = splits.count(HELD_OUT)
     require(
         0 < held < len(splits),
         f"both splits must hold images, got {len(splits) - held} to train on and {held} held out "
         f"with images.held_out={held_out}: add images or change images.held_out",
     )
-    return splits

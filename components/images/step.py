@@ -13,8 +13,8 @@ from components.cluster.step import quiet_data
 from components.images.config import ImagesConfig
 from components.images.manifest import read_snapshot
 from components.images.pixels import PixelReader
-from components.images.rejects import Reject, inspect_rows
-from components.images.snapshot import commit_snapshot
+from components.images.rejects import Reject, check_share, inspect_rows
+from components.images.snapshot import check_trainable, commit_snapshot
 from components.images.sources import list_images
 from components.images.split import TRAIN
 from components.pictures import grid
@@ -31,6 +31,8 @@ def take_snapshot(config: ImagesConfig, *, workspace: Workspace) -> Outcome:
     """
     listing = list_images(config, workspace.uri)
     rejects = [] if config.source == "digits" else _inspect(listing.table, config, workspace)
+    check_share(rejects, listing.table.num_rows, config.max_rejects)
+    check_trainable(listing, rejects, config)
     workspace.lease.check()
     digest = commit_snapshot(workspace.uri, listing, rejects, config, seed=workspace.seed)
     facts = storage.read_manifest(workspace.uri)["facts"]

@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 import pytest
 
 from components import storage
-from components.images import pixels as module
+from components.images import fetch as module
 from components.images.augment import augment
 from components.images.config import AugmentConfig
 from components.images.decode import decode
@@ -36,7 +36,8 @@ def test_a_packed_file_is_read_once(tmp_path, monkeypatch, settings):
     config = settings(source="digits", uri=None, image_size=8, channels=1)
     rows = snapshot_of(config, tmp_path / "s").table
     reads = []
-    monkeypatch.setattr(storage, "read_bytes", lambda uri, read=storage.read_bytes: reads.append(uri) or read(uri))
+    module._row_group.cache_clear()
+    monkeypatch.setattr(storage, "opened", lambda uri, read=storage.opened: reads.append(uri) or read(uri))
     halves = [PixelReader(config, 0).read(half) for half in (rows.slice(0, 900), rows.slice(900))]
     assert len(reads) == 1 and np.concatenate(halves).shape == (1797, 8, 8, 1)
 
@@ -64,7 +65,7 @@ def test_no_failure_passes_for_an_image(tree, tmp_path, settings):
 def test_other_content_in_a_packed_file_is_noticed(tmp_path, settings):
     config = settings(source="digits", uri=None, image_size=8, channels=1)
     rows = snapshot_of(config, tmp_path / "s").table
-    module._packed.cache_clear()
+    module._row_group.cache_clear()
     list_images(settings(source="digits", uri=None, image_size=16, channels=1), str(tmp_path / "s"))
     with pytest.raises(storage.StorageError, match=r"digit-0000 in .* changed since"):
         PixelReader(config, 0).read(rows)

@@ -13,7 +13,8 @@ from sklearn.datasets import load_digits
 
 from components import storage
 from components.images.config import ImagesConfig
-from components.images.sources import PACKED, list_images, read_packed
+from components.images.fetch import fetch
+from components.images.sources import PACKED, list_images
 
 DIGITS = ImagesConfig(source="digits", image_size=32, channels=1)
 
@@ -93,9 +94,9 @@ def test_the_digest_of_a_listing_follows_the_files(tree, listed):
 
 def test_digits_are_packed_whole_and_enlarged_smoothly(tmp_path):
     listing = list_images(DIGITS, str(tmp_path))
-    packed = read_packed(str(tmp_path / PACKED))
-    assert len(packed) == listing.table.num_rows == 1797 and listing.classes == tuple("0123456789")
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in packed.values()])
+    packed = [fetch(row) for row in listing.table.to_pylist()]
+    assert len(packed) == 1797 and listing.classes == tuple("0123456789")
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in packed])
     means = pixels.reshape(-1, 8, 4, 8, 4).mean((2, 4)) / 255 * 16
     original = load_digits()
     assert pixels.shape[1:] == (32, 32) and np.corrcoef(means.ravel(), original.images.ravel())[0, 1] > 0.98

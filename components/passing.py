@@ -1,0 +1,51 @@
+"""Failures of an object store that pass: throttling, resets, time-outs. They are waited out, then told."""
+
+import errno
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+"""Seconds between two tries."""
+_BACKENDS = {"botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec"}
+_LASTING = {
+    "FileNotFoundError",
+    "FileExistsError",
+    "IsADirectoryError",
+    "NotADirectoryError",
+    "PermissionError",
+    "EndpointConnectionError",
+    "ConnectionRefusedError",
+    "NoCredentialsError",
+}
+_LASTING_ERRNO = {errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.ENOSPC}
+
+Result = TypeVar("Result")
+
+
+def tried(operation: Callable[[], Result]) -> Result:
+    """What `operation` gives, tried again with growing pauses while its failure may pass."""
+    for pause in PAUSES:
+        try:
+            return operation()
+        except Exception as error:
+            if not may_pass(error):
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.5))  # so that workers do not all come back at once
+    return operation()
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same request may succeed a little later."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if any(kind.__name__ in _LASTING for kind in type(seen).__mro__):
+            return False
+        seen = seen.__cause__
+    return is_the_backends(error) or (isinstance(error, OSError) and error.errno not in _LASTING_ERRNO)
+
+
+def is_the_backends(error: BaseException) -> bool:
+    """Whether `error` was raised by a client library of an object store, in words of its own."""
+    return type(error).__module__.split(".")[0] in _BACKENDS

@@ -1,0 +1,56 @@
+"""Labels: tables, names, numbers, and what is no label."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.images.labels import numbered
+from components.images.sources import list_images
+
+
+def test_names_are_numbered_in_sorted_order_and_numbers_stay():
+    assert numbered(["dog", None, "cat", "dog"]) == ([1, None, 0, 1], ("cat", "dog"))
+    assert numbered([2, -1, None, 0]) == ([2, None, None, 0], ("0", "1", "2"))
+    assert numbered([0, 3], ["ant", "bee"]) == ([0, 3], ("ant", "bee", "2", "3"))
+    assert numbered([None, None]) == ([None, None], ())
+
+
+def test_an_identifier_is_no_label():
+    with pytest.raises(ValueError, match="must be class numbers below 1048576, got 123456789"):
+        numbered([1, 123456789])
+
+
+def test_files_without_a_table_have_no_labels(tree, settings):
+    listing = list_images(settings(uri=str(tree), source="files"), "unused")
+    assert listing.table.num_rows == 60 and listing.classes == ()
+    assert set(listing.table["label"].to_pylist()) == {None}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_labels_the_files_it_names(tree, tmp_path, settings, kind):
+    keys = [f"cat/{number:02}.png" for number in range(10)] + ["not/there.png"]
+    table = pa.table({"file": keys, "kind": ["big", "small"] * 5 + ["none"]})
+    path = tmp_path / f"labels.{kind}"
+    pq.write_table(table, path) if kind == "parquet" else pa.csv.write_csv(table, path)
+    config = settings(uri=str(tree), source="files", labels=str(path), key_column="file", label_column="kind")
+    listing = list_images(config, "unused")
+    assert listing.classes == ("big", "small") and listing.table["label"].to_pylist()[:4] == [0, 1, 0, 1]
+    assert listing.table["label"].to_pylist()[10:] == [None] * 50
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "must name a CSV or Parquet file, found nothing at"),
+        ("name,label\na,1\n", r"must have the columns 'key' and 'label', found \['name', 'label'\]"),
+        ("key,label\na,1\na,2\n", "must name each key once, got 1 repetitions"),
+        ("key,label\na,1\nb,2\n", r"none of its 2 keys does, for example 'a'"),
+        ("key,label\ncat/00.png,0.5\n", "labels must be integers or strings, got double"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(tree, tmp_path, settings, text, message):
+    path = tmp_path / "labels.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        list_images(settings(uri=str(tree), source="files", labels=str(path)), "unused")
