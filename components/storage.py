@@ -20,6 +20,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +283,8 @@ def _find(fs: Any, path: str) -> dict[str, Any]:
 
 def _etag(info: Mapping[str, Any]) -> str:
     names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
-    return next((str(info[name]).strip('"') for name in names if info.get(name)), "")
+    found = next((info[name] for name in names if info.get(name)), "")
+    return str(found.timestamp() if isinstance(found, datetime) else found).strip('"')
 
 
 def _walk_local(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.stat_result]]:

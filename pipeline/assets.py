@@ -91,9 +91,9 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
 
             return encode(
                 config.codes,
-                config.images,
-                session.artifact("images"),
-                session.artifact("tokenizer"),
+                session.artifact("images").uri,
+                session.tokenizer_files(),
+                max_rejects=config.images.max_rejects,
                 share=config.resources.codes,
                 cluster=session.cluster,
                 workspace=space,

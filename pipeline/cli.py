@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="<verb>", required=True)
     _add_config_verbs(verbs)
     _add_model_verbs(verbs)
+    _add_codes_verbs(verbs)
     return parser
 
 
@@ -83,15 +84,7 @@ def _verb(
 def _with_config(parser: argparse.ArgumentParser, needed: bool = True) -> argparse.ArgumentParser:
     default = {} if needed else {"nargs": "?", "default": "digits"}
     parser.add_argument("config", help="a preset (digits, folder, imagenet256, ffhq1024) or a YAML file", **default)  # type: ignore[arg-type]
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="section.key=value",
-        help="override one setting; may be repeated",
-    )
-    return parser
+    return _set(parser, "override one setting; may be repeated")
 
 
 def _add_config_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -160,20 +153,45 @@ def _add_model_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
     _where(lineage).set_defaults(verb=_lineage)
 
 
-def _where(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _add_codes_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    encode = _verb(verbs, "encode", "encode all images of a source to a code dataset; what is encoded already stays")
+    encode.add_argument(
+        "tokenizer",
+        help="a folder with a tokenizer, a registered one (models:/...), its name, or a config (its newest run)",
+    )
+    encode.add_argument("images", help="where the images lie: a path, s3://bucket/prefix or any fsspec URL")
+    encode.add_argument("output", help="where the dataset goes: into <output>/<tokenizer digest>/")
+    encode.add_argument(
+        "--source",
+        default="files",
+        choices=("files", "folder", "webdataset", "parquet"),
+        help="files: any tree; folder: a folder a class; webdataset: tars; parquet: tables (default: %(default)s)",
+    )
+    encode.add_argument("--labels", default=None, help="CSV or Parquet table of labels for --source files")
+    _where(encode, "override images.<setting>, codes.<setting> or share.<setting>").set_defaults(verb=_encode)
+    verify = _verb(verbs, "verify", "read a code dataset back and say precisely what is wrong with it")
+    verify.add_argument("folder", help="a code dataset, or a folder of them")
+    verify.add_argument("--repair", action="store_true", help="encode again just what is wrong")
+    _set(verify, "for --repair: override codes.<setting> or share.<setting>").set_defaults(verb=_verify)
+    show = _verb(verbs, "show", "show a code dataset: counts, codebook usage, bytes an image, rejects")
+    show.add_argument("folder", help="a code dataset, or a folder of them")
+    show.set_defaults(verb=_show)
+
+
+def _where(
+    parser: argparse.ArgumentParser, overrides: str = "override one setting of the config"
+) -> argparse.ArgumentParser:
     parser.add_argument(
         "--state",
         default="runs",
         help="local state folder, where MLFLOW_TRACKING_URI is not set (default: %(default)s)",
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="section.key=value",
-        help="override one setting of the config",
-    )
+    return _set(parser, overrides)
+
+
+def _set(parser: argparse.ArgumentParser, help: str) -> argparse.ArgumentParser:
+    metavar = "section.key=value"
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar=metavar, help=help)
     return parser
 
 
@@ -234,3 +252,21 @@ def _lineage(options: argparse.Namespace) -> int:
     from pipeline.lineage import lineage
 
     return lineage(options)
+
+
+def _encode(options: argparse.Namespace) -> int:
+    from pipeline.encode import encode
+
+    return encode(options)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from pipeline.encode import verify
+
+    return verify(options)
+
+
+def _show(options: argparse.Namespace) -> int:
+    from pipeline.encode import show
+
+    return show(options)

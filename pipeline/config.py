@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -20,6 +20,7 @@ from components.priors.config import PriorConfig
 from components.tokenizer.config import VQVAEConfig
 
 PRESETS = Path(__file__).parent / "presets"
+Config = TypeVar("Config")
 
 
 class ConfigError(Exception):
@@ -155,10 +156,6 @@ def _cross_faults(config: PipelineConfig) -> list[str]:
     return faults
 
 
-def _adapter() -> TypeAdapter[PipelineConfig]:
-    return TypeAdapter(PipelineConfig)
-
-
 PipelineConfig.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
 
 
@@ -174,16 +171,26 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> PipelineConfig:
     Raises ConfigError with every fault.
     """
     tree = _read(source)
+    apply_overrides(tree, overrides, source)
+    return config_from(tree, source)
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str], source: str) -> None:
+    """Put `section.key=value` into the tree, one after the other; raises ConfigError with every fault."""
     faults = [fault for override in overrides if (fault := _apply(tree, override))]
     if faults:
         raise ConfigError(source, faults)
-    return config_from(tree, source)
 
 
 def config_from(tree: Mapping[str, Any], source: str) -> PipelineConfig:
     """Validate a tree of plain values; raises ConfigError with every fault."""
+    return validated(PipelineConfig, tree, source)
+
+
+def validated(kind: type[Config], tree: Mapping[str, Any], source: str) -> Config:
+    """The config of type `kind` that a tree of plain values describes; raises ConfigError with every fault."""
     try:
-        return _adapter().validate_python(tree)
+        return TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
         faults = []
         for one in error.errors():

@@ -44,7 +44,7 @@ def _grow(tree: Tree, runs: dict[str, Run], run_id: str, link: Callable[[str], s
     shown.add(run_id)
     lines = [", ".join([title, f"code {tags.get(GIT, 'unknown')}", f"gates {tags.get(GATES, 'not judged')}"])]
     if artifact.kind == "images":
-        source = params.get("uri", "None") if params.get("source") == "folder" else params.get("source", "unknown")
+        source = params.get("source", "unknown") if params.get("uri", "None") == "None" else params["uri"]
         lines.append(f"{artifact.facts['images']:,} images of {artifact.facts['classes']} classes from {source}")
     branch = tree.add(Text("\n".join([*lines, artifact.uri, link(run_id)])))
     for given in json.loads(tags.get(INPUTS, "[]")):

@@ -126,7 +126,6 @@ class Memo:
         if faults:
             more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
             self.progress.say(f"{step.name}: {faults[0]}{more}; making it again")
-            storage.delete(storage.join(artifact.uri, storage.MANIFEST))
             return None
         self.progress.say(f"{step.name}: done before (artifact {artifact.digest[:12]})")
         return Result(

@@ -17,6 +17,7 @@ from pipeline.steps import local_cpus
 
 if TYPE_CHECKING:
     from components.cluster.step import Cluster
+    from components.codes.dataset import TokenizerFiles
 
 Work = Callable[[Workspace], Outcome]
 
@@ -123,6 +124,19 @@ class Session:
         folder = storage.local_copy(self.artifact("tokenizer").uri)
         example = served.input_example(describe_tokenizer(folder))
         self._register("tokenizer", served.__file__, {"tokenizer": folder}, example, served.PARAMETERS)
+
+    def tokenizer_files(self) -> "TokenizerFiles":
+        """The tokenizer as the codes step takes it: on this machine's disk, with its place in the registry."""
+        from components.codes.dataset import TokenizerFiles
+
+        artifact = self.artifact("tokenizer")
+        model = self.tracker.registered(f"{self.config.name}-tokenizer", artifact.digest)
+        return TokenizerFiles(
+            folder=storage.local_copy(artifact.uri),
+            digest=artifact.digest,
+            model=model.uri if model else None,
+            run_id=artifact.run_id,
+        )
 
     def register_generator(self) -> None:
         """Register the generator as `<name>-generator`, unless this very one is registered already."""

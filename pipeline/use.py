@@ -59,7 +59,7 @@ def sample(options: argparse.Namespace) -> int:
         sample_seeds(options.seed, 0, 1)
         asked = {name: value for name in asdict(AS_FITTED) if (value := getattr(options, name)) is not None}
         Choice(**asked)
-    with _found(options, "generator") as found:
+    with find_model(options.model, options.overrides, options.state, "generator") as found:
         facts = found.artifact.facts
         choice = Choice(**{name: facts[name] for name in asdict(AS_FITTED)} | asked)
         keep = float(facts["keep"] or 1) if options.keep is None else options.keep
@@ -159,7 +159,7 @@ def _write(samples: Samples, names: Sequence[str], count: int, seed: int, folder
 def reconstruct(options: argparse.Namespace) -> int:
     """Encode and decode image files; write originals above reconstructions and say how close they are."""
     files = _files(options.images)
-    with _found(options, "tokenizer") as found:
+    with find_model(options.model, options.overrides, options.state, "tokenizer") as found:
         described = describe_tokenizer(found.parts["tokenizer"])
         model = load_tokenizer(found.parts["tokenizer"]).to(_device())
     config = _as_fitted(described, options.images)
@@ -229,17 +229,17 @@ def _read(files: Sequence[tuple[str, str]], config: ImagesConfig) -> tuple[list[
 
 
 @contextlib.contextmanager
-def _found(options: argparse.Namespace, kind: str) -> Iterator[Found]:
-    """The `kind` ('tokenizer' or 'generator') that options.model names; downloads live as long as the body."""
-    if options.model in preset_names() or options.model.endswith((".yaml", ".yml")):
-        yield _of_config(options.model, options.overrides, kind)
+def find_model(source: str, overrides: Sequence[str], state: str, kind: str) -> Iterator[Found]:
+    """The `kind` ('tokenizer' or 'generator') that `source` names; downloads live as long as the body."""
+    if source in preset_names() or source.endswith((".yaml", ".yml")):
+        yield _of_config(source, overrides, kind)
         return
-    if options.overrides:
+    if overrides:
         raise UsageError(
             "--set overrides settings of a config: name a preset or a YAML file instead of a registered model"
         )
-    tracker = registry(options.state)
-    model = tracker.model(options.model)
+    tracker = registry(state)
+    model = tracker.model(source)
     artifact = tracker.made_by(model.run_id)
     if artifact.kind != kind:
         raise UsageError(f"{model.uri} is a {artifact.kind}, a {kind} is needed")

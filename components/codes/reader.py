@@ -23,16 +23,17 @@ import torch
 
 from components import parquet, storage
 from components.batches import CodeBatch
+from components.codes.dataset import CodeDataset, read_dataset
 from components.codes.schema import CodeLevel, CodeSchema
 from components.config import require
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the unpacked files."""
 
 
 @dataclass(frozen=True)
 class CodeTable:
-    """The rows of one split, by rising id."""
+    """The rows of one split, in the order of the dataset's shards."""
 
     split: str
     levels: tuple[CodeLevel, ...]
@@ -62,18 +63,18 @@ class CodeTable:
 def read_codes(folder: str, split: str, cache: Path | None = None) -> CodeTable:
     """One split of the committed dataset in `folder`, unpacked on first use below `cache` (default: the machine's
     temporary folder). Raises FileNotFoundError when nothing is committed, StorageError when a shard is damaged."""
-    manifest = storage.read_manifest(folder)
-    splits = manifest["facts"]["splits"]
+    dataset = read_dataset(folder)
+    splits = dataset.facts["splits"]
     require(split in splits, f"split must be one of {sorted(splits)}, got {split!r}")
     root = cache or Path(tempfile.gettempdir()) / "vqvae2-cache"
-    unpacked = root / f"codes-{LAYOUT}-{manifest['digest']}"
+    unpacked = root / f"codes-{LAYOUT}-{dataset.digest}"
     with _disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         with (root / f"{unpacked.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # workers of one machine wait for the first; freed when it dies
             if not unpacked.exists():
-                _unpack(folder, manifest, unpacked)
-    levels = tuple(CodeLevel(**level) for level in manifest["facts"]["levels"])
+                _unpack(dataset, unpacked)
+    levels = dataset.schema.levels
     maps = tuple(_mapped(unpacked / split / f"{level.name}.npy") for level in levels)
     return CodeTable(split, levels, maps, _mapped(unpacked / split / "label.npy"), _mapped(unpacked / split / "id.npy"))
 
@@ -94,18 +95,17 @@ def _mapped(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _unpack(folder: str, manifest: dict[str, Any], target: Path) -> None:
+def _unpack(dataset: CodeDataset, target: Path) -> None:
     """All splits in one pass over the shards, one shard in memory; the folder appears when it is whole."""
-    facts = manifest["facts"]
-    levels = tuple(CodeLevel(**level) for level in facts["levels"])
-    schema = CodeSchema(levels=levels, tokenizer_digest=facts["tokenizer"], snapshot_digest=facts["snapshot"])
+    schema = dataset.schema
+    levels = schema.levels
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
     try:
-        parts = [_Part(staging / split, levels, rows) for split, rows in facts["splits"].items()]
-        for file in sorted(manifest["files"], key=lambda file: file["path"]):
-            table = parquet.from_bytes(storage.read_listed(folder, file))
+        parts = [_Part(staging / split, levels, rows) for split, rows in dataset.facts["splits"].items()]
+        for shard in dataset.shards:
+            table = parquet.from_bytes(storage.read_listed(dataset.folder, vars(shard)))
             if CodeSchema.from_arrow(table.schema) != schema:
-                raise storage.StorageError(f"{file['path']} in {folder} must have its manifest's levels: encode again")
+                raise storage.StorageError(f"{shard.path} in {dataset.folder} must have its manifest's levels: encode again")
             values = _columns(table, levels)
             for part in parts:
                 part.append(values, np.asarray(pc.indices_nonzero(pc.equal(table["split"], part.split))))

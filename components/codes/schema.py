@@ -12,7 +12,7 @@ import pyarrow as pa
 from components.config import require
 from components.storage import StorageError
 
-FORMAT = 1
+FORMAT = 2
 METADATA = b"vqvae2"
 
 FIXED = (
@@ -23,8 +23,10 @@ FIXED = (
     pa.field("copy", pa.int16(), nullable=False),
 )
 """Columns that come from the snapshot as they are."""
+VERSION = pa.field("version", pa.int64(), nullable=False)
+"""Hash of the image's size and etag when it was encoded: what is equal need not be encoded again."""
 ERROR = pa.field("error", pa.float32(), nullable=False)
-"""Mean squared reconstruction error of the row, over pixels in [-1, 1]."""
+"""Mean squared distance between the encoder's outputs and the codes' vectors, summed over levels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class CodeLevel:
     """Codes are 0 .. codebook_size - 1."""
 
     def __post_init__(self) -> None:
-        taken = [field.name for field in (*FIXED, ERROR)]
+        taken = [field.name for field in (*FIXED, VERSION, ERROR)]
         require(self.name not in taken, f"a level must not share its name with one of {taken}, got {self.name!r}")
         sides = f"{self.height}x{self.width}"
         require(self.height >= 1 and self.width >= 1, f"code maps must have sides of at least 1, got {sides}")
@@ -62,8 +64,8 @@ class CodeSchema:
     """Top first."""
     tokenizer_digest: str
     """Artifact whose encoder made the codes."""
-    snapshot_digest: str
-    """Artifact whose rows were encoded."""
+    preprocessing: str
+    """Digest of all that makes pixels of an image: size, crop, channels, background, augmentation, decoding rules."""
 
     def __post_init__(self) -> None:
         names = [level.name for level in self.levels]
@@ -83,7 +85,7 @@ class CodeSchema:
             for level in self.levels
         ]
         facts = {"format": FORMAT, **asdict(self)}
-        return pa.schema([*FIXED, *codes, ERROR], metadata={METADATA: json.dumps(facts, sort_keys=True).encode()})
+        return pa.schema([*FIXED, VERSION, *codes, ERROR], metadata={METADATA: json.dumps(facts, sort_keys=True).encode()})
 
     @classmethod
     def from_arrow(cls, schema: pa.Schema) -> "CodeSchema":
@@ -92,4 +94,4 @@ class CodeSchema:
         if facts.get("format") != FORMAT:
             raise StorageError(f"a shard of codes must have format {FORMAT}, got {facts.get('format')}: encode again")
         levels = tuple(CodeLevel(**level) for level in facts["levels"])
-        return cls(levels=levels, tokenizer_digest=facts["tokenizer_digest"], snapshot_digest=facts["snapshot_digest"])
+        return cls(levels=levels, tokenizer_digest=facts["tokenizer_digest"], preprocessing=facts["preprocessing"])

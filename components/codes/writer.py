@@ -1,56 +1,61 @@
-"""From codes to committed shards.
+"""From codes to shards: one Parquet file for a list of rows, named by what is asked of it.
 
-A shard is a fixed range of the snapshot's rows, so its name says which rows it holds: a resumed job encodes only the
-shards that are missing, and a task that is tried twice writes the same bytes to the same name. Each row is there
-exactly once by construction, and nothing has to be counted or merged.
+A shard's name is a hash of the rows that it is made for, so a task that is tried twice writes the same bytes to the
+same name, and a job that is taken up again recognises what is there.
 """
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components import parquet, storage
-from components.codes.schema import ERROR, FIXED, CodeLevel, CodeSchema
+from components.codes.schema import ERROR, FIXED, VERSION, CodeLevel, CodeSchema
 from components.config import require
+from components.images.split import TRAIN
 
 
 @dataclass(frozen=True)
-class ShardRange:
-    """Rows start..stop-1 of the snapshot, the content of shard `index`."""
-
-    index: int
-    start: int
-    stop: int
-
-
-class Shard(NamedTuple):
+class Shard(storage.FileEntry):
     """One written shard, as the manifest lists it."""
 
-    file: storage.FileEntry
     rows: int
     splits: dict[str, int]
     """Rows by split."""
+    first_key: str
+    last_key: str
+    """Keys of its first and last row; between them rows lie by rising key."""
+    used: dict[str, str]
+    """Codes that occur in training rows, by level: bits as hex, code 0 first."""
 
 
-def shard_name(index: int) -> str:
-    """File of shard `index`, relative to the dataset's folder."""
-    return f"part-{index:08}.parquet"
+def versions_of(rows: pa.Table) -> np.ndarray:
+    """int64 (n,): changes when a row's image is another file than it was."""
+    columns = [rows[name].to_pylist() for name in ("key", "copy", "size", "etag")]
+    hashes = (
+        hashlib.blake2b(f"{key}\0{copy}\0{size}\0{etag}".encode(), digest_size=8).digest()
+        for key, copy, size, etag in zip(*columns, strict=True)
+    )
+    return np.frombuffer(b"".join(hashes), np.int64)
 
 
-def shard_ranges(rows: int, rows_a_shard: int) -> list[ShardRange]:
-    """All shards of a snapshot with `rows` rows; only the last may hold fewer than `rows_a_shard`."""
-    require(rows >= 1, f"a code dataset must have at least one row, got {rows}")
-    require(rows_a_shard >= 1, f"rows_a_shard must be at least 1, got {rows_a_shard}")
-    starts = range(0, rows, rows_a_shard)
-    return [ShardRange(index, start, min(start + rows_a_shard, rows)) for index, start in enumerate(starts)]
+def shard_name(schema: CodeSchema, rows: pa.Table, versions: np.ndarray) -> str:
+    """File of the shard made for `rows` of a snapshot, relative to the dataset's folder."""
+    hashed = hashlib.sha256(str(schema).encode())
+    hashed.update(np.ascontiguousarray(rows["id"]).tobytes() + versions.tobytes())
+    hashed.update(np.asarray(rows["label"].fill_null(-1)).astype(np.int64).tobytes())
+    hashed.update("".join(rows["split"].to_pylist()).encode())
+    return f"part-{hashed.hexdigest()[:24]}.parquet"
 
 
-def build_shard(schema: CodeSchema, rows: pa.Table, maps: Sequence[np.ndarray], errors: np.ndarray) -> pa.Table:
+def build_shard(
+    schema: CodeSchema, rows: pa.Table, versions: np.ndarray, maps: Sequence[np.ndarray], errors: np.ndarray
+) -> pa.Table:
     """Table of a shard from rows of the snapshot, int64 code maps (n, h, w) a level, top first, and errors (n,).
 
     Raises ValueError when codes do not fit the levels: a tokenizer that differs from the schema's.
@@ -59,13 +64,14 @@ def build_shard(schema: CodeSchema, rows: pa.Table, maps: Sequence[np.ndarray], 
     require(errors.shape == (rows.num_rows,), f"errors must have shape ({rows.num_rows},), got {errors.shape}")
     require(
         bool(np.isfinite(errors).all()),
-        "reconstruction errors must be finite, got NaN or infinity: did the tokenizer's fit diverge?",
+        "errors must be finite, got NaN or infinity: did the tokenizer's fit diverge?",
     )
     arrow = schema.arrow()
     fixed = [rows[field.name].combine_chunks().cast(field.type) for field in FIXED]
     pairs = zip(schema.levels, maps, strict=True)
     codes = [_column(level, values, rows.num_rows, arrow.field(level.name).type) for level, values in pairs]
-    return pa.table([*fixed, *codes, pa.array(errors.astype(np.float32), ERROR.type)], schema=arrow)
+    last = pa.array(errors.astype(np.float32), ERROR.type)
+    return pa.table([*fixed, pa.array(versions, VERSION.type), *codes, last], schema=arrow)
 
 
 def _column(level: CodeLevel, codes: np.ndarray, rows: int, kind: pa.DataType) -> pa.Array:
@@ -87,13 +93,18 @@ def _column(level: CodeLevel, codes: np.ndarray, rows: int, kind: pa.DataType) -
     return pa.FixedSizeListArray.from_arrays(flat, type=kind)
 
 
+def code_paths(schema: CodeSchema) -> list[str]:
+    """The code columns' paths inside a Parquet file."""
+    return [f"{level.name}.list.element" for level in schema.levels]
+
+
 def encode_shard(table: pa.Table) -> bytes:
     """`table` as Parquet; equal tables give equal bytes.
 
     Parquet keeps 16-bit integers as 32 bits: the dictionary encoding is what packs a code into log2(K) bits.
     """
     schema = CodeSchema.from_arrow(table.schema)
-    paths = [f"{level.name}.list.element" for level in schema.levels]
+    paths = code_paths(schema)
     largest = max(level.codebook_size for level in schema.levels)
     data = parquet.to_bytes(
         table,
@@ -116,61 +127,26 @@ def dictionary_encoded(data: bytes) -> list[str]:
     return [path for path, groups in counted.items() if groups == footer.num_row_groups]
 
 
-def write_shard(folder: str, index: int, table: pa.Table) -> Shard:
-    """Write shard `index` whole or not at all."""
+def write_shard(folder: str, name: str, table: pa.Table) -> Shard:
+    """Write one shard whole or not at all."""
     data = encode_shard(table)
-    storage.write_bytes(storage.join(folder, shard_name(index)), data)
-    return _shard(index, data, table)
+    storage.write_bytes(storage.join(folder, name), data)
+    keys, splits = table["key"], Counter(table["split"].to_pylist())
+    return Shard(
+        **vars(storage.entry(name, data)),
+        rows=table.num_rows,
+        splits=dict(sorted(splits.items())),
+        first_key=keys[0].as_py(),
+        last_key=keys[-1].as_py(),
+        used=_used(table),
+    )
 
 
-def find_shards(folder: str, schema: CodeSchema, ids: np.ndarray, rows_a_shard: int) -> dict[int, Shard]:
-    """Shards that an earlier job left whole in `folder`, by number; `ids` (n,) are the ids of all the snapshot's rows.
-
-    A shard that is cut, of another schema, or of other rows counts as missing: it will be written anew.
-    """
-    present = storage.sizes(folder)
+def _used(table: pa.Table) -> dict[str, str]:
+    training = table.filter(pc.equal(table["split"], TRAIN))
     found = {}
-    for one in shard_ranges(len(ids), rows_a_shard):
-        if shard_name(one.index) not in present:
-            continue
-        data = storage.read_bytes(storage.join(folder, shard_name(one.index)))
-        try:
-            table = parquet.from_bytes(data)
-        except (pa.ArrowException, OSError):
-            continue
-        same = table.schema.equals(schema.arrow(), check_metadata=True)
-        if same and np.array_equal(np.asarray(table["id"]), ids[one.start : one.stop]):
-            found[one.index] = _shard(one.index, data, table)
+    for level in CodeSchema.from_arrow(table.schema).levels:
+        seen = np.zeros(level.codebook_size, bool)
+        seen[np.asarray(training[level.name].combine_chunks().flatten())] = True
+        found[level.name] = np.packbits(seen).tobytes().hex()
     return found
-
-
-def _shard(index: int, data: bytes, table: pa.Table) -> Shard:
-    splits = Counter(table["split"].to_pylist())
-    return Shard(storage.entry(shard_name(index), data), table.num_rows, dict(sorted(splits.items())))
-
-
-def commit_codes(folder: str, schema: CodeSchema, shards: Iterable[Shard], *, rows: int) -> str:
-    """Remove shards that no longer belong, then write the manifest: from now on the dataset exists. Returns its digest.
-
-    Raises ValueError unless the shards hold all `rows` rows of the snapshot.
-    """
-    listed = sorted(shards, key=lambda shard: shard.file.path)
-    paths = {shard.file.path for shard in listed}
-    held = sum(shard.rows for shard in listed)
-    require(len(paths) == len(listed), f"each shard must be committed once, got {len(listed)} with {len(paths)} names")
-    require(held == rows, f"the shards must hold all {rows} rows of the snapshot, got {held}: encode the missing ones")
-    for path in storage.sizes(folder):
-        if path.startswith("part-") and path.endswith(".parquet") and path not in paths:
-            storage.delete(storage.join(folder, path))
-    splits: Counter[str] = Counter()
-    for shard in listed:
-        splits.update(shard.splits)
-    facts = {
-        "rows": rows,
-        "shards": len(listed),
-        "splits": dict(splits),
-        "levels": [asdict(level) for level in schema.levels],
-        "tokenizer": schema.tokenizer_digest,
-        "snapshot": schema.snapshot_digest,
-    }
-    return storage.commit(folder, [shard.file for shard in listed], facts)

@@ -3,7 +3,7 @@
 Shapes: n images, c channels, height width sides of an image, h w sides of a code map, d code width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple, cast
 
@@ -92,15 +92,20 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
         """Code maps of images, top first; no codebook moves. Raises ValueError as forward does."""
-        self._check_images(images)
-        top, *lower = self._features(images)
-        first, *others = self._codebooks()
-        codes = [first.encode(self.top(top))]
-        above = first.lookup(codes[0])
-        for head, quantizer, features in zip(self.lower, others, lower, strict=True):
-            codes.append(quantizer.encode(head(features, above)))
-            above = quantizer.lookup(codes[-1])
-        return tuple(codes)
+        return tuple(codes for codes, _, _ in self._encoded(images))
+
+    @torch.no_grad()
+    def encode_with_error(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """As `encode`, and for each image how far its codes are from what the encoder saw, float32 (n).
+
+        That is the mean squared distance |e - E(x)|^2 a number, summed over levels: it costs no decoding, and rises
+        where images are unlike those that the tokenizer was fitted to.
+        """
+        codes, error = [], torch.zeros(len(images), device=images.device)
+        for found, features, quantizer in self._encoded(images):
+            codes.append(found)
+            error += (quantizer.lookup(found) - features.float()).square().mean(dim=(1, 2, 3))
+        return tuple(codes), error
 
     @torch.no_grad()
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
@@ -137,6 +142,21 @@ class Tokenizer(nn.Module):
         """Height and width of each level's code map for images of `image_size` x `image_size`, top first."""
         self._check_sides(image_size, image_size)
         return tuple((image_size // level.stride, image_size // level.stride) for level in self.config.levels)
+
+    def _encoded(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor, Quantizer]]:
+        """Codes of each level, top first, with the encoder outputs that they stand for."""
+        self._check_images(images)
+        top, *lower = self._features(images)
+        first, *others = self._codebooks()
+        outputs = self.top(top)
+        codes = first.encode(outputs)
+        yield codes, outputs, first
+        above = first.lookup(codes)
+        for head, quantizer, features in zip(self.lower, others, lower, strict=True):
+            outputs = head(features, above)
+            codes = quantizer.encode(outputs)
+            yield codes, outputs, quantizer
+            above = quantizer.lookup(codes)
 
     def _features(self, images: Tensor) -> list[Tensor]:
         """Bottom-up features (n, f, h, w) of every level, top first."""

@@ -7,9 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from components.codes.config import CodesConfig
+from components.codes.dataset import CodeDataset, TokenizerFiles, commit_dataset
 from components.codes.schema import CodeLevel, CodeSchema
-from components.codes.writer import build_shard, commit_codes, shard_ranges, write_shard
-from components.images.manifest import SCHEMA
+from components.codes.writer import build_shard, shard_name, versions_of, write_shard
+from components.images.config import ImagesConfig
+from components.images.manifest import SCHEMA, SnapshotFile
 
 LEVELS = (
     CodeLevel(name="top", height=2, width=3, codebook_size=16),
@@ -25,21 +28,42 @@ class Codes:
     rows: pa.Table
     maps: tuple[np.ndarray, ...]
     errors: np.ndarray
+    tokenizer: TokenizerFiles
+
+    @property
+    def versions(self) -> np.ndarray:
+        return versions_of(self.rows)
 
     def shard(self, start: int, stop: int) -> pa.Table:
         maps = [codes[start:stop] for codes in self.maps]
-        return build_shard(self.schema, self.rows.slice(start, stop - start), maps, self.errors[start:stop])
+        rows = self.rows.slice(start, stop - start)
+        return build_shard(self.schema, rows, versions_of(rows), maps, self.errors[start:stop])
 
-    def write(self, folder: Path | str, rows_a_shard: int = 16) -> str:
-        ranges = shard_ranges(self.rows.num_rows, rows_a_shard)
-        shards = [write_shard(str(folder), one.index, self.shard(one.start, one.stop)) for one in ranges]
-        return commit_codes(str(folder), self.schema, shards, rows=self.rows.num_rows)
+    def write(self, folder: Path | str, rows_a_shard: int = 16, before: CodeDataset | None = None) -> CodeDataset:
+        shards = []
+        for start in range(0, self.rows.num_rows, rows_a_shard):
+            table = self.shard(start, min(start + rows_a_shard, self.rows.num_rows))
+            rows = self.rows.slice(start, table.num_rows)
+            shards.append(write_shard(str(folder), shard_name(self.schema, rows, versions_of(rows)), table))
+        return self.commit(folder, shards, [], before)
+
+    def commit(self, folder: Path | str, shards: list, rejects: list, before: CodeDataset | None = None) -> CodeDataset:
+        facts = {"config": CodesConfig(), "before": before}
+        return commit_dataset(str(folder), self.schema, shards, rejects, self.snapshot, self.tokenizer, **facts)
+
+    @property
+    def snapshot(self) -> SnapshotFile:
+        settings = ImagesConfig(source="files", uri="unused", image_size=16)
+        return SnapshotFile("unused", "s" * 64, self.rows.num_rows, ("a", "b", "c"), settings, 0, "p" * 64)
 
 
 @pytest.fixture
-def codes() -> Codes:
+def codes(tmp_path_factory) -> Codes:
     random, n = np.random.default_rng(0), 50
-    schema = CodeSchema(levels=LEVELS, tokenizer_digest="t" * 64, snapshot_digest="s" * 64)
+    schema = CodeSchema(levels=LEVELS, tokenizer_digest="t" * 64, preprocessing="p" * 64)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes(b"content of " + name.encode())
     columns = {
         "id": np.arange(n) * 2,
         "key": [f"k{number // 2:02}" for number in range(n)],
@@ -53,4 +77,5 @@ def codes() -> Codes:
     }
     rows = pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
     maps = tuple(random.integers(0, level.codebook_size, (n, level.height, level.width)) for level in LEVELS)
-    return Codes(schema, rows, maps, random.random(n))
+    files = TokenizerFiles(folder, "t" * 64, "models:/pets-tokenizer/3", "run")
+    return Codes(schema, rows, maps, random.random(n), files)

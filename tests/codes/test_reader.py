@@ -12,7 +12,6 @@ import torch
 
 from components import storage
 from components.codes.reader import frequencies, read_codes, unigram_entropy, usage
-from components.codes.writer import find_shards
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def test_a_batch_is_int64_in_the_order_asked(tables):
 
 
 def test_only_what_the_manifest_lists_is_opened(codes, tables, tmp_path):
-    (tmp_path / "codes" / "part-00000099.parquet").write_bytes(b"half written")
+    (tmp_path / "codes" / "part-99.parquet").write_bytes(b"half written")
     assert len(read_codes(str(tmp_path / "codes"), "train", tmp_path / "other")) == len(tables[0])
     (tmp_path / "codes" / storage.MANIFEST).unlink()
     with pytest.raises(FileNotFoundError):
@@ -52,8 +51,6 @@ def test_an_object_store_serves_as_well_as_a_disk(codes, tables, tmp_path):
     codes.write(folder)
     table = read_codes(folder, "train", tmp_path / "other")
     assert all((got == had).all() for got, had in zip(table.maps, tables[0].maps, strict=True))
-    ids = np.asarray(codes.rows["id"])
-    assert len(find_shards(folder, codes.schema, ids, 16)) == 4
 
 
 def test_the_cache_is_used_again_and_a_new_dataset_gets_its_own(codes, tables, tmp_path):
@@ -68,9 +65,9 @@ def test_the_cache_is_used_again_and_a_new_dataset_gets_its_own(codes, tables, t
 
 def test_a_damaged_shard_is_noticed_and_leaves_no_cache(codes, tmp_path):
     codes.write(tmp_path / "codes")
-    path = tmp_path / "codes" / "part-00000001.parquet"
+    path = next((tmp_path / "codes").glob("part-*.parquet"))
     path.write_bytes(path.read_bytes()[::-1])
-    with pytest.raises(storage.StorageError, match=r"part-00000001\.parquet .* is not the file"):
+    with pytest.raises(storage.StorageError, match=r"part-.*\.parquet .* is not the file"):
         read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
     assert [found.suffix for found in (tmp_path / "cache").iterdir()] == [".lock"]
 

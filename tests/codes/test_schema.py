@@ -17,7 +17,7 @@ def test_schema_survives_the_round_trip_through_arrow(codes):
 
 def test_columns_are_fixed_size_lists_between_the_rows_and_the_error(codes):
     schema = codes.schema.arrow()
-    assert schema.names == ["id", "key", "label", "split", "copy", "top", "bottom", "error"]
+    assert schema.names == ["id", "key", "label", "split", "copy", "version", "top", "bottom", "error"]
     assert schema.field("bottom").type.list_size == 24 and schema.field("error").type == pa.float32()
     assert [field.name for field in schema if field.nullable] == ["label"]
 
@@ -27,7 +27,7 @@ def test_codes_take_two_bytes_as_long_as_they_fit(size, kind):
     assert level(codebook_size=size).type == kind
 
 
-@pytest.mark.parametrize("name", ["id", "key", "label", "split", "copy", "error"])
+@pytest.mark.parametrize("name", ["id", "key", "label", "split", "copy", "version", "error"])
 def test_a_level_cannot_take_a_fixed_column(name):
     with pytest.raises(ValueError, match=f"must not share its name .* got '{name}'"):
         level(name)
@@ -36,11 +36,11 @@ def test_a_level_cannot_take_a_fixed_column(name):
 def test_levels_must_differ_and_exist():
     for levels in ((), (level(), level())):
         with pytest.raises(ValueError, match="level"):
-            CodeSchema(levels=levels, tokenizer_digest="", snapshot_digest="")
+            CodeSchema(levels=levels, tokenizer_digest="", preprocessing="")
     with pytest.raises(ValueError, match=r"level must be one of \['top'\], got 'side'"):
-        CodeSchema(levels=(level(),), tokenizer_digest="", snapshot_digest="").level("side")
+        CodeSchema(levels=(level(),), tokenizer_digest="", preprocessing="").level("side")
 
 
 def test_other_files_are_refused():
-    with pytest.raises(StorageError, match="must have format 1, got None"):
+    with pytest.raises(StorageError, match="must have format 2, got None"):
         CodeSchema.from_arrow(pa.schema([("id", pa.int64())]))
