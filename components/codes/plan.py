@@ -87,23 +87,17 @@ class _Held:
     versions: np.ndarray
     labels: np.ndarray
     splits: np.ndarray
-    order: np.ndarray = field(init=False)
     alive: np.ndarray = field(init=False)
     changed: bool = False
 
     def __post_init__(self) -> None:
-        self.order = np.argsort(self.ids)
         self.alive = np.zeros(len(self.ids), bool)
 
-    def claim(self, ids: np.ndarray, versions: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> np.ndarray:
-        """Which of the wave's rows it holds, in the very version; takes over their labels and splits."""
-        at = self.order[np.minimum(np.searchsorted(self.ids, ids, sorter=self.order), len(self.ids) - 1)]
-        hit = (self.ids[at] == ids) & (self.versions[at] == versions)
-        mine = at[hit]
-        self.changed |= bool((self.labels[mine] != labels[hit]).any() or (self.splits[mine] != splits[hit]).any())
-        self.labels[mine], self.splits[mine] = labels[hit], splits[hit]
-        self.alive[mine] = True
-        return hit
+    def keep(self, places: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> None:
+        """Its rows at `places` are in the snapshot, with these labels and splits."""
+        self.changed |= bool((self.labels[places] != labels).any() or (self.splits[places] != splits).any())
+        self.labels[places], self.splits[places] = labels, splits
+        self.alive[places] = True
 
 
 class Ledger:
@@ -119,11 +113,19 @@ class Ledger:
         last = rows["key"][-1].as_py()
         while self._waiting and self._waiting[-1].first_key <= last:
             self._held.append(self._read(self._waiting.pop()))
-        found = np.zeros(rows.num_rows, bool)
+        if not self._held:
+            return np.zeros(rows.num_rows, bool)
+        known = np.concatenate([held.ids for held in self._held])
+        order = np.argsort(known, kind="stable")
         ids, labels, splits = np.asarray(rows["id"]), _labels(rows), _splits(rows)
-        for held in self._held:
-            left = np.flatnonzero(~found)
-            found[left] = held.claim(ids[left], versions[left], labels[left], splits[left])
+        at = order[np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)]
+        found = (known[at] == ids) & (np.concatenate([held.versions for held in self._held])[at] == versions)
+        wave = np.flatnonzero(found)[np.argsort(at[found])]
+        starts = np.cumsum([0, *(len(held.ids) for held in self._held)])
+        cuts = np.searchsorted(at[wave], starts)
+        for held, start, first, last in zip(self._held, starts, cuts, cuts[1:], strict=False):
+            mine = wave[first:last]
+            held.keep(at[mine] - start, labels[mine], splits[mine])
         return found
 
     def settle(self, passed: str | None) -> tuple[list[Shard], list[Rewrite]]:
@@ -151,8 +153,8 @@ class Ledger:
 
 
 def _labels(rows: pa.Table) -> np.ndarray:
-    return np.array(rows["label"].fill_null(-1), np.int32)
+    return np.asarray(rows["label"].fill_null(-1)).astype(np.int32)
 
 
 def _splits(rows: pa.Table) -> np.ndarray:
-    return np.array(pc.index_in(rows["split"], pa.array(SPLITS)), np.uint8)
+    return np.asarray(pc.index_in(rows["split"], pa.array(SPLITS))).astype(np.uint8)

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,7 +36,7 @@ from components.codes.dataset import (
 from components.codes.encoding import Encoding
 from components.codes.plan import SPLITS, Encode, Ledger, Rewrite, Wave, plan
 from components.codes.schema import CodeLevel, CodeSchema
-from components.codes.writer import Shard, build_shard, write_shard
+from components.codes.writer import Shard, build_shard, rewritten, write_shard
 from components.config import Share, require
 from components.images.config import ImagesConfig
 from components.images.manifest import SnapshotFile, open_snapshot
@@ -351,13 +351,9 @@ class Encoder:
         return Done(asked.name, self._written(asked.name, table) if kept else None, tuple(rejects))
 
     def _rewritten(self, asked: Rewrite) -> Done:
-        line = vars(replace(asked.shard))
-        table = parquet.from_bytes(storage.read_listed(self._settings.folder, line)).take(pa.array(asked.places))
-        labels = pa.array(asked.labels, mask=asked.labels < 0)
-        splits = pa.array([SPLITS[split] for split in asked.splits])
-        for name, column in (("label", labels), ("split", splits)):
-            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
-        return Done(asked.name, self._written(asked.name, table))
+        table = parquet.from_bytes(storage.read_listed(self._settings.folder, vars(asked.shard)))
+        splits = [SPLITS[split] for split in asked.splits]
+        return Done(asked.name, self._written(asked.name, rewritten(table, asked.places, asked.labels, splits)))
 
     def _written(self, name: str, table: pa.Table) -> Shard:
         self._settings.lease.check()

@@ -74,6 +74,14 @@ def build_shard(
     return pa.table([*fixed, pa.array(versions, VERSION.type), *codes, last], schema=arrow)
 
 
+def rewritten(table: pa.Table, places: np.ndarray, labels: np.ndarray, splits: Sequence[str]) -> pa.Table:
+    """A shard's rows at `places` under new labels (-1: none) and splits; their codes stay."""
+    table = table.take(pa.array(places))
+    for name, column in (("label", pa.array(labels, mask=labels < 0)), ("split", pa.array(splits))):
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+    return table
+
+
 def _column(level: CodeLevel, codes: np.ndarray, rows: int, kind: pa.DataType) -> pa.Array:
     shape = (rows, level.height, level.width)
     require(

@@ -1,0 +1,149 @@
+"""The plan over many commits against the obvious: a dictionary of what is there and what was encoded."""
+
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from components import parquet, storage
+from components.codes.dataset import CodeDataset
+from components.codes.plan import SPLITS, Encode, Ledger, Rewrite, plan
+from components.codes.writer import Shard, build_shard, write_shard
+from components.images.config import ImagesConfig
+from components.images.manifest import SCHEMA, SNAPSHOT, SnapshotFile, open_snapshot, to_parquet
+from components.images.snapshot import ids_of
+from components.images.split import split_of
+
+Images = dict[str, tuple[str, int | None]]
+"""Etag and label by key."""
+
+
+def snapshot_of(images: Images, folder: Path, copies: int = 1) -> SnapshotFile:
+    keys = [key for key in sorted(images) for _ in range(copies)]
+    copy = np.tile(np.arange(copies), len(images))
+    columns = {
+        "id": ids_of(keys, copy),
+        "key": keys,
+        "label": [images[key][1] for key in keys],
+        "split": [split_of(key, 0.3) for key in keys],
+        "copy": copy.astype(np.int16),
+        "uri": [f"/elsewhere/{key}" for key in keys],
+        "member": [None] * len(keys),
+        "size": [1] * len(keys),
+        "etag": [images[key][0] for key in keys],
+    }
+    table = pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+    data = to_parquet(table, ("a", "b"), ImagesConfig(source="files", uri="x", image_size=16), 0)
+    storage.save(str(folder), {SNAPSHOT: data}, {})
+    return open_snapshot(str(folder))
+
+
+class Job:
+    """Follows plans in this process; an image's codes are drawn from its key and etag."""
+
+    def __init__(self, codes, folder: Path) -> None:
+        self.codes, self.folder = codes, folder
+        self.dataset: CodeDataset | None = None
+        self.encoded: list[str] = []
+
+    def run(self, images: Images, a_wave: int, a_shard: int, copies: int = 1) -> CodeDataset:
+        self.encoded = []
+        snapshot = snapshot_of(images, self.folder.parent / "snapshot", copies)
+        ledger = Ledger(str(self.folder), self.codes.schema, self.dataset.shards if self.dataset else ())
+        shards: list[Shard] = []
+        for wave in plan(snapshot, self.codes.schema, ledger, a_wave=a_wave, a_shard=a_shard):
+            made = [*map(self.encode, wave.encode), *map(self.rewrite, wave.rewrite)]
+            shards += [*wave.keep, *made]
+        codes = replace(self.codes, rows=pa.table({"id": np.zeros(snapshot.rows)}))
+        self.dataset = codes.commit(self.folder, shards, [], self.dataset)
+        return self.dataset
+
+    def encode(self, asked: Encode) -> Shard:
+        rows = asked.rows.to_pylist()
+        self.encoded += [row["key"] for row in rows]
+        maps = [np.stack([codes_of(row, level) for row in rows]) for level in self.codes.schema.levels]
+        table = build_shard(self.codes.schema, asked.rows, asked.versions, maps, np.zeros(len(rows)))
+        return write_shard(str(self.folder), asked.name, table)
+
+    def rewrite(self, asked: Rewrite) -> Shard:
+        from components.codes.writer import rewritten
+
+        table = parquet.from_bytes((self.folder / asked.shard.path).read_bytes())
+        splits = [SPLITS[split] for split in asked.splits]
+        return write_shard(str(self.folder), asked.name, rewritten(table, asked.places, asked.labels, splits))
+
+    def rows(self) -> list[dict]:
+        assert self.dataset is not None
+        tables = [parquet.from_bytes((self.folder / shard.path).read_bytes()) for shard in self.dataset.shards]
+        rows = [row for table in tables for row in table.to_pylist()]
+        return sorted(rows, key=lambda row: (row["key"], row["copy"]))
+
+
+def codes_of(row: dict, level) -> np.ndarray:
+    seed = [ord(letter) for letter in f"{row['key']} {row['copy']} {row['etag']} {level.name}"]
+    return np.random.default_rng(seed).integers(0, level.codebook_size, (level.height, level.width))
+
+
+@pytest.fixture
+def job(codes, tmp_path) -> Job:
+    return Job(codes, tmp_path / "dataset")
+
+
+def expected(images: Images, levels, copies: int) -> list[tuple]:
+    rows = [{"key": key, "copy": copy, "etag": images[key][0]} for key in sorted(images) for copy in range(copies)]
+    return [
+        (row["key"], row["copy"], images[row["key"]][1], split_of(row["key"], 0.3))
+        + tuple(codes_of(row, level).ravel().tolist() for level in levels)
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_after_any_changes_each_row_is_there_once_and_only_what_changed_was_encoded(job, seed):
+    draw = random.Random(seed)
+    copies = draw.choice([1, 1, 3])
+    images: Images = {f"k{number:03}": ("e0", number % 2) for number in draw.sample(range(400), 60)}
+    known: Images = {}
+    for step in range(7):
+        a_shard = draw.choice([1, 4, 16])
+        job.run(images, a_shard * draw.choice([1, 3, 50]), a_shard, copies)
+        changed = [key for key in images for _ in range(copies) if known.get(key, ("",))[0] != images[key][0]]
+        assert sorted(job.encoded) == sorted(changed)
+        got = [(row["key"], row["copy"], row["label"], row["split"], row["top"], row["bottom"]) for row in job.rows()]
+        assert got == expected(images, job.codes.schema.levels, copies)
+        known = dict(images)
+        for key in draw.sample(sorted(images), 12):
+            change = draw.choice(["delete", "rewrite", "relabel", "unlabel"])
+            etag, label = images.pop(key)
+            if change != "delete":
+                images[key] = (
+                    f"e{step + 1}" if change == "rewrite" else etag,
+                    {"relabel": 1, "unlabel": None}.get(change, label),
+                )
+        images |= {f"k{number:03}": ("e0", 0) for number in draw.sample(range(400), draw.choice([0, 1, 30]))}
+
+
+def test_nothing_changes_where_nothing_changed(job):
+    images: Images = {f"k{number:03}": ("e", None) for number in range(50)}
+    first = job.run(images, 16, 8)
+    assert job.run(images, 16, 8) == first and job.encoded == []
+    assert job.run(images, 50, 5).digest == first.digest  # other sizes of shards and waves are no reason to encode
+
+
+def test_memory_is_that_of_a_wave_and_not_of_the_rows(tmp_path):
+    """Two planners of synthetic rows, one with five times as many, in processes of their own."""
+    peaks = [_peak(tmp_path / str(rows), rows) for rows in (200_000, 1_000_000)]
+    assert peaks[1] - peaks[0] < 50_000_000, peaks  # 800,000 rows of this snapshot take 200 MB as a table
+
+
+def _peak(folder: Path, rows: int) -> int:
+    folder.mkdir()
+    line = [sys.executable, "-m", "benchmarks.planner", str(folder), str(rows), "--a-wave", str(1 << 16)]
+    told = subprocess.run(line, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True).stdout
+    return int(told.split()[-1])
+

@@ -1,0 +1,131 @@
+"""Every kind of damage is found and told, against a dataset that is whole."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components import parquet, storage
+from components.codes.dataset import read_dataset
+from components.codes.verify import verify
+from components.codes.writer import shard_name, versions_of, write_shard
+from components.images.config import ImagesConfig
+from components.images.manifest import SNAPSHOT, open_snapshot, to_parquet
+
+
+@pytest.fixture
+def dataset(codes, tmp_path):
+    """A dataset whose snapshot is there."""
+    table = codes.rows.set_column(0, codes.rows.field(0), pa.array(range(50), pa.int64()))
+    data = to_parquet(table, ("a", "b", "c"), ImagesConfig(source="files", uri="x", image_size=16), 0)
+    storage.save(str(tmp_path / "snapshot"), {SNAPSHOT: data}, {})
+    snapshot = open_snapshot(str(tmp_path / "snapshot"))
+    type(codes).snapshot, kept = property(lambda _: snapshot), type(codes).snapshot
+    object.__setattr__(codes, "rows", table)
+    codes.write(tmp_path / "codes")
+    yield tmp_path / "codes"
+    type(codes).snapshot = kept
+
+
+def rewrite(dataset, change, number=1) -> None:
+    """Replace a shard by a changed one and let the manifest agree, as a bug in a writer would."""
+    shard = read_dataset(str(dataset)).shards[number]
+    path = dataset / shard.path
+    table = change(parquet.from_bytes(path.read_bytes()))
+    pq.write_table(table, path, compression="zstd", use_dictionary=True)
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    line = next(file for file in manifest["files"] if file["path"] == shard.path)
+    line |= vars(storage.entry(shard.path, path.read_bytes()))
+    (dataset / "manifest.json").write_text(json.dumps(manifest))
+
+
+def column(name: str, make):
+    """A change of one column."""
+    return lambda table: table.set_column(table.schema.get_field_index(name), table.schema.field(name), make(table))
+
+
+def test_a_whole_dataset_has_no_faults_and_each_shard_is_told(dataset):
+    told = []
+    assert verify(str(dataset), lambda done, total: told.append((done, total))) == []
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("harm", "what"),
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "bytes, the manifest says"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), "has SHA-256"),
+    ],
+)
+@pytest.mark.parametrize("file", ["part-*", "tokenizer/model.safetensors", "rejects.parquet"])
+def test_damage_to_a_file_is_told_with_its_path(dataset, file, harm, what):
+    path = next(dataset.glob(file))
+    harm(path)
+    (fault,) = verify(str(dataset))
+    assert fault.path == str(path.relative_to(dataset)) and what in fault.what
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda table: table.slice(1), "has 15 rows, the manifest says 16"),
+        (lambda table: table.rename_columns(["ID", *table.column_names[1:]]), "other columns or metadata"),
+        (column("error", lambda table: pa.array([np.nan] * 16, pa.float32())), "errors that are no numbers"),
+        (column("key", lambda table: table["key"].take(pa.array(range(15, -1, -1)))), "keys in order from 'k08'"),
+        (column("id", lambda table: pa.array([0] * 16)), "repeats 16 ids, for example 0"),
+        (column("id", lambda table: pa.array(range(900, 916))), "16 images of the snapshot are neither in a shard"),
+        (column("id", lambda table: pa.array(range(900, 916))), "16 rows are in no snapshot"),
+        (column("version", lambda table: pa.array([1] * 16)), "16 rows were encoded from another version"),
+    ],
+)
+def test_wrong_rows_are_told(dataset, change, what):
+    rewrite(dataset, change)
+    assert any(what in str(fault) for fault in verify(str(dataset)))
+
+
+def test_codes_out_of_range_are_told(dataset):
+    def spoil(table):
+        flat = np.array(table["top"].combine_chunks().flatten())
+        flat[7] = 16
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=table.schema.field("top").type)
+
+    rewrite(dataset, column("top", spoil))
+    assert [fault.what for fault in verify(str(dataset))] == ["has code 16 in level 'top', codes lie in 0..15"]
+
+
+def test_codes_that_are_not_packed_are_told(dataset):
+    shard = read_dataset(str(dataset)).shards[0]
+    table = parquet.from_bytes((dataset / shard.path).read_bytes())
+    rewrite(dataset, lambda _: table, 0)
+    pq.write_table(table, dataset / shard.path, use_dictionary=False)
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    line = next(file for file in manifest["files"] if file["path"] == shard.path)
+    line |= vars(storage.entry(shard.path, (dataset / shard.path).read_bytes()))
+    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    said = " ".join(fault.what for fault in verify(str(dataset)))
+    assert "dictionary-encoded, ['bottom.list.element', 'top.list.element'] are not" in said
+    assert "must be compressed by zstd, got ['SNAPPY']" in said
+
+
+def test_a_snapshot_that_is_gone_or_another_is_told(codes, dataset, tmp_path):
+    settings = ImagesConfig(source="files", uri="x", image_size=16)
+    other = to_parquet(codes.rows.slice(1), ("a", "b", "c"), settings, 0)
+    storage.save(str(tmp_path / "snapshot"), {SNAPSHOT: other}, {})
+    (fault,) = verify(str(dataset))
+    assert "its snapshot" in fault.what and "the dataset is of" in fault.what
+    storage.delete(str(tmp_path / "snapshot"))
+    (fault,) = verify(str(dataset))
+    assert fault.path == "" and "cannot be read" in fault.what
+
+
+def test_a_shard_that_is_in_the_manifest_twice_repeats_its_ids(codes, dataset):
+    first = codes.rows.slice(0, 16)
+    twin = write_shard(str(dataset), "part-twin.parquet", codes.shard(0, 16))
+    assert shard_name(codes.schema, first, versions_of(first)) != twin.path
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    manifest["files"].append(vars(twin))
+    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    assert [str(fault) for fault in verify(str(dataset))] == ["part-twin.parquet: repeats 16 ids, for example 0"]
