@@ -6,13 +6,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from PIL import Image
 
 from components.codes.config import CodesConfig
-from components.codes.dataset import CodeDataset, TokenizerFiles, commit_dataset
+from components.codes.dataset import CodeDataset, TokenizerFiles, commit_dataset, tokenizer_digest
 from components.codes.schema import CodeLevel, CodeSchema
 from components.codes.writer import build_shard, shard_name, versions_of, write_shard
+from components.config import TrainingConfig
 from components.images.config import ImagesConfig
 from components.images.manifest import SCHEMA, SnapshotFile
+from components.tokenizer.config import LevelConfig, VQVAEConfig
+from components.weights import TokenizerDescription, pack
 
 LEVELS = (
     CodeLevel(name="top", height=2, width=3, codebook_size=16),
@@ -29,6 +34,7 @@ class Codes:
     maps: tuple[np.ndarray, ...]
     errors: np.ndarray
     tokenizer: TokenizerFiles
+    snapshot: SnapshotFile
 
     @property
     def versions(self) -> np.ndarray:
@@ -50,11 +56,6 @@ class Codes:
     def commit(self, folder: Path | str, shards: list, rejects: list, before: CodeDataset | None = None) -> CodeDataset:
         facts = {"config": CodesConfig(), "before": before}
         return commit_dataset(str(folder), self.schema, shards, rejects, self.snapshot, self.tokenizer, **facts)
-
-    @property
-    def snapshot(self) -> SnapshotFile:
-        settings = ImagesConfig(source="files", uri="unused", image_size=16)
-        return SnapshotFile("unused", "s" * 64, self.rows.num_rows, ("a", "b", "c"), settings, 0, "p" * 64)
 
 
 @pytest.fixture
@@ -78,4 +79,38 @@ def codes(tmp_path_factory) -> Codes:
     rows = pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
     maps = tuple(random.integers(0, level.codebook_size, (n, level.height, level.width)) for level in LEVELS)
     files = TokenizerFiles(folder, "t" * 64, "models:/pets-tokenizer/3", "run")
-    return Codes(schema, rows, maps, random.random(n), files)
+    settings = ImagesConfig(source="files", uri="unused", image_size=16)
+    snapshot = SnapshotFile("unused", "s" * 64, n, ("a", "b", "c"), settings, 0, "p" * 64)
+    return Codes(schema, rows, maps, random.random(n), files, snapshot)
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory) -> TokenizerFiles:
+    """A tokenizer of 16x16 grayscale images whose codebooks have seen images, so that codes differ."""
+    return tokenizer_with_seed(tmp_path_factory.mktemp("fitted"), 0)
+
+
+def tokenizer_with_seed(folder: Path, seed: int) -> TokenizerFiles:
+    """Levels top (2x2) and bottom (4x4), 16 codes each."""
+    torch.manual_seed(seed)
+    training = TrainingConfig(updates=1, batch_size=1)
+    levels = (
+        LevelConfig(name="top", stride=8, codebook_size=16, code_width=4),
+        LevelConfig(name="bottom", stride=4, codebook_size=16, code_width=4),
+    )
+    settings = VQVAEConfig(levels=levels, hidden=8, residual_hidden=8, residual_layers=1, training=training)
+    description = TokenizerDescription(settings=settings, channels=1, image_size=16)
+    model = description.build()
+    model.train()(torch.rand(64, 1, 16, 16) * 2 - 1)
+    for name, data in pack(model, description).items():
+        (folder / name).write_bytes(data)
+    return TokenizerFiles(folder, tokenizer_digest(folder))
+
+
+def write_pictures(root: Path, numbers: range, seed: int = 0) -> None:
+    """A PNG a number, spread over three folders."""
+    for number in numbers:
+        pixels = np.random.default_rng([seed, number]).integers(0, 256, (20, 24), dtype=np.uint8)
+        path = root / str(number % 3) / f"{number:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).resize((24, 20)).save(path)

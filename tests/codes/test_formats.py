@@ -1,18 +1,40 @@
-"""The snippets of docs/formats.md, run as they stand."""
+"""The snippets of docs/formats.md, run as they stand, each with the library that it is for."""
 
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
+PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+LIBRARIES = ("pandas", "polars", "duckdb", "Hugging Face datasets", "numpy, through pyarrow")
 
 
-@pytest.mark.parametrize("library", ["pandas", "numpy, through pyarrow"])
-def test_a_snippet_reads_the_codes_without_this_project(codes, tmp_path, library):
+def snippet(title: str) -> str:
+    found = re.search(rf"^{title}\n+```python\n(.*?)```", PAGE, re.S | re.M)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_snippet_reads_the_codes_without_this_project(codes, tmp_path, monkeypatch, library):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    codes.write(tmp_path / "codes")
+    (tmp_path / "codes" / "part-half-written.parquet").write_bytes(b"PAR1")  # no manifest lists it
+    names = {"folder": str(tmp_path / "codes")}
+    exec(snippet("`folder` is .* lists:"), names)
+    exec(snippet(library).replace("4, 4)", "2, 3)"), names)
+    ids, top = np.asarray(names["rows"]["id"]), names["top"]
+    chosen = [number for number in range(50) if library != "duckdb" or number % 5]
+    assert sorted(ids.tolist()) == [number * 2 for number in chosen]
+    assert top.shape == (len(chosen), 2, 3) and top.dtype.kind in "ui"
+    assert (top == codes.maps[0][ids // 2]).all()
+
+
+def test_labels_keep_their_nulls(codes, tmp_path):
     codes.write(tmp_path)
-    snippet = re.search(rf"^{library}\n```python\n(.*?)```", PAGE.read_text(), re.S | re.M)
-    assert snippet is not None
     names = {"folder": str(tmp_path)}
-    exec(snippet[1].replace("4, 4)", "2, 3)"), names)
-    assert (names["top"] == codes.maps[0]).all()
+    exec(snippet("`folder` is .* lists:") + snippet("pandas").replace("4, 4)", "2, 3)"), names)
+    rows = names["rows"].set_index("id")["label"]
+    wanted = codes.rows["label"].to_pylist()
+    assert [None if np.isnan(label) else label for label in rows.loc[[n * 2 for n in range(50)]]] == wanted

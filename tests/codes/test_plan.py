@@ -13,7 +13,7 @@ import pytest
 from components import parquet, storage
 from components.codes.dataset import CodeDataset
 from components.codes.plan import SPLITS, Encode, Ledger, Rewrite, plan
-from components.codes.writer import Shard, build_shard, write_shard
+from components.codes.writer import Shard, build_shard, rewritten, write_shard
 from components.images.config import ImagesConfig
 from components.images.manifest import SCHEMA, SNAPSHOT, SnapshotFile, open_snapshot, to_parquet
 from components.images.snapshot import ids_of
@@ -59,8 +59,7 @@ class Job:
         for wave in plan(snapshot, self.codes.schema, ledger, a_wave=a_wave, a_shard=a_shard):
             made = [*map(self.encode, wave.encode), *map(self.rewrite, wave.rewrite)]
             shards += [*wave.keep, *made]
-        codes = replace(self.codes, rows=pa.table({"id": np.zeros(snapshot.rows)}))
-        self.dataset = codes.commit(self.folder, shards, [], self.dataset)
+        self.dataset = replace(self.codes, snapshot=snapshot).commit(self.folder, shards, [], self.dataset)
         return self.dataset
 
     def encode(self, asked: Encode) -> Shard:
@@ -71,8 +70,6 @@ class Job:
         return write_shard(str(self.folder), asked.name, table)
 
     def rewrite(self, asked: Rewrite) -> Shard:
-        from components.codes.writer import rewritten
-
         table = parquet.from_bytes((self.folder / asked.shard.path).read_bytes())
         splits = [SPLITS[split] for split in asked.splits]
         return write_shard(str(self.folder), asked.name, rewritten(table, asked.places, asked.labels, splits))

@@ -1,0 +1,94 @@
+"""Running encode jobs in tests, and reading what they leave."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from components import parquet, storage
+from components.cluster.step import Cluster
+from components.codes.config import CodesConfig
+from components.codes.dataset import LEASE, TokenizerFiles, read_dataset
+from components.codes.step import encode
+from components.config import Share
+from components.images.config import ImagesConfig
+from components.images.snapshot import commit_snapshot
+from components.images.sources import list_images
+from components.lease import acquire, kept_alive
+from components.progress import Progress
+from components.workspace import Outcome, Workspace
+from pipeline.encode import Silent
+
+SMALL = CodesConfig(rows_a_shard=8, rows_a_wave=64, batch_size=4)
+"""Many shards and waves of few images."""
+
+
+def snapshot_of(images: str, folder: str, **settings: Any) -> str:
+    """Take a snapshot of what lies under `images`, undecoded; returns its folder."""
+    config = ImagesConfig(**{"source": "files", "uri": images, "image_size": 16, "channels": 1, **settings})
+    commit_snapshot(folder, list_images(config, folder), [], config, seed=0)
+    return folder
+
+
+def job(
+    folder: str,
+    snapshot: str,
+    tokenizer: TokenizerFiles,
+    cluster: Cluster,
+    config: CodesConfig = SMALL,
+    *,
+    max_rejects: float = 0.01,
+    share: Share = Share(workers=2, readers=0),  # noqa: B008
+    progress: Progress | None = None,
+    **more: Any,
+) -> Outcome:
+    """One encode job under its lease."""
+    lease = acquire(storage.join(folder, LEASE), wait=0.2, tell=print)
+    told = progress or Progress()
+    about = {"name": "encode", "fingerprint": "", "uri": folder, "seed": 0, "journal": Silent()}
+    with kept_alive(lease):
+        space = Workspace(lease=lease, progress=told, **about)
+        about = {"share": share, "cluster": cluster, "workspace": space, "max_rejects": max_rejects}
+        return encode(config, snapshot, tokenizer, **about, **more)
+
+
+def rows_of(folder: str) -> list[dict]:
+    """Every row that the manifest leads to, by key and copy."""
+    dataset = read_dataset(folder)
+    tables = [parquet.from_bytes(storage.read_bytes(storage.join(folder, shard.path))) for shard in dataset.shards]
+    return sorted((row for table in tables for row in table.to_pylist()), key=lambda row: (row["key"], row["copy"]))
+
+
+def parts(folder: str | Path) -> dict[str, int]:
+    """When each shard's file was written."""
+    return {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("part-*.parquet")}
+
+
+def when(condition: Callable[[], bool], then: Callable[[], Any], seconds: float = 60) -> threading.Thread:
+    """Do `then` as soon as `condition` holds, in a thread of its own."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if condition():
+                then()
+                return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def kill_an_encoder() -> None:
+    """End one encoder of a Ray that this process started, with SIGKILL."""
+    for process in psutil.Process().children(recursive=True):
+        if "Encoder" in " ".join(process.cmdline()):
+            os.kill(process.pid, signal.SIGKILL)
+            return
+    raise AssertionError("there is no encoder to kill")
