@@ -20,6 +20,7 @@ from components.codes.verify import Fault
 from components.codes.verify import verify as faults_of
 from components.config import Share
 from components.images.config import ImagesConfig
+from components.images.listing import Listing
 from components.images.rejects import REJECTS
 from components.images.snapshot import commit_snapshot
 from components.images.sources import list_images
@@ -72,11 +73,15 @@ def encode(options: argparse.Namespace) -> int:
     with _tokenizer(options.tokenizer, options.state) as tokenizer:
         config = _config(options, tokenizer)
         output = storage.absolute(options.output)
-        storage.check_writable(output)
         folder = storage.join(output, tokenizer.digest)
         progress.say(f"encoding {config.images.uri} with tokenizer {tokenizer.digest[:12]} into {folder}")
-        snapshot = _snapshot(config.images, output, progress)
-        _work(folder, snapshot, tokenizer, config, progress)
+        listing = list_images(config.images, "")
+        storage.check_writable(output)
+        snapshot = _snapshot(config.images, listing, output, progress)
+        if _is_done(folder, snapshot):
+            progress.say("nothing to do: the dataset holds these images already")
+        else:
+            _work(folder, snapshot, tokenizer, config, progress)
     _print(read_dataset(folder))
     return OK
 
@@ -106,9 +111,8 @@ def _tokenizer(source: str, state: str) -> Iterator[TokenizerFiles]:
         yield TokenizerFiles(found.parts["tokenizer"], found.artifact.digest, model, found.artifact.run_id)
 
 
-def _snapshot(config: ImagesConfig, output: str, progress: Progress) -> str:
+def _snapshot(config: ImagesConfig, listing: Listing, output: str, progress: Progress) -> str:
     """Folder of the snapshot of what the source holds now. Nothing is decoded: encoding will tell what is unusable."""
-    listing = list_images(config, "")
     settings = {name: value for name, value in to_tree(config).items() if name not in ("uri", "max_rejects")}
     folder = storage.join(output, SNAPSHOTS, digest_of([settings, config.uri, listing.digest()])[:16])
     with contextlib.suppress(FileNotFoundError):
@@ -118,6 +122,16 @@ def _snapshot(config: ImagesConfig, output: str, progress: Progress) -> str:
     commit_snapshot(folder, listing, [], config, seed=0)
     progress.say(f"{listing.table.num_rows:,} images, {listing.ignored:,} other files passed over ({folder})")
     return folder
+
+
+def _is_done(folder: str, snapshot: str) -> bool:
+    """Whether the dataset in `folder` is of this very snapshot, and all its files are there."""
+    try:
+        dataset = read_dataset(folder)
+    except (FileNotFoundError, storage.StorageError):
+        return False
+    same = dataset.facts["snapshot"] == storage.read_manifest(snapshot)["digest"]
+    return same and not storage.faults(folder, dataset.digest)
 
 
 def _work(
@@ -175,9 +189,7 @@ def verify(options: argparse.Namespace) -> int:
 
 def _verified(folder: str) -> list[Fault]:
     progress = Progress()
-    found = faults_of(
-        folder, lambda done, total: progress.update("verify", done=done, total=total, unit="shards")
-    )
+    found = faults_of(folder, lambda done, total: progress.update("verify", done=done, total=total, unit="shards"))
     progress.finish("verify")
     dataset = read_dataset(folder)
     verdict = f"{len(found)} faults" if found else "whole"
@@ -232,13 +244,15 @@ def _print(dataset: CodeDataset) -> None:
     facts, out = dataset.facts, printer()
     splits = ", ".join(f"{rows:,} {split}" for split, rows in sorted(facts["splits"].items()))
     total = sum(shard.size for shard in dataset.shards)
-    floor = sum(level.height * level.width * (level.codebook_size - 1).bit_length() for level in dataset.schema.levels) / 8
+    floor = (
+        sum(level.height * level.width * (level.codebook_size - 1).bit_length() for level in dataset.schema.levels) / 8
+    )
     lines = {
         "folder": dataset.folder,
         "digest": f"{dataset.digest[:12]}, version {dataset.version}",
         "rows": f"{facts['rows']:,} ({splits}) in {len(dataset.shards):,} shards",
         "classes": f"{len(facts['classes']):,}",
-        "bytes": f"{bytes_text(total)}, {dataset.bytes_an_image:,.0f} an image (codes packed into whole bits: {floor:,.0f})",
+        "bytes": f"{bytes_text(total)}, {dataset.bytes_an_image:,.0f} an image (in whole bits a code: {floor:,.0f})",
         "rejects": _rejects(dataset),
         "tokenizer": f"{facts['tokenizer'][:12]} ({facts['tokenizer_model'] or 'not registered'})",
         "MLflow run": facts["tokenizer_run"] or "not known",
@@ -248,7 +262,9 @@ def _print(dataset: CodeDataset) -> None:
         out.print(f"{name:<11} {text}", soft_wrap=True)
     levels, usage = table_of("", "level", "map", "codes", "used", right=("codes", "used")), dataset.usage()
     for level in dataset.schema.levels:
-        levels.add_row(level.name, f"{level.height}x{level.width}", str(level.codebook_size), f"{usage[level.name]:.1%}")
+        levels.add_row(
+            level.name, f"{level.height}x{level.width}", str(level.codebook_size), f"{usage[level.name]:.1%}"
+        )
     out.print(levels)
 
 

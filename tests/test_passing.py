@@ -8,7 +8,11 @@ from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, 
 from components import passing
 from components.passing import tried
 
-PASSING = [OSError(errno.EBUSY, "SlowDown"), ReadTimeoutError(endpoint_url="u"), ConnectionClosedError(endpoint_url="u")]
+PASSING = [
+    OSError(errno.EBUSY, "SlowDown"),
+    ReadTimeoutError(endpoint_url="u"),
+    ConnectionClosedError(endpoint_url="u"),
+]
 LASTING = [FileNotFoundError("gone"), PermissionError("denied"), EndpointConnectionError(endpoint_url="u")]
 
 

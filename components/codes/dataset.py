@@ -1,12 +1,12 @@
 """A committed code dataset: the files of its folder, and the manifest that makes them one.
 
-    <output>/<tokenizer digest>/
-        manifest.json               written last: what the dataset is
-        part-<hash>.parquet         shards
-        rejects.parquet             images that could not be used
-        tokenizer/                  the model that made the codes, and that decodes them
-        .work/                      what a running job keeps
-        .lease/                     who is at work
+<output>/<tokenizer digest>/
+    manifest.json               written last: what the dataset is
+    part-<hash>.parquet         shards
+    rejects.parquet             images that could not be used
+    tokenizer/                  the model that made the codes, and that decodes them
+    .work/                      what a running job keeps
+    .lease/                     who is at work
 """
 
 import json
@@ -86,7 +86,9 @@ class CodeDataset:
 
     def usage(self) -> dict[str, float]:
         """Share of each level's codebook that training rows use."""
-        return {level.name: _usage([shard.used[level.name] for shard in self.shards], level) for level in self.schema.levels}
+        return {
+            level.name: _usage([shard.used[level.name] for shard in self.shards], level) for level in self.schema.levels
+        }
 
     @property
     def bytes_an_image(self) -> float:
@@ -113,7 +115,9 @@ def read_dataset(folder: str) -> CodeDataset:
         digest=manifest["digest"],
         version=facts["version"],
         shards=tuple(sorted(shards, key=lambda shard: (shard.first_key, shard.path))),
-        files={file["path"]: storage.FileEntry(file["path"], file["size"], file["sha256"]) for file in manifest["files"]},
+        files={
+            file["path"]: storage.FileEntry(file["path"], file["size"], file["sha256"]) for file in manifest["files"]
+        },
         facts=facts,
     )
 

@@ -26,10 +26,12 @@ class Encoding:
 
     @torch.no_grad()
     def __call__(self, pixels: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Pixels uint8 (n, height, width, c), n up to the batch's size -> int64 (n, h, w) a level, errors float32 (n)."""
+        """Pixels uint8 (n, height, width, c), n up to batch_size -> int64 (n, h, w) a level, errors float32 (n)."""
         n = len(pixels)
         require(1 <= n <= self._batch_size, f"a batch must hold 1 to {self._batch_size} images, got {n}")
-        stored = torch.zeros((self._batch_size, *pixels.shape[1:]), dtype=torch.uint8, pin_memory=self._device == "cuda")
+        stored = torch.zeros(
+            (self._batch_size, *pixels.shape[1:]), dtype=torch.uint8, pin_memory=self._device == "cuda"
+        )
         stored[:n] = torch.from_numpy(pixels)
         with self._turn:
             maps, errors = self._run(stored.to(self._device, non_blocking=True))

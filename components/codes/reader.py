@@ -105,7 +105,9 @@ def _unpack(dataset: CodeDataset, target: Path) -> None:
         for shard in dataset.shards:
             table = parquet.from_bytes(storage.read_listed(dataset.folder, vars(shard)))
             if CodeSchema.from_arrow(table.schema) != schema:
-                raise storage.StorageError(f"{shard.path} in {dataset.folder} must have its manifest's levels: encode again")
+                raise storage.StorageError(
+                    f"{shard.path} in {dataset.folder} must have its manifest's levels: encode again"
+                )
             values = _columns(table, levels)
             for part in parts:
                 part.append(values, np.asarray(pc.indices_nonzero(pc.equal(table["split"], part.split))))

@@ -85,7 +85,9 @@ class CodeSchema:
             for level in self.levels
         ]
         facts = {"format": FORMAT, **asdict(self)}
-        return pa.schema([*FIXED, VERSION, *codes, ERROR], metadata={METADATA: json.dumps(facts, sort_keys=True).encode()})
+        return pa.schema(
+            [*FIXED, VERSION, *codes, ERROR], metadata={METADATA: json.dumps(facts, sort_keys=True).encode()}
+        )
 
     @classmethod
     def from_arrow(cls, schema: pa.Schema) -> "CodeSchema":

@@ -5,7 +5,6 @@ long as the job. Each holds the tokenizer, lets Ray tasks (or a thread of its ow
 and writes a shard. Pixels never pass through the driver; it hears of each shard in a line, and waits for the slowest.
 """
 
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +35,7 @@ from components.codes.dataset import (
 from components.codes.encoding import Encoding
 from components.codes.plan import SPLITS, Encode, Ledger, Rewrite, Wave, plan
 from components.codes.schema import CodeLevel, CodeSchema
+from components.codes.telling import Telling
 from components.codes.writer import Shard, build_shard, rewritten, write_shard
 from components.config import Share, require
 from components.images.config import ImagesConfig
@@ -52,8 +52,8 @@ READER_CPUS = 0.5
 """Share of a CPU that a decoding task asks for: its answer waits for the encoder more than it works."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at what the encoders say."""
-RESTARTS = 20
-"""Times a lost encoder is started again before the job gives up."""
+MOST_LOST = 20
+"""Encoders that a job may lose, and have others started for, before it gives up."""
 
 
 def encode(
@@ -96,7 +96,10 @@ def encode(
 
 def _schema(tokenizer: TokenizerFiles, snapshot: SnapshotFile) -> CodeSchema:
     described = describe_tokenizer(tokenizer.folder)
-    fitted, given = (described.image_size, described.channels), (snapshot.settings.image_size, snapshot.settings.channels)
+    fitted, given = (
+        (described.image_size, described.channels),
+        (snapshot.settings.image_size, snapshot.settings.channels),
+    )
     require(
         fitted == given,
         f"images must have the size and channels that the tokenizer was fitted to, {fitted}, the snapshot "
@@ -121,9 +124,7 @@ def _before(folder: str) -> CodeDataset | None:
         return None
 
 
-def _usable(
-    before: CodeDataset | None, schema: CodeSchema, folder: str, distrusted: frozenset[str]
-) -> list[Shard]:
+def _usable(before: CodeDataset | None, schema: CodeSchema, folder: str, distrusted: frozenset[str]) -> list[Shard]:
     """Shards of the earlier commit that are there, whole, and hold codes of this tokenizer and these pixels."""
     if before is None or before.schema != schema:
         return []
@@ -163,7 +164,7 @@ class _Job:
     ) -> None:
         self._config, self._snapshot, self._share = config, snapshot, share
         self._cluster, self._workspace = cluster, workspace
-        self._settings = EncoderSettings(
+        settings = EncoderSettings(
             folder=workspace.uri,
             schema=schema,
             images=snapshot.settings,
@@ -175,8 +176,8 @@ class _Job:
             board=cluster.board,
             job=workspace.name,
         )
-        self._encoders: list[Any] = []
-        self._telling = _Telling(workspace, snapshot.rows)
+        self._crew = _Crew(settings)
+        self._telling = Telling(workspace, snapshot.rows)
 
     def run(self, waves: Iterator[Wave], record: Record, max_rejects: float) -> tuple[list[Shard], list[Reject]]:
         """All shards and rejects of the dataset; each wave is recorded as it ends."""
@@ -197,42 +198,87 @@ class _Job:
                 check_share(rejects, self._snapshot.rows, max_rejects)
         finally:
             self._telling.finish()
-            for encoder in self._encoders:
-                ray.kill(encoder)
+            self._crew.end()
         return shards, rejects
 
     def _work(self, asked: Sequence[Encode | Rewrite]) -> Iterator[Done]:
         """The outcome of each of `asked`, in any order."""
         with self._cluster.share("codes", self._share):
-            while len(self._encoders) < min(self._share.workers, len(asked)):
-                self._encoders.append(self._encoder())
-            free = deque(self._encoders * AT_ONCE)
-            running: dict[Any, Any] = {}
+            self._crew.grow(min(self._share.workers, len(asked)))
             left = deque(asked)
-            while left or running:
-                while left and free:
-                    encoder = free.popleft()
-                    running[encoder.make.remote(left.popleft())] = encoder
-                ready, _ = ray.wait(list(running), timeout=LOOK_EVERY)
+            while left or self._crew.busy:
+                self._crew.hand_out(left)
                 self._telling.listen(ray.get(self._cluster.board.take.remote(self._workspace.name)))
-                for reference in ready:
-                    free.append(running.pop(reference))
-                    done = Done.from_json(_result(reference))
+                for done in self._crew.take_in(left):
                     self._telling.done(done)
                     yield done
 
-    def _encoder(self) -> Any:
-        return (
-            ray.remote(Encoder)
-            .options(
-                num_cpus=self._share.cpus,
-                num_gpus=self._share.gpus or None,
-                max_concurrency=AT_ONCE,
-                max_restarts=RESTARTS,
-                max_task_retries=RESTARTS,
+
+class _Crew:
+    """The encoders of a job. What a lost one was asked for goes to the others at once; whether and when the cluster has
+    room for another in its place, nobody waits to know."""
+
+    def __init__(self, settings: "EncoderSettings") -> None:
+        self._settings, self._lost = settings, 0
+        self._free: deque[Any] = deque()
+        self._starting: dict[Any, Any] = {}
+        """Encoder by the answer that says that it is there."""
+        self._running: dict[Any, tuple[Any, Encode | Rewrite]] = {}
+        self.encoders: list[Any] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a shard is being made."""
+        return bool(self._running)
+
+    def grow(self, size: int) -> None:
+        """Have at least `size` encoders, some of which may still be starting."""
+        while len(self.encoders) < size:
+            share = self._settings.share
+            encoder = (
+                ray.remote(Encoder)
+                .options(num_cpus=share.cpus, num_gpus=share.gpus or None, max_concurrency=AT_ONCE)
+                .remote(self._settings)
             )
-            .remote(self._settings)
-        )
+            self.encoders.append(encoder)
+            self._starting[encoder.ready.remote()] = encoder
+
+    def hand_out(self, left: deque[Encode | Rewrite]) -> None:
+        """Give what is left to those who are free."""
+        while left and self._free:
+            encoder, asked = self._free.popleft(), left.popleft()
+            self._running[encoder.make.remote(asked)] = (encoder, asked)
+
+    def take_in(self, left: deque[Encode | Rewrite]) -> Iterator[Done]:
+        """What was finished within LOOK_EVERY seconds; what a lost encoder had goes back to what is left."""
+        waiting = [*self._running, *self._starting]
+        for reference in ray.wait(waiting, timeout=LOOK_EVERY)[0]:
+            encoder, asked = self._running.pop(reference, (self._starting.pop(reference, None), None))
+            try:
+                answer = _result(reference)
+            except ray.exceptions.RayActorError as error:
+                if asked is not None:
+                    left.appendleft(asked)
+                self._replace(encoder, error)
+                continue
+            self._free.extend([encoder] * (AT_ONCE if asked is None else 1))
+            if asked is not None:
+                yield Done.from_json(answer)
+
+    def _replace(self, encoder: Any, error: Exception) -> None:
+        if encoder not in self.encoders:
+            return  # another of its shards told before
+        self._lost += 1
+        if self._lost > MOST_LOST:
+            raise error
+        self.encoders.remove(encoder)
+        self._free = deque(one for one in self._free if one != encoder)
+        self.grow(len(self.encoders) + 1)
+
+    def end(self) -> None:
+        """Send all away."""
+        for encoder in self.encoders:
+            ray.kill(encoder)
 
 
 def _result(reference: Any) -> Any:
@@ -241,61 +287,6 @@ def _result(reference: Any) -> Any:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
-
-
-class _Telling:
-    """How far the job is, for a person and for the journal."""
-
-    def __init__(self, workspace: Workspace, total: int) -> None:
-        self._workspace, self._total = workspace, total
-        self._passed = self._found = self._made = self._rejects = self._bytes = 0
-        self._under_way: dict[str, int] = {}
-        self._written: set[str] = set()
-        self._started = time.monotonic()
-        self._told = False
-
-    def start_wave(self, wave: Wave, found: Sequence[Done]) -> None:
-        """What the plan says is there already counts as done."""
-        self._rejects += sum(len(done.rejects) for done in found)
-        before = {done.name for done in found}
-        asked = sum(one.rows.num_rows for one in wave.encode if one.name not in before)
-        self._passed += wave.rows - asked
-
-    def listen(self, notes: Sequence[tuple[str, int]]) -> None:
-        """Notes of encoders: (shard, rows of it that are encoded)."""
-        self._under_way |= {name: rows for name, rows in notes if name not in self._written}
-        self._tell()
-
-    def done(self, done: Done) -> None:
-        """One shard is written."""
-        self._under_way.pop(done.name, None)
-        self._written.add(done.name)
-        rows = (done.shard.rows if done.shard else 0) + len(done.rejects)
-        self._made += rows
-        self._rejects += len(done.rejects)
-        self._bytes += done.shard.size if done.shard else 0
-        figures = {"images_per_second": self._rate(), "bytes_written": float(self._bytes)}
-        self._workspace.journal.metrics(self._passed + self._made, figures)
-        self._tell()
-
-    def finish(self) -> None:
-        """Take the line away."""
-        if self._told:
-            self._workspace.progress.finish(self._workspace.name)
-
-    def _rate(self) -> float:
-        return (self._made + sum(self._under_way.values())) / max(time.monotonic() - self._started, 1e-9)
-
-    def _tell(self) -> None:
-        self._told = True
-        self._workspace.progress.update(
-            self._workspace.name,
-            done=min(self._total, self._passed + self._made + sum(self._under_way.values())),
-            total=self._total,
-            unit="images",
-            rate=self._rate(),
-            note=f"{self._rejects} rejects, {self._bytes / 1e6:.1f} MB written",
-        )
 
 
 # --- in the encoders --------------------------------------------------------------------------------------------------
@@ -329,6 +320,10 @@ class Encoder:
             model = load_tokenizer(Path(folder))
         self._encode = Encoding(model, batch_size=settings.batch_size, precision=settings.precision, device=device)
 
+    def ready(self) -> bool:
+        """Answers once the tokenizer is loaded."""
+        return True
+
     def make(self, asked: Encode | Rewrite) -> str:
         """Write what is asked for; returns its outcome as JSON."""
         done = self._encoded(asked) if isinstance(asked, Encode) else self._rewritten(asked)
@@ -347,7 +342,9 @@ class Encoder:
             self._settings.board.post.remote(self._settings.job, (asked.name, first))
         maps = [np.concatenate(level)[kept] for level in zip(*(maps for maps, _ in parts), strict=True)]
         errors = np.concatenate([errors for _, errors in parts])[kept]
-        table = build_shard(self._settings.schema, asked.rows.take(pa.array(kept, pa.int64())), asked.versions[kept], maps, errors)
+        table = build_shard(
+            self._settings.schema, asked.rows.take(pa.array(kept, pa.int64())), asked.versions[kept], maps, errors
+        )
         return Done(asked.name, self._written(asked.name, table) if kept else None, tuple(rejects))
 
     def _rewritten(self, asked: Rewrite) -> Done:

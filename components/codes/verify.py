@@ -86,7 +86,9 @@ def _shard(folder: str, schema: CodeSchema, shard: Shard) -> _Read:
     except (pa.ArrowException, OSError) as error:
         return _Read(shard, nothing, nothing, [Fault(shard.path, f"cannot be read: {error}")])
     if not table.schema.equals(schema.arrow(), check_metadata=True):
-        return _Read(shard, nothing, nothing, [Fault(shard.path, "has other columns or metadata than the manifest says")])
+        return _Read(
+            shard, nothing, nothing, [Fault(shard.path, "has other columns or metadata than the manifest says")]
+        )
     what = [*_rows(table, shard), *_codes(table, schema), *_footer(data, schema)]
     return _Read(shard, np.asarray(table["id"]), np.asarray(table["version"]), [Fault(shard.path, one) for one in what])
 
@@ -141,7 +143,9 @@ def _against_snapshot(dataset: CodeDataset, read: list[_Read], may_count: bool) 
         yield Fault("", f"its snapshot {uri} cannot be read: {error}")
         return
     if snapshot.digest != dataset.facts["snapshot"]:
-        yield Fault("", f"its snapshot {uri} is now {snapshot.digest[:12]}, the dataset is of {dataset.facts['snapshot'][:12]}")
+        yield Fault(
+            "", f"its snapshot {uri} is now {snapshot.digest[:12]}, the dataset is of {dataset.facts['snapshot'][:12]}"
+        )
         return
     if not may_count:
         return  # what is damaged is missing too, and would be told twice
@@ -161,7 +165,9 @@ def _against_snapshot(dataset: CodeDataset, read: list[_Read], may_count: bool) 
         found, missing, stale = found + int(there.sum()), missing + len(lost), stale + int((there & ~fresh).sum())
         example = example or (lost[0] if lost else "")
     if missing:
-        yield Fault("", f"{missing} images of the snapshot are neither in a shard nor rejected, for example {example!r}")
+        yield Fault(
+            "", f"{missing} images of the snapshot are neither in a shard nor rejected, for example {example!r}"
+        )
     if stale:
         yield Fault("", f"{stale} rows were encoded from another version of their image than the snapshot lists")
     if found < len(held):

@@ -168,9 +168,7 @@ def open_snapshot(folder: str) -> SnapshotFile:
         augment=AugmentConfig(**augment),
     )
     pixels = {name: value for name, value in facts.items() if name not in ("format", "classes")}
-    return SnapshotFile(
-        folder, manifest["digest"], rows, tuple(facts["classes"]), settings, seed, digest_of(pixels)
-    )
+    return SnapshotFile(folder, manifest["digest"], rows, tuple(facts["classes"]), settings, seed, digest_of(pixels))
 
 
 def _listed(folder: str) -> tuple[dict[str, Any], Mapping[str, Any]]:

@@ -122,7 +122,10 @@ def _members_of_parquet(file: storage.Listed, config: ImagesConfig) -> tuple[Seq
     """Rows of one table; of its columns only the labels are read."""
     try:
         with storage.opened(file.uri) as source, pq.ParquetFile(source, pre_buffer=False) as table:
-            schema, groups = table.schema_arrow, [table.metadata.row_group(g).num_rows for g in range(table.num_row_groups)]
+            schema, groups = (
+                table.schema_arrow,
+                [table.metadata.row_group(g).num_rows for g in range(table.num_row_groups)],
+            )
             _check_images(schema, config, file.uri)
             labelled = config.label_column in schema.names
             read = table.read([config.label_column], use_threads=False) if labelled else None
@@ -141,7 +144,7 @@ def _check_images(schema: pa.Schema, config: ImagesConfig, uri: str) -> None:
     name = config.image_column
     require(
         name in schema.names,
-        f"{uri} must have the column '{name}', found {schema.names}: set images.image_column to the one with the images",
+        f"{uri} must have the column '{name}', found {schema.names}: set images.image_column to the images' one",
     )
     kind = schema.field(name).type
     inner = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind

@@ -67,9 +67,11 @@ class PixelReader:
         return np.zeros((rows, side, side, channels), np.uint8)
 
     def _images(self, rows: pa.Table) -> Iterator[tuple[int, np.ndarray | Exception]]:
-        """(place, pixels or what went wrong) of each row; copies of an image follow one another and are decoded once."""
+        """(place, pixels or what went wrong) of each row; copies of an image lie together and are decoded once."""
         listed = rows.to_pylist()
-        firsts = [row for last, row in zip([None, *listed], listed, strict=False) if not last or row["key"] != last["key"]]
+        firsts = [
+            row for last, row in zip([None, *listed], listed, strict=False) if not last or row["key"] != last["key"]
+        ]
         threads = REMOTE_READS if any("://" in row["uri"] for row in firsts) else 1
         with ThreadPoolExecutor(threads) as pool:
             decoded = pool.map(self._decoded, firsts) if threads > 1 else map(self._decoded, firsts)

@@ -18,9 +18,9 @@ from components import parquet, storage
 from components.artifacts import Fact
 from components.config import require
 from components.images.config import ImagesConfig
+from components.images.listing import Listing
 from components.images.manifest import SCHEMA, SNAPSHOT, Counts, relative, to_parquet
 from components.images.rejects import REJECTS, Reject, check_share, to_table
-from components.images.listing import Listing
 from components.images.split import HELD_OUT, TRAIN, check_splits, split_of
 
 

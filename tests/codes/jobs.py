@@ -1,5 +1,6 @@
 """Running encode jobs in tests, and reading what they leave."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -7,8 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from components import parquet, storage
 from components.cluster.step import Cluster
@@ -87,8 +86,17 @@ def when(condition: Callable[[], bool], then: Callable[[], Any], seconds: float 
 
 def kill_an_encoder() -> None:
     """End one encoder of a Ray that this process started, with SIGKILL."""
-    for process in psutil.Process().children(recursive=True):
-        if "Encoder" in " ".join(process.cmdline()):
-            os.kill(process.pid, signal.SIGKILL)
+    for pid in _descendants(os.getpid()):
+        if b"Encoder" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
             return
     raise AssertionError("there is no encoder to kill")
+
+
+def _descendants(pid: int) -> list[int]:
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+    found = [child for child, parent in parents.items() if parent == pid]
+    return found + [further for child in found for further in _descendants(child)]

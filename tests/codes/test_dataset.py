@@ -74,7 +74,9 @@ def test_other_artifacts_are_refused(tmp_path):
 
 def test_a_record_knows_what_was_done_as_long_as_the_file_is_whole(codes, tmp_path):
     folder = str(tmp_path)
-    made = [Done(f"part-{n}.parquet", write_shard(folder, f"part-{n}.parquet", codes.shard(n, n + 9))) for n in range(3)]
+    made = [
+        Done(f"part-{n}.parquet", write_shard(folder, f"part-{n}.parquet", codes.shard(n, n + 9))) for n in range(3)
+    ]
     empty = Done("part-9.parquet", None, (Reject("k", "u", "empty", "0 bytes"),))
     Record(folder).close_wave(0, made[:1])
     for done in (made[1], made[2], empty):

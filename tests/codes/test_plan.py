@@ -94,8 +94,10 @@ def job(codes, tmp_path) -> Job:
 def expected(images: Images, levels, copies: int) -> list[tuple]:
     rows = [{"key": key, "copy": copy, "etag": images[key][0]} for key in sorted(images) for copy in range(copies)]
     return [
-        (row["key"], row["copy"], images[row["key"]][1], split_of(row["key"], 0.3))
-        + tuple(codes_of(row, level).ravel().tolist() for level in levels)
+        (
+            *(row["key"], row["copy"], images[row["key"]][1], split_of(row["key"], 0.3)),
+            *(codes_of(row, level).ravel().tolist() for level in levels),
+        )
         for row in rows
     ]
 
@@ -143,4 +145,3 @@ def _peak(folder: Path, rows: int) -> int:
     line = [sys.executable, "-m", "benchmarks.planner", str(folder), str(rows), "--a-wave", str(1 << 16)]
     told = subprocess.run(line, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True).stdout
     return int(told.split()[-1])
-

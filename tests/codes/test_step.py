@@ -1,5 +1,6 @@
 """Encode jobs on a real Ray: what comes out, what a change costs, what a death costs."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from PIL import Image
 from components import parquet
 from components.cluster.step import Cluster
 from components.codes.config import CodesConfig
-from components.codes.dataset import read_dataset
+from components.codes.dataset import LEASE, read_dataset
 from components.codes.verify import verify
 from components.config import Share
 from components.images.rejects import TooManyRejects
-from components.lease import LeaseHeld
+from components.lease import LeaseHeld, acquire, kept_alive
 from components.storage import StorageError
 from components.tokenizer.model import to_images
 from components.weights import load_tokenizer
@@ -126,18 +127,12 @@ def test_an_image_that_changed_since_the_snapshot_fails_the_job(cluster, fitted,
 
 
 def test_a_second_job_is_told_who_is_at_work(cluster, fitted, pictures, tmp_path):
-    snapshot, errors = snapshot_of(str(pictures), str(tmp_path / "snapshot")), []
-
-    def second() -> None:
-        try:
-            job(str(tmp_path / "codes"), snapshot, fitted, cluster)
-        except LeaseHeld as error:
-            errors.append(str(error))
-
-    watcher = when(lambda: len(parts(tmp_path / "codes")) > 1, second)
-    job(str(tmp_path / "codes"), snapshot, fitted, cluster)
-    watcher.join()
-    assert "is held by" in errors[0] and "since" in errors[0]
+    snapshot = snapshot_of(str(pictures), str(tmp_path / "snapshot"))
+    with (
+        kept_alive(acquire(str(tmp_path / "codes" / LEASE), wait=0, tell=print)) as lease,
+        pytest.raises(LeaseHeld, match=rf"is held by {re.escape(lease.holder)} since {lease.since}"),
+    ):
+        job(str(tmp_path / "codes"), snapshot, fitted, cluster)
 
 
 def test_an_encoder_that_is_killed_costs_nothing_but_its_shards(made, tmp_path):
@@ -163,7 +158,9 @@ def test_what_is_damaged_is_made_again_and_only_that(made, tmp_path):
 
 def test_precision_and_batches_of_another_size_are_as_good(made):
     plain = rows_of(made("plain"))
-    coarse = rows_of(made("coarse", config=CodesConfig(rows_a_shard=64, rows_a_wave=64, batch_size=7, precision="bfloat16")))
+    coarse = rows_of(
+        made("coarse", config=CodesConfig(rows_a_shard=64, rows_a_wave=64, batch_size=7, precision="bfloat16"))
+    )
     same = np.mean([one["bottom"] == other["bottom"] for one, other in zip(plain, coarse, strict=True)])
     assert [row["id"] for row in plain] == [row["id"] for row in coarse] and same > 0.5
 

@@ -1,0 +1,39 @@
+"""One encode job on two nodes, the second of which is killed in the middle: `python node_loss.py SNAPSHOT TOKENIZER
+FOLDER` prints how many nodes were alive at the end."""
+
+import os
+import sys
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster as Nodes
+
+from components.cluster.step import Cluster
+from components.codes.dataset import TokenizerFiles, tokenizer_digest
+from components.config import Share
+from tests.codes.jobs import job, parts, when
+
+NOTICED_SOON = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 1000,
+    "health_check_failure_threshold": 5,
+}
+
+
+def main(snapshot: str, tokenizer: str, folder: str) -> None:
+    """Three encoders: no node has the CPUs for all of them."""
+    nodes = Nodes()
+    nodes.add_node(num_cpus=2, include_dashboard=False, _system_config=NOTICED_SOON)
+    lost = nodes.add_node(num_cpus=2)
+    os.environ["RAY_ADDRESS"] = nodes.address
+    files = TokenizerFiles(Path(tokenizer), tokenizer_digest(Path(tokenizer)))
+    watcher = when(lambda: len(parts(folder)) >= 4, lost.kill_raylet)
+    job(folder, snapshot, files, Cluster(local_cpus=0), share=Share(workers=3, readers=0))
+    watcher.join()
+    print("nodes alive:", sum(node["Alive"] for node in ray.nodes()))
+    ray.shutdown()
+    nodes.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
