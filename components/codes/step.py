@@ -185,9 +185,10 @@ class _Job:
         rejects: list[Reject] = []
         try:
             for wave in waves:
-                found = [done for one in (*wave.encode, *wave.rewrite) if (done := record.find(one.name))]
+                every: list[Encode | Rewrite] = [*wave.encode, *wave.rewrite]
+                found = [done for one in every if (done := record.find(one.name))]
                 known = {done.name for done in found}
-                asked = [one for one in (*wave.encode, *wave.rewrite) if one.name not in known]
+                asked = [one for one in every if one.name not in known]
                 self._telling.start_wave(wave, found)
                 made = list(self._work(asked)) if asked else []
                 if made:
@@ -235,11 +236,10 @@ class _Crew:
         """Have at least `size` encoders, some of which may still be starting."""
         while len(self.encoders) < size:
             share = self._settings.share
-            encoder = (
-                ray.remote(Encoder)
-                .options(num_cpus=share.cpus, num_gpus=share.gpus or None, max_concurrency=AT_ONCE)
-                .remote(self._settings)
+            actor: Any = ray.remote(Encoder).options(
+                num_cpus=share.cpus, num_gpus=share.gpus or None, max_concurrency=AT_ONCE
             )
+            encoder = actor.remote(self._settings)
             self.encoders.append(encoder)
             self._starting[encoder.ready.remote()] = encoder
 

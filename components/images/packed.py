@@ -96,7 +96,7 @@ def _samples(tar: tarfile.TarFile, config: ImagesConfig) -> Iterator[Member]:
         if kind in ("cls", "json"):
             labels.setdefault(sample, _label(tar, entry, kind, config))
         elif kind in MEMBERS:
-            require(sample not in images, f"a sample must have one image, '{sample}' in {tar.name} has more")
+            require(sample not in images, f"a sample must have one image, '{sample}' in {tar.name!r} has more")
             images[sample] = entry
     for sample, entry in images.items():
         yield Member(entry.name, labels.get(sample), f"{entry.offset_data}:{entry.size}", entry.size)

@@ -75,7 +75,8 @@ class PixelReader:
         threads = REMOTE_READS if any("://" in row["uri"] for row in firsts) else 1
         with ThreadPoolExecutor(threads) as pool:
             decoded = pool.map(self._decoded, firsts) if threads > 1 else map(self._decoded, firsts)
-            key, original = None, None
+            key: str | None = None
+            original: np.ndarray | Exception = self._blank(0)
             for place, row in enumerate(listed):
                 if row["key"] != key:
                     key, original = row["key"], next(decoded)

@@ -3,6 +3,7 @@ FOLDER` prints how many nodes were alive at the end."""
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import ray
@@ -30,7 +31,10 @@ def main(snapshot: str, tokenizer: str, folder: str) -> None:
     watcher = when(lambda: len(parts(folder)) >= 4, lost.kill_raylet)
     job(folder, snapshot, files, Cluster(local_cpus=0), share=Share(workers=3, readers=0))
     watcher.join()
-    print("nodes alive:", sum(node["Alive"] for node in ray.nodes()))
+    deadline = time.monotonic() + 30
+    while (alive := sum(node["Alive"] for node in ray.nodes())) > 1 and time.monotonic() < deadline:
+        time.sleep(0.2)  # the head may notice only after the job is done
+    print("nodes alive:", alive)
     ray.shutdown()
     nodes.shutdown()
 

@@ -1,0 +1,128 @@
+"""Encoding from s3:// to s3:// on a real S3 server, behind a proxy that lets requests fail."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components import passing, storage
+from components.cluster.step import Cluster
+from components.codes.dataset import read_dataset
+from components.codes.verify import verify
+from components.config import Share
+from components.storage import StorageError
+from tests.codes.jobs import job, rows_of, snapshot_of
+from tests.services.faulty_proxy import FaultyProxy
+
+pytestmark = [pytest.mark.ray, pytest.mark.services, pytest.mark.slow]
+
+IMAGES = 60
+
+
+@pytest.fixture(scope="module")
+def store(s3):
+    """(proxy, root): every client of this process and of its Ray goes through the proxy."""
+    proxy = FaultyProxy(s3.endpoint)
+    with proxy.running() as url, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**s3.environment, "AWS_ENDPOINT_URL": url}.items():
+            patch.setenv(name, value)
+        root = f"s3://{s3.bucket}/encode"
+        for number in range(IMAGES):
+            storage.write_bytes(f"{root}/images/{number % 3}/{number:03}.png", picture(number))
+        yield proxy, root
+
+
+@pytest.fixture(scope="module")
+def cluster(store):
+    """Started within the proxy's environment, which its workers inherit."""
+    import ray
+
+    yield Cluster(local_cpus=4)
+    ray.shutdown()
+
+
+@pytest.fixture
+def proxy(store):
+    """A proxy without faults at the start and at the end."""
+    proxy, _ = store
+    proxy.seen.clear()
+    yield proxy
+    proxy.share, proxy.broken, proxy.before = 0.0, False, lambda method, path: None
+
+
+@pytest.fixture
+def run(store, cluster, fitted):
+    """run(name): the dataset of what the bucket holds, made in a folder of that name; returns the folder."""
+
+    def make(name: str, **more) -> str:
+        _, root = store
+        folder = f"{root}/{name}"
+        snapshot = snapshot_of(f"{root}/images", f"{folder}-snapshot", source="folder", channels=1)
+        job(folder, snapshot, fitted, cluster, share=Share(workers=1, readers=0), **more)
+        return folder
+
+    return make
+
+
+def picture(number: int) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (20, 24), dtype=np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def test_faults_that_pass_change_nothing(run, proxy):
+    whole = run("whole")
+    assert verify(whole) == [] and len(rows_of(whole)) == IMAGES
+    proxy.share = 0.15
+    faulty = run("faulty")
+    assert all(proxy.seen[fault] > 3 for fault in ("throttled", "reset", "slow", "cut")), proxy.seen
+    proxy.share = 0.0
+    assert read_dataset(faulty).digest == read_dataset(whole).digest and read_dataset(faulty).facts["rejects"] == 0
+
+
+def test_an_object_deleted_in_the_middle_is_a_reject_confirmed_by_the_store(run, proxy, store):
+    _, root = store
+    gone = f"{root}/images/2/059.png"
+
+    def delete(method: str, path: str) -> None:
+        if method == "GET" and path.endswith("/0/000.png"):
+            proxy.before = lambda method, path: None
+            storage.delete(gone)
+
+    proxy.before = delete
+    try:
+        folder = run("deleted", max_rejects=0.05)
+        table = read_dataset(folder)
+        assert (table.facts["rows"], table.facts["rejects"]) == (IMAGES - 1, 1) and verify(folder) == []
+    finally:
+        storage.write_bytes(gone, picture(59))
+
+
+def test_a_store_that_stays_away_fails_the_job_and_it_goes_on_later(run, proxy, monkeypatch):
+    monkeypatch.setattr(passing, "PAUSES", (0.1,))
+    writes: list[str] = []
+
+    def break_after_three(method: str, path: str) -> None:
+        writes.extend([path] if method == "PUT" and "/part-" in path else [])
+        proxy.broken = len(writes) > 3
+
+    proxy.before = break_after_three
+    with pytest.raises(StorageError, match=r"cannot access s3://.*(SlowDown|reduce your request rate)"):
+        run("broken")
+    proxy.before, proxy.broken = (lambda method, path: None), False
+    again: list[str] = []
+    proxy.before = lambda method, path: again.append(path) if method == "PUT" and "/part-" in path else None
+    folder = run("broken")
+    assert verify(folder) == [] and len(rows_of(folder)) == IMAGES
+    assert len(set(again)) <= 8 - 3 + 2  # what was written, and noted, is not written again
+
+
+def test_no_secret_is_in_anything_that_was_written(run, store, s3):
+    _, root = store
+    for path in storage.sizes(f"{root}/whole"):
+        assert s3.secret.encode() not in storage.read_bytes(f"{root}/whole/{path}")
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == s3.secret and Path(root).name == "encode"

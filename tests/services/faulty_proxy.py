@@ -1,0 +1,129 @@
+"""A proxy before an S3 server that lets requests fail as a busy store does: throttled, reset, slow, or cut short."""
+
+import contextlib
+import http.client
+import http.server
+import random
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+SLOW_DOWN = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
+FAULTS = ("throttled", "reset", "slow", "cut")
+
+
+class FaultyProxy:
+    """Hands requests on to `target`; a share of them, drawn by a seed, meets a fault."""
+
+    def __init__(self, target: str) -> None:
+        self.target = urlsplit(target)
+        self.share = 0.0
+        self.seen: Counter[str] = Counter()
+        """Faults that happened, by name."""
+        self.before: Callable[[str, str], None] = lambda method, path: None
+        """Called before each request that is handed on."""
+        self.broken = False
+        """Whether every request is throttled."""
+        self._draw = random.Random(0)
+        self._lock = threading.Lock()
+
+    def draw(self) -> str:
+        """The fault that the next request meets; empty: none."""
+        with self._lock:
+            if self.broken:
+                return "throttled"
+            fault = self._draw.choice(FAULTS) if self._draw.random() < self.share else ""
+            self.seen[fault] += 1
+            return fault
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[str]:
+        """URL of the proxy while the body runs."""
+        proxy = self
+
+        class Handler(_Handler):
+            owner = proxy
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    owner: FaultyProxy
+    protocol_version = "HTTP/1.1"
+
+    def _pass(self) -> None:
+        body = self._body()
+        fault = self.owner.draw()
+        if fault == "throttled":
+            return self._answer(503, [("Content-Type", "application/xml")], SLOW_DOWN)
+        if fault == "reset":
+            return self._reset()
+        if fault == "slow":
+            time.sleep(1.0)
+        self.owner.before(self.command, self.path)
+        status, headers, data = self._ask(body)
+        if fault == "cut" and self.command == "GET" and len(data) > 1:
+            self._answer(status, headers, data, cut=True)
+            return self._reset()
+        return self._answer(status, headers, data)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        """The server's own answer; it is shown the Host that the client signed."""
+        connection = http.client.HTTPConnection(self.owner.target.hostname, self.owner.target.port, timeout=60)
+        try:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in ("connection", "expect"):
+                    connection.putheader(name, value)
+            connection.endheaders(body or None)
+            reply = connection.getresponse()
+            skipped = ("connection", "transfer-encoding", "content-length", "date", "server")
+            headers = [(name, value) for name, value in reply.getheaders() if name.lower() not in skipped]
+            if self.command == "HEAD" and (length := reply.getheader("Content-Length")):
+                headers.append(("Content-Length", length))
+            return reply.status, headers, reply.read()
+        finally:
+            connection.close()
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], data: bytes, cut: bool = False) -> None:
+        with contextlib.suppress(ConnectionError):
+            self.send_response(status)
+            for name, value in headers:
+                self.send_header(name, value)
+            if self.command != "HEAD":
+                self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data[: len(data) // 2] if cut else data)
+                self.wfile.flush()
+
+    def _reset(self) -> None:
+        """Close with a RST instead of a FIN."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: tests look at `seen`."""
+
+    def finish(self) -> None:
+        """What is left of a connection that was reset cannot be flushed."""
+        with contextlib.suppress(OSError, ValueError):
+            super().finish()
