@@ -17,14 +17,16 @@ import torch
 from components.batches import CodeBatch, ImageBatch
 from components.classifier.model import Classifier
 from components.classifier.objective import ClassifierObjective
+from components.codes.dataset import TokenizerFiles, commit_dataset
+from components.codes.encoding import Encoding
 from components.codes.reader import read_codes
 from components.codes.schema import CodeLevel, CodeSchema
-from components.codes.writer import build_shard, commit_codes, write_shard
+from components.codes.writer import build_shard, versions_of, write_shard
 from components.config import TrainingConfig
 from components.evaluation.protocol import draws_a_class, evaluate
 from components.generator.ancestral import Generator
 from components.generator.rejection import draw
-from components.images.manifest import Snapshot, read_snapshot
+from components.images.manifest import Snapshot, open_snapshot, read_snapshot
 from components.images.pixels import PixelReader
 from components.images.snapshot import commit_snapshot
 from components.images.sources import list_images
@@ -33,10 +35,11 @@ from components.order import positions
 from components.priors.conditioning import MapSpec
 from components.priors.model import Prior
 from components.priors.objective import PriorObjective
-from components.tokenizer.model import Tokenizer, to_images
+from components.tokenizer.model import Tokenizer
 from components.tokenizer.objective import TokenizerObjective
 from components.training.loop import Data, fit
 from components.training.state import FitState
+from components.weights import TokenizerDescription, pack
 from pipeline.config import PipelineConfig, load_config
 
 SECONDS: dict[str, float] = {}
@@ -118,7 +121,7 @@ def main() -> None:
         ),
     )
     tokenizer.eval()
-    timed("codes", lambda: encode(config, snapshot, tokenizer, codes))
+    timed("codes", lambda: encode(config, images, snapshot, tokenizer, codes))
     levels = read_codes(codes, TRAIN).levels
     specs = tuple(MapSpec(one.height, one.width, one.codebook_size) for one in levels)
     priors = []
@@ -164,7 +167,7 @@ def main() -> None:
 
 
 @torch.no_grad()
-def encode(config: PipelineConfig, snapshot: Snapshot, tokenizer: Tokenizer, folder: str) -> None:
+def encode(config: PipelineConfig, images: str, snapshot: Snapshot, tokenizer: Tokenizer, folder: str) -> None:
     """All rows to committed shards."""
     reader, table = PixelReader(config.images, config.seed), snapshot.table
     sides = [config.map_side(name) for name in config.level_names]
@@ -172,19 +175,29 @@ def encode(config: PipelineConfig, snapshot: Snapshot, tokenizer: Tokenizer, fol
         CodeLevel(name=level.name, height=side, width=side, codebook_size=level.codebook_size)
         for level, side in zip(config.vqvae.levels, sides, strict=True)
     )
-    schema = CodeSchema(levels=levels, tokenizer_digest="0", snapshot_digest="0")
+    file = open_snapshot(images)
+    schema = CodeSchema(levels=levels, tokenizer_digest="0", preprocessing=file.preprocessing)
+    encoding = Encoding(tokenizer, batch_size=config.codes.batch_size, precision=config.codes.precision, device="cpu")
     shards = []
-    for number, start in enumerate(range(0, table.num_rows, config.codes.rows_a_shard)):
+    for start in range(0, table.num_rows, config.codes.rows_a_shard):
         rows = table.slice(start, config.codes.rows_a_shard)
-        maps, errors = [], []
-        for first in range(0, rows.num_rows, config.codes.batch_size):
-            x = to_images(torch.from_numpy(reader.read(rows.slice(first, config.codes.batch_size))))
-            found = tokenizer.encode(x)
-            maps.append(found)
-            errors.append((tokenizer.decode(found) - x).square().mean(dim=(1, 2, 3)))
-        stacked = [torch.cat(level).numpy() for level in zip(*maps, strict=True)]
-        shards.append(write_shard(folder, number, build_shard(schema, rows, stacked, torch.cat(errors).numpy())))
-    commit_codes(folder, schema, shards, rows=table.num_rows)
+        parts = [encoding(reader.read(some)) for some in _slices(rows, config.codes.batch_size)]
+        maps = [np.concatenate(level) for level in zip(*(maps for maps, _ in parts), strict=True)]
+        errors = np.concatenate([errors for _, errors in parts])
+        shard = build_shard(schema, rows, versions_of(rows), maps, errors)
+        shards.append(write_shard(folder, f"part-{start}.parquet", shard))
+    with tempfile.TemporaryDirectory() as local:
+        described = TokenizerDescription(
+            settings=config.vqvae, channels=config.images.channels, image_size=config.images.image_size
+        )
+        for name, data in pack(tokenizer, described).items():
+            (Path(local) / name).write_bytes(data)
+        files = TokenizerFiles(Path(local), "0")
+        commit_dataset(folder, schema, shards, [], file, files, config=config.codes, before=None)
+
+
+def _slices(rows: pa.Table, size: int) -> list[pa.Table]:
+    return [rows.slice(first, size) for first in range(0, rows.num_rows, size)]
 
 
 def measure(config: PipelineConfig, snapshot: Snapshot, generator: Generator, judge: Classifier) -> None:

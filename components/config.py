@@ -69,8 +69,8 @@ class Share:
     gpus: float = 0.0
     """GPUs a worker; 0 computes on the CPU."""
     readers: int = 1
-    """Ray Data tasks that decode images for a worker at a time, on half a CPU each; 0: the worker decodes for itself,
-    which saves their start where images are small."""
+    """Ray tasks that decode images for a worker at a time, on half a CPU each; 0: the worker decodes for itself,
+    which saves their start where images are small, or where the model is what takes time."""
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, f"workers must be at least 1, got {self.workers}")

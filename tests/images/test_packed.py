@@ -5,6 +5,7 @@ import json
 import tarfile
 import uuid
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,7 +78,6 @@ def test_a_table_gives_images_by_file_and_row(root, pictures, settings, layout):
 
 
 def test_names_of_classes_are_taken_from_hugging_face(root, pictures, settings):
-    datasets = pytest.importorskip("datasets")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
     rows = {"image": [Image.open(io.BytesIO(data)) for data in pictures[:4]], "label": [0, 1, 1, 0]}
     sink = io.BytesIO()
