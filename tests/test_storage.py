@@ -90,3 +90,27 @@ def test_a_remote_artifact_is_copied_once_and_checked_by_digest(tmp_path):
     first = storage.local_copy(folder, tmp_path)
     storage.delete(storage.join(folder, "a/b.bin"))
     assert storage.local_copy(folder, tmp_path) == first and (first / "a" / "b.bin").read_bytes() == b"1"
+
+
+def test_a_range_and_a_look_tell_of_one_object(root):
+    uri = storage.join(root, "a", "file")
+    storage.write_bytes(uri, b"0123456789")
+    assert storage.read_range(uri, 3, 6) == b"345"
+    (listed,) = storage.listing(root)
+    found = storage.look(uri)
+    assert (found.size, found.etag) == (10, listed.etag)
+    for ask in (storage.look, storage.read_bytes):
+        with pytest.raises(FileNotFoundError):
+            ask(storage.join(root, "nothing"))
+
+
+def test_a_file_is_read_piece_by_piece_and_checked_against_its_manifest(root):
+    folder = storage.join(root, "artifact")
+    storage.save(folder, {"a.bin": b"0123456789"}, {})
+    with storage.opened(storage.join(folder, "a.bin")) as file:
+        assert file.read(2) == b"01" and file.seek(-3, 2) == 7 and file.read() == b"789"
+    (line,) = storage.read_manifest(folder)["files"]
+    storage.check_listed(folder, line)
+    storage.write_bytes(storage.join(folder, "a.bin"), b"0123456780")
+    with pytest.raises(storage.StorageError, match=r"a\.bin .* is not the file that its manifest lists"):
+        storage.check_listed(folder, line)

@@ -118,7 +118,20 @@ def test_wrong_settings_are_all_told_at_once_before_anything_starts(tmp_path):
 
 
 def test_every_verb_explains_itself():
-    for verb in ("plan", "validate", "run", "status", "sample", "reconstruct", "lineage", "ui", "doctor"):
+    for verb in (
+        "plan",
+        "validate",
+        "run",
+        "status",
+        "sample",
+        "reconstruct",
+        "lineage",
+        "ui",
+        "doctor",
+        "encode",
+        "verify",
+        "show",
+    ):
         result = subprocess.run(
             [sys.executable, "-m", "pipeline", verb, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
         )
