@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-"""Seconds between two tries."""
+PAUSES = (0.5, 2.0, 8.0)
+"""Seconds between two tries; within each, s3fs and botocore try again themselves."""
 _BACKENDS = {"botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec"}
 _LASTING = {
     "FileNotFoundError",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components import passing, storage
+from components import storage
 from components.cluster.step import Cluster
 from components.codes.dataset import read_dataset
 from components.codes.verify import verify
@@ -29,6 +29,7 @@ def store(s3):
     with proxy.running() as url, pytest.MonkeyPatch.context() as patch:
         for name, value in {**s3.environment, "AWS_ENDPOINT_URL": url}.items():
             patch.setenv(name, value)
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # botocore's own patience would hide the faults, and take minutes
         root = f"s3://{s3.bucket}/encode"
         for number in range(IMAGES):
             storage.write_bytes(f"{root}/images/{number % 3}/{number:03}.png", picture(number))
@@ -102,8 +103,7 @@ def test_an_object_deleted_in_the_middle_is_a_reject_confirmed_by_the_store(run,
         storage.write_bytes(gone, picture(59))
 
 
-def test_a_store_that_stays_away_fails_the_job_and_it_goes_on_later(run, proxy, monkeypatch):
-    monkeypatch.setattr(passing, "PAUSES", (0.1,))
+def test_a_store_that_stays_away_fails_the_job_and_it_goes_on_later(run, proxy):
     writes: list[str] = []
 
     def break_after_three(method: str, path: str) -> None:
