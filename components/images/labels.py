@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from components import parquet, storage
@@ -74,8 +73,3 @@ def column_of(column: pa.ChunkedArray, where: str) -> list[Label]:
     fits = pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
     require(fits or pa.types.is_null(kind), f"labels must be integers or strings, got {kind} in {where}")
     return column.to_pylist() if fits else [None] * len(column)
-
-
-def has_labels(column: pa.ChunkedArray) -> bool:
-    """Whether any row has a label."""
-    return bool(pc.any(pc.is_valid(column)).as_py())

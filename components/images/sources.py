@@ -1,6 +1,5 @@
 """Where images come from: each source lists its images once, as rows that can be read one by one."""
 
-import hashlib
 import io
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ from PIL import Image
 
 from components import parquet, storage
 from components.images.config import ImagesConfig
+from components.images.fetch import etag_of
 from components.images.files import list_files, list_folder
 from components.images.listing import LISTED, Listing
 from components.images.packed import list_parquet, list_webdataset
@@ -59,7 +59,7 @@ def _digits(config: ImagesConfig, folder: str) -> Listing:
         [uri] * len(keys),
         [f"0:{number}:image" for number in range(len(keys))],
         [len(data) for data in encoded],
-        [f"sha256:{hashlib.sha256(data).hexdigest()[:32]}" for data in encoded],
+        [etag_of(data) for data in encoded],
     ]
     names = tuple(str(name) for name in digits.target_names)
     return Listing(pa.table(columns, schema=LISTED), names, (storage.entry(PACKED, packed),))
