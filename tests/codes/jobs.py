@@ -44,10 +44,11 @@ def job(
     max_rejects: float = 0.01,
     share: Share = Share(workers=2, readers=0),  # noqa: B008
     progress: Progress | None = None,
+    wait: float = 0.2,
     **more: Any,
 ) -> Outcome:
     """One encode job under its lease."""
-    lease = acquire(storage.join(folder, LEASE), wait=0.2, tell=print)
+    lease = acquire(storage.join(folder, LEASE), wait=wait, tell=print)
     told = progress or Progress()
     about = {"name": "encode", "fingerprint": "", "uri": folder, "seed": 0, "journal": Silent()}
     with kept_alive(lease):

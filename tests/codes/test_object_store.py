@@ -13,6 +13,7 @@ from components.cluster.step import Cluster
 from components.codes.dataset import read_dataset
 from components.codes.verify import verify
 from components.config import Share
+from components.lease import TIME_TO_LIVE
 from components.storage import StorageError
 from tests.codes.jobs import job, rows_of, snapshot_of
 from tests.services.faulty_proxy import FaultyProxy
@@ -116,7 +117,7 @@ def test_a_store_that_stays_away_fails_the_job_and_it_goes_on_later(run, proxy):
     proxy.before, proxy.broken = (lambda method, path: None), False
     again: list[str] = []
     proxy.before = lambda method, path: again.append(path) if method == "PUT" and "/part-" in path else None
-    folder = run("broken")
+    folder = run("broken", wait=TIME_TO_LIVE + 5)  # the lease could not be given back either: it has to grow stale
     assert verify(folder) == [] and len(rows_of(folder)) == IMAGES
     assert len(set(again)) <= 8 - 3 + 2  # what was written, and noted, is not written again
 
