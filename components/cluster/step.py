@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 import ray.autoscaler.sdk
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from components import storage
 from components.config import Share
@@ -74,7 +75,10 @@ class Cluster:
         self._wait = wait
         self._free = threading.Condition()
         self._taken = {"CPU": 0.0, "GPU": 0.0}
-        self.board: Any = ray.remote(num_cpus=0)(Board).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # Beside the driver: on another node, the loss of that node would end the job.
+        board: Any = ray.remote(num_cpus=0)(Board)
+        self.board: Any = board.options(scheduling_strategy=here).remote()
 
     def describe(self) -> str:
         """One line for a person: where, and how much there is."""
