@@ -1,10 +1,14 @@
-"""Algorithm 2, lines 1-6, on Ray: encode the FULL snapshot to Parquet shards.
+"""Algorithm 2, lines 1-6, on Ray Data: encode the FULL snapshot to Parquet shards.
 
-The driver walks through the snapshot a wave of rows at a time and hands lists of rows to encoders, actors that live as
-long as the job. Each holds the tokenizer, lets Ray tasks (or a thread of its own) read and decode the batches ahead,
-and writes a shard. Pixels never pass through the driver; it hears of each shard in a line, and waits for the slowest.
+The driver walks through the snapshot a wave of rows at a time. Each wave is one pipeline of Ray Data: what to make goes
+in, a pool of encoders makes it, a line for each shard comes out. An encoder is an actor that holds the tokenizer, lets
+Ray tasks (or a thread of its own) read and decode the batches ahead, and writes a shard; pixels never pass through the
+driver.
 """
 
+import queue
+import threading
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +20,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
+import ray.data
 import torch
 
 from components import parquet, storage
-from components.cluster.step import Cluster
+from components.cluster.step import Cluster, quiet_data
 from components.codes.config import CodesConfig
 from components.codes.dataset import (
     TOKENIZER,
@@ -52,8 +57,8 @@ READER_CPUS = 0.5
 """Share of a CPU that a decoding task asks for: its answer waits for the encoder more than it works."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at what the encoders say."""
-MOST_LOST = 20
-"""Encoders that a job may lose, and have others started for, before it gives up."""
+MOST_PASSES = 10
+"""Pipelines that a wave gets: after each, what encoders that died had is asked for again."""
 
 
 def encode(
@@ -164,7 +169,7 @@ class _Job:
     ) -> None:
         self._config, self._snapshot, self._share = config, snapshot, share
         self._cluster, self._workspace = cluster, workspace
-        settings = EncoderSettings(
+        self._settings = EncoderSettings(
             folder=workspace.uri,
             schema=schema,
             images=snapshot.settings,
@@ -176,7 +181,6 @@ class _Job:
             board=cluster.board,
             job=workspace.name,
         )
-        self._crew = _Crew(settings)
         self._telling = Telling(workspace, snapshot.rows)
 
     def run(self, waves: Iterator[Wave], record: Record, max_rejects: float) -> tuple[list[Shard], list[Reject]]:
@@ -199,86 +203,89 @@ class _Job:
                 check_share(rejects, self._snapshot.rows, max_rejects)
         finally:
             self._telling.finish()
-            self._crew.end()
         return shards, rejects
 
     def _work(self, asked: Sequence[Encode | Rewrite]) -> Iterator[Done]:
-        """The outcome of each of `asked`, in any order."""
-        with self._cluster.share("codes", self._share):
-            self._crew.grow(min(self._share.workers, len(asked)))
-            left = deque(asked)
-            while left or self._crew.busy:
-                self._crew.hand_out(left)
-                self._telling.listen(ray.get(self._cluster.board.take.remote(self._workspace.name)))
-                for done in self._crew.take_in(left):
+        """The outcome of each of `asked`, in any order; what a lost encoder had is asked for again."""
+        left = {one.name: one for one in asked}
+        for _ in range(MOST_PASSES):
+            with self._cluster.share("codes", self._share):
+                for done in self._answers(_pipeline(list(left.values()), self._settings)):
                     self._telling.done(done)
+                    del left[done.name]
                     yield done
+            if not left:
+                return
+        raise RuntimeError(
+            f"every shard must be made, but {len(left)} of {len(asked)} were lost {MOST_PASSES} times with the encoder "
+            "that had them: look for what kills encoders (memory?), then run again"
+        )
 
+    def _answers(self, pipeline: ray.data.Dataset) -> Iterator[Done]:
+        """What comes out of the pipeline; meanwhile the encoders' notes are told. Raises an encoder's own error."""
+        answers: queue.SimpleQueue[Done | BaseException | None] = queue.SimpleQueue()
 
-class _Crew:
-    """The encoders of a job. What a lost one was asked for goes to the others at once; whether and when the cluster has
-    room for another in its place, nobody waits to know."""
-
-    def __init__(self, settings: "EncoderSettings") -> None:
-        self._settings, self._lost = settings, 0
-        self._free: deque[Any] = deque()
-        self._starting: dict[Any, Any] = {}
-        """Encoder by the answer that says that it is there."""
-        self._running: dict[Any, tuple[Any, Encode | Rewrite]] = {}
-        self.encoders: list[Any] = []
-
-    @property
-    def busy(self) -> bool:
-        """Whether a shard is being made."""
-        return bool(self._running)
-
-    def grow(self, size: int) -> None:
-        """Have at least `size` encoders, some of which may still be starting."""
-        while len(self.encoders) < size:
-            share = self._settings.share
-            actor: Any = ray.remote(Encoder).options(
-                num_cpus=share.cpus, num_gpus=share.gpus or None, max_concurrency=AT_ONCE
-            )
-            encoder = actor.remote(self._settings)
-            self.encoders.append(encoder)
-            self._starting[encoder.ready.remote()] = encoder
-
-    def hand_out(self, left: deque[Encode | Rewrite]) -> None:
-        """Give what is left to those who are free."""
-        while left and self._free:
-            encoder, asked = self._free.popleft(), left.popleft()
-            self._running[encoder.make.remote(asked)] = (encoder, asked)
-
-    def take_in(self, left: deque[Encode | Rewrite]) -> Iterator[Done]:
-        """What was finished within LOOK_EVERY seconds; what a lost encoder had goes back to what is left."""
-        waiting = [*self._running, *self._starting]
-        for reference in ray.wait(waiting, timeout=LOOK_EVERY)[0]:
-            encoder, asked = self._running.pop(reference, (self._starting.pop(reference, None), None))
+        def run() -> None:
             try:
-                answer = _result(reference)
-            except ray.exceptions.RayActorError as error:
-                if asked is not None:
-                    left.appendleft(asked)
-                self._replace(encoder, error)
+                for row in pipeline.iter_rows():
+                    answers.put(Done.from_json(row["done"]))
+                answers.put(None)
+            except BaseException as error:
+                answers.put(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        while True:
+            self._listen()
+            try:
+                answer = answers.get(timeout=LOOK_EVERY)
+            except queue.Empty:
                 continue
-            self._free.extend([encoder] * (AT_ONCE if asked is None else 1))
-            if asked is not None:
-                yield Done.from_json(answer)
+            if isinstance(answer, Done):
+                yield answer
+            else:
+                self._listen()
+                if answer is None:
+                    return
+                raise answer
 
-    def _replace(self, encoder: Any, error: Exception) -> None:
-        if encoder not in self.encoders:
-            return  # another of its shards told before
-        self._lost += 1
-        if self._lost > MOST_LOST:
-            raise error
-        self.encoders.remove(encoder)
-        self._free = deque(one for one in self._free if one != encoder)
-        self.grow(len(self.encoders) + 1)
+    def _listen(self) -> None:
+        notes = ray.get(self._cluster.board.take.remote(self._workspace.name))
+        errors = [one for one in notes if isinstance(one, Exception)]
+        if errors:
+            raise errors[0]
+        self._telling.listen(notes)
 
-    def end(self) -> None:
-        """Send all away."""
-        for encoder in self.encoders:
-            ray.kill(encoder)
+
+def _pipeline(asked: Sequence[Encode | Rewrite], settings: "EncoderSettings") -> ray.data.Dataset:
+    """Rows with the outcome, as JSON, of each of `asked` that was not lost with its encoder.
+
+    A lost encoder is not restarted in its place, where its shards would wait until the cluster has room for it: they
+    count as errored blocks, and come out of the next pipeline.
+    """
+    quiet_data()
+    share, workers = settings.share, min(settings.share.workers, len(asked))
+    numbers = ray.data.from_items(list(range(len(asked))), override_num_blocks=len(asked))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `max_restarts` has no other way in yet
+        pipeline = numbers.map_batches(
+            Encoder,
+            batch_size=1,
+            num_cpus=share.cpus,
+            num_gpus=share.gpus or None,
+            fn_constructor_args=(settings, [ray.put(one) for one in asked]),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1,
+                max_size=workers,
+                initial_size=workers,
+                max_tasks_in_flight_per_actor=AT_ONCE,
+                max_concurrent_calls_per_actor=AT_ONCE,
+                enable_true_multi_threading=True,
+            ),
+            max_restarts=0,
+        )
+    pipeline.context.max_errored_blocks = -1  # an encoder's own errors are raised by _listen
+    pipeline.context.execution_options.preserve_order = False
+    return pipeline
 
 
 def _result(reference: Any) -> Any:
@@ -309,10 +316,11 @@ class EncoderSettings:
 
 
 class Encoder:
-    """An actor: makes one shard a call, AT_ONCE calls at the same time."""
+    """An actor of the pool: makes one shard a call, AT_ONCE calls at the same time."""
 
-    def __init__(self, settings: EncoderSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: EncoderSettings, asked: Sequence[ray.ObjectRef]) -> None:
+        """`asked` is what the wave asks for, by number."""
+        self._settings, self._asked = settings, asked
         torch.set_num_threads(max(1, int(settings.share.cpus)))  # encoders side by side share the cores, not fight
         device = "cuda" if settings.share.gpus else "cpu"
         with TemporaryDirectory() as folder:
@@ -320,15 +328,16 @@ class Encoder:
             model = load_tokenizer(Path(folder))
         self._encode = Encoding(model, batch_size=settings.batch_size, precision=settings.precision, device=device)
 
-    def ready(self) -> bool:
-        """Answers once the tokenizer is loaded."""
-        return True
-
-    def make(self, asked: Encode | Rewrite) -> str:
-        """Write what is asked for; returns its outcome as JSON."""
-        done = self._encoded(asked) if isinstance(asked, Encode) else self._rewritten(asked)
-        note(self._settings.folder, done)
-        return done.to_json()
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        """Write shard number `item`; the outcome as JSON. An error of its own goes to the driver as it is."""
+        try:
+            asked = ray.get(self._asked[int(batch["item"][0])])
+            done = self._encoded(asked) if isinstance(asked, Encode) else self._rewritten(asked)
+            note(self._settings.folder, done)
+            return {"done": [done.to_json()]}
+        except Exception as error:
+            ray.get(self._settings.board.post.remote(self._settings.job, error))
+            raise
 
     def _encoded(self, asked: Encode) -> Done:
         parts, kept, rejects, first = [], [], [], 0
