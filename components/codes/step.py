@@ -6,6 +6,7 @@ Ray tasks (or a thread of its own) read and decode the batches ahead, and writes
 driver.
 """
 
+import contextlib
 import queue
 import threading
 import warnings
@@ -187,13 +188,18 @@ class _Job:
         """All shards and rejects of the dataset; each wave is recorded as it ends."""
         shards: list[Shard] = []
         rejects: list[Reject] = []
-        try:
+        begun = False
+        with contextlib.ExitStack() as held:
+            held.callback(self._telling.finish)
             for wave in waves:
                 every: list[Encode | Rewrite] = [*wave.encode, *wave.rewrite]
                 found = [done for one in every if (done := record.find(one.name))]
                 known = {done.name for done in found}
                 asked = [one for one in every if one.name not in known]
                 self._telling.start_wave(wave, found)
+                if asked and not begun:  # a node that is lost later is no reason to give up
+                    held.enter_context(self._cluster.share("codes", self._share))
+                    begun = True
                 made = list(self._work(asked)) if asked else []
                 if made:
                     self._workspace.lease.check()
@@ -201,19 +207,16 @@ class _Job:
                 shards += [*wave.keep, *(done.shard for done in (*found, *made) if done.shard)]
                 rejects += [reject for done in (*found, *made) for reject in done.rejects]
                 check_share(rejects, self._snapshot.rows, max_rejects)
-        finally:
-            self._telling.finish()
         return shards, rejects
 
     def _work(self, asked: Sequence[Encode | Rewrite]) -> Iterator[Done]:
         """The outcome of each of `asked`, in any order; what a lost encoder had is asked for again."""
         left = {one.name: one for one in asked}
         for _ in range(MOST_PASSES):
-            with self._cluster.share("codes", self._share):
-                for done in self._answers(_pipeline(list(left.values()), self._settings)):
-                    self._telling.done(done)
-                    del left[done.name]
-                    yield done
+            for done in self._answers(_pipeline(list(left.values()), self._settings)):
+                self._telling.done(done)
+                del left[done.name]
+                yield done
             if not left:
                 return
         raise RuntimeError(
@@ -244,8 +247,8 @@ class _Job:
                 yield answer
             else:
                 self._listen()
-                if answer is None:
-                    return
+                if answer is None or isinstance(answer, ray.exceptions.RayActorError):
+                    return  # that error is of encoders that were lost before they began
                 raise answer
 
     def _listen(self) -> None:
