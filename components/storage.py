@@ -224,7 +224,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
                 return False
             return True
         try:
-            _tried(uri, lambda: fs.pipe_file(path, data, mode="create"))
+            tried(lambda: fs.pipe_file(path, data, mode="create"))
         except FileExistsError:
             return False
         except OSError as error:

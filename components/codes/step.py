@@ -9,6 +9,7 @@ driver.
 import contextlib
 import queue
 import threading
+import uuid
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -180,7 +181,7 @@ class _Job:
             share=share,
             lease=workspace.lease,
             board=cluster.board,
-            job=workspace.name,
+            job=f"{workspace.name} {uuid.uuid4().hex}",  # what a lost job's encoders say late is nobody's
         )
         self._telling = Telling(workspace, snapshot.rows)
 
@@ -252,7 +253,7 @@ class _Job:
                 raise answer
 
     def _listen(self) -> None:
-        notes = ray.get(self._cluster.board.take.remote(self._workspace.name))
+        notes = ray.get(self._cluster.board.take.remote(self._settings.job))
         errors = [one for one in notes if isinstance(one, Exception)]
         if errors:
             raise errors[0]

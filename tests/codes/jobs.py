@@ -23,7 +23,7 @@ from components.progress import Progress
 from components.workspace import Outcome, Workspace
 from pipeline.encode import Silent
 
-SMALL = CodesConfig(rows_a_shard=8, rows_a_wave=64, batch_size=4)
+SMALL = CodesConfig(rows_a_shard=8, rows_a_wave=80, batch_size=4)
 """Many shards and waves of few images."""
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -111,7 +112,8 @@ def ray_head(cpus: int, folder: Path) -> Iterator[RayCluster]:
     cleared = [f"--unset={name}" for name in OUTSIDE]
     settings = {**cluster.environment, "RAY_USAGE_STATS_ENABLED": "0"}
     del settings["RAY_ADDRESS"]  # it would join instead of starting
-    head = Server(["env", *cleared, *line], log=folder / "ray.log", environment=settings)
+    command = ["env", *cleared, *line]
+    head = Server(command, log=folder / "ray.log", environment=settings, stop_signal=signal.SIGKILL)
     try:
         head.wait_until(lambda: listens(port), seconds=60)
         yield cluster

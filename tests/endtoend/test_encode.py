@@ -16,7 +16,7 @@ from tests.endtoend.conftest import ROOT, environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-SETTINGS = ("codes.rows_a_shard=8", "codes.rows_a_wave=64", "codes.batch_size=4", "share.workers=2")
+SETTINGS = ("codes.rows_a_shard=8", "codes.rows_a_wave=160", "codes.batch_size=4", "share.workers=2")
 
 
 def command(verb: str, *arguments: str, settings: tuple[str, ...] = SETTINGS) -> list[str]:
