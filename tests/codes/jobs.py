@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from components.progress import Progress
 from components.workspace import Outcome, Workspace
 from pipeline.encode import Silent
 
-SMALL = CodesConfig(rows_a_shard=8, rows_a_wave=80, batch_size=4)
-"""Many shards and waves of few images."""
+SMALL = CodesConfig(rows_a_shard=8, rows_a_wave=160, batch_size=4)
+"""Many shards of few images, in one wave."""
+WAVES = replace(SMALL, rows_a_wave=64)
+"""The same in several waves."""
 
 
 def snapshot_of(images: str, folder: str, **settings: Any) -> str:

@@ -21,7 +21,7 @@ from components.storage import StorageError
 from components.tokenizer.model import to_images
 from components.weights import load_tokenizer
 from tests.codes.conftest import tokenizer_with_seed, write_pictures
-from tests.codes.jobs import job, kill_an_encoder, parts, rows_of, snapshot_of, when
+from tests.codes.jobs import WAVES, job, kill_an_encoder, parts, rows_of, snapshot_of, when
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -136,9 +136,9 @@ def test_a_second_job_is_told_who_is_at_work(cluster, fitted, pictures, tmp_path
 
 
 def test_an_encoder_that_is_killed_costs_nothing_but_its_shards(made, tmp_path):
-    whole = read_dataset(made("whole")).digest
+    whole = read_dataset(made("whole", config=WAVES)).digest
     watcher = when(lambda: len(parts(tmp_path / "killed")) >= 4, kill_an_encoder)
-    assert read_dataset(made("killed")).digest == whole
+    assert read_dataset(made("killed", config=WAVES)).digest == whole
     watcher.join()
     assert verify(str(tmp_path / "killed")) == []
 
