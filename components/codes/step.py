@@ -327,18 +327,24 @@ class Encoder:
         self._settings, self._asked = settings, asked
         torch.set_num_threads(max(1, int(settings.share.cpus)))  # encoders side by side share the cores, not fight
         device = "cuda" if settings.share.gpus else "cpu"
-        with TemporaryDirectory() as folder:
+        with self._errors_told(), TemporaryDirectory() as folder:
             storage.download(storage.join(settings.folder, TOKENIZER), Path(folder))
             model = load_tokenizer(Path(folder))
-        self._encode = Encoding(model, batch_size=settings.batch_size, precision=settings.precision, device=device)
+            self._encode = Encoding(model, batch_size=settings.batch_size, precision=settings.precision, device=device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        """Write shard number `item`; the outcome as JSON. An error of its own goes to the driver as it is."""
-        try:
+        """Write shard number `item`; the outcome as JSON."""
+        with self._errors_told():
             asked = ray.get(self._asked[int(batch["item"][0])])
             done = self._encoded(asked) if isinstance(asked, Encode) else self._rewritten(asked)
             note(self._settings.folder, done)
             return {"done": [done.to_json()]}
+
+    @contextlib.contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        """An encoder's own error goes to the driver as it is: Ray Data would count it among those of lost encoders."""
+        try:
+            yield
         except Exception as error:
             ray.get(self._settings.board.post.remote(self._settings.job, error))
             raise

@@ -143,6 +143,15 @@ def test_an_encoder_that_is_killed_costs_nothing_but_its_shards(made, tmp_path):
     assert verify(str(tmp_path / "killed")) == []
 
 
+def test_an_encoder_that_cannot_begin_tells_why(made, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = tokenizer_with_seed(tmp_path / "other", 1)
+    weights = other.folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"model\.safetensors must be a safetensors file, but it cannot be read"):
+        made("broken", tokenizer=other)
+
+
 def test_what_is_damaged_is_made_again_and_only_that(made, tmp_path):
     folder = made()
     whole, written = read_dataset(folder), parts(folder)
