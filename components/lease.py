@@ -188,6 +188,17 @@ def acquire(folder: str, *, wait: float, tell: Callable[[str], None], alone: boo
 @contextlib.contextmanager
 def kept_alive(lease: Lease) -> Iterator[Lease]:
     """Renew `lease` in the background while the body runs, then release it; killed, it grows stale."""
+    try:
+        with beating(lease):
+            yield lease
+    finally:
+        with contextlib.suppress(storage.StorageError):
+            lease.release()
+
+
+@contextlib.contextmanager
+def beating(lease: Lease) -> Iterator[None]:
+    """Renew `lease` in the background while the body runs; who took it releases it."""
     done = threading.Event()
 
     def beat() -> None:
@@ -202,9 +213,7 @@ def kept_alive(lease: Lease) -> Iterator[Lease]:
     thread = threading.Thread(target=beat, name="lease", daemon=True)
     thread.start()
     try:
-        yield lease
+        yield
     finally:
         done.set()
         thread.join()
-        with contextlib.suppress(storage.StorageError):
-            lease.release()

@@ -30,7 +30,7 @@ from components.images.config import ImagesConfig
 from components.images.manifest import read_snapshot
 from components.images.pixels import PixelReader
 from components.images.split import HELD_OUT, TRAIN
-from components.lease import RENEW_EVERY, Lease, LeaseLost
+from components.lease import Lease, beating
 from components.order import positions, worker_share
 from components.training.loop import Data, fit
 from components.training.notes import Evaluated, Progressed
@@ -310,7 +310,7 @@ def _worker(job: FitJob, name: str, seed: int, lease: Lease, board: Any) -> None
     with contextlib.ExitStack() as stack:
         resume = Path(stack.enter_context(checkpoint.as_directory())) if checkpoint else None
         if rank == 0:
-            stack.enter_context(_beating(lease))
+            stack.enter_context(beating(lease))  # an orphan whose driver died is still seen to be writing
         fit(
             objective,
             config=job.config,
@@ -327,29 +327,6 @@ def _device() -> str:
     from ray.train.torch import get_device
 
     return str(get_device())
-
-
-@contextlib.contextmanager
-def _beating(lease: Lease) -> Iterator[None]:
-    """Renew the lease from the worker: an orphan whose driver died is still seen to be writing."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(RENEW_EVERY):
-            try:
-                lease.renew()
-            except LeaseLost:
-                return
-            except storage.StorageError:
-                continue
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 class _Worker:
