@@ -14,32 +14,32 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from components.batches import CodeBatch, ImageBatch
 from components.classifier.model import Classifier
 from components.classifier.objective import ClassifierObjective
+from components.codes.batch_encoder import BatchEncoder
 from components.codes.dataset import TokenizerFiles, commit_dataset
-from components.codes.encoding import Encoding
 from components.codes.reader import read_codes
 from components.codes.schema import CodeLevel, CodeSchema
-from components.codes.writer import build_shard, versions_of, write_shard
+from components.codes.writer import build_shard, row_versions, write_shard
 from components.config import TrainingConfig
-from components.evaluation.protocol import draws_a_class, evaluate
+from components.evaluation.protocol import draws_per_class, evaluate_samples
 from components.generator.ancestral import Generator
-from components.generator.rejection import draw
-from components.images.manifest import Snapshot, open_snapshot, read_snapshot
+from components.generator.rejection import draw_samples
+from components.images.commit import commit_snapshot
 from components.images.pixels import PixelReader
-from components.images.snapshot import commit_snapshot
+from components.images.snapshot import Snapshot, open_snapshot, read_snapshot
 from components.images.sources import list_images
 from components.images.split import HELD_OUT, TRAIN
-from components.order import positions
 from components.priors.conditioning import MapSpec
 from components.priors.model import Prior
 from components.priors.objective import PriorObjective
+from components.store.weights import TokenizerDescription, pack
 from components.tokenizer.model import Tokenizer
 from components.tokenizer.objective import TokenizerObjective
-from components.training.loop import Data, fit
+from components.training.batches import CodeBatch, ImageBatch
+from components.training.loop import FitData, fit_objective
+from components.training.sample_order import batch_rows
 from components.training.state import FitState
-from components.weights import TokenizerDescription, pack
 from pipeline.config import PipelineConfig, load_config
 
 SECONDS: dict[str, float] = {}
@@ -65,12 +65,12 @@ def timed(name: str, work: Callable[[], object]) -> None:
     SECONDS[name] = SECONDS.get(name, 0.0) + time.process_time() - started
 
 
-def fitted(objective: torch.nn.Module, training: TrainingConfig, data: Data) -> None:
+def fitted(objective: torch.nn.Module, training: TrainingConfig, data: FitData) -> None:
     """Fit in place."""
-    fit(objective, config=training, seed=0, data=data, observer=Silent())
+    fit_objective(objective, config=training, seed=0, data=data, observer=Silent())
 
 
-def image_data(config: PipelineConfig, snapshot: Snapshot, training: TrainingConfig) -> Data:
+def image_data(config: PipelineConfig, snapshot: Snapshot, training: TrainingConfig) -> FitData:
     """Images read in this process."""
     reader, rows = PixelReader(config.images, config.seed), snapshot.split(TRAIN)
 
@@ -82,13 +82,13 @@ def image_data(config: PipelineConfig, snapshot: Snapshot, training: TrainingCon
     def batches(start: int) -> Iterator[ImageBatch]:
         for update in range(start, training.updates):
             yield batch(
-                rows.take(pa.array(positions(update * training.batch_size, training.batch_size, 0, rows.num_rows)))
+                rows.take(pa.array(batch_rows(update * training.batch_size, training.batch_size, 0, rows.num_rows)))
             )
 
-    return Data(batches=batches, held_out=lambda: [batch(snapshot.originals(HELD_OUT))])
+    return FitData(batches=batches, held_out=lambda: [batch(snapshot.originals(HELD_OUT))])
 
 
-def code_data(folder: str, level: int, training: TrainingConfig) -> Data:
+def code_data(folder: str, level: int, training: TrainingConfig) -> FitData:
     """Code maps of a level and those above."""
     train, held_out = read_codes(folder, TRAIN), read_codes(folder, HELD_OUT)
 
@@ -97,9 +97,9 @@ def code_data(folder: str, level: int, training: TrainingConfig) -> Data:
 
     def batches(start: int) -> Iterator[CodeBatch]:
         for update in range(start, training.updates):
-            yield upto(train.batch(positions(update * training.batch_size, training.batch_size, 0, len(train))))
+            yield upto(train.batch(batch_rows(update * training.batch_size, training.batch_size, 0, len(train))))
 
-    return Data(batches=batches, held_out=lambda: [upto(held_out.batch(np.arange(len(held_out))))])
+    return FitData(batches=batches, held_out=lambda: [upto(held_out.batch(np.arange(len(held_out))))])
 
 
 def main() -> None:
@@ -177,14 +177,16 @@ def encode(config: PipelineConfig, images: str, snapshot: Snapshot, tokenizer: T
     )
     file = open_snapshot(images)
     schema = CodeSchema(levels=levels, tokenizer_digest="0", preprocessing=file.preprocessing)
-    encoding = Encoding(tokenizer, batch_size=config.codes.batch_size, precision=config.codes.precision, device="cpu")
+    encoding = BatchEncoder(
+        tokenizer, batch_size=config.codes.batch_size, precision=config.codes.precision, device="cpu"
+    )
     shards = []
-    for start in range(0, table.num_rows, config.codes.rows_a_shard):
-        rows = table.slice(start, config.codes.rows_a_shard)
+    for start in range(0, table.num_rows, config.codes.rows_per_shard):
+        rows = table.slice(start, config.codes.rows_per_shard)
         parts = [encoding(reader.read(some)) for some in _slices(rows, config.codes.batch_size)]
         maps = [np.concatenate(level) for level in zip(*(maps for maps, _ in parts), strict=True)]
         errors = np.concatenate([errors for _, errors in parts])
-        shard = build_shard(schema, rows, versions_of(rows), maps, errors)
+        shard = build_shard(schema, rows, row_versions(rows), maps, errors)
         shards.append(write_shard(folder, f"part-{start}.parquet", shard))
     with tempfile.TemporaryDirectory() as local:
         described = TokenizerDescription(
@@ -211,8 +213,8 @@ def measure(config: PipelineConfig, snapshot: Snapshot, generator: Generator, ju
                 torch.from_numpy(reader.read(rows)), torch.from_numpy(np.asarray(rows["label"]).astype(np.int64))
             )
         )
-    drawn = draw(generator, classes=range(10), count=draws_a_class(config.evaluation), seed=1, batch=100)
-    evaluate(
+    drawn = draw_samples(generator, classes=range(10), count=draws_per_class(config.evaluation), seed=1, batch=100)
+    evaluate_samples(
         generator,
         judge,
         drawn,

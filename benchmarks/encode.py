@@ -30,21 +30,26 @@ from components.codes.config import CodesConfig
 from components.codes.dataset import TokenizerFiles, commit_dataset, read_dataset
 from components.codes.reader import read_codes
 from components.codes.schema import CodeLevel, CodeSchema
-from components.codes.writer import build_shard, encode_shard, versions_of, write_shard
+from components.codes.writer import build_shard, encode_shard, row_versions, write_shard
 from components.config import TrainingConfig
 from components.images.config import ImagesConfig
-from components.images.decode import decode
-from components.images.manifest import SCHEMA, SnapshotFile
+from components.images.decode import decode_image
+from components.images.snapshot import SNAPSHOT_SCHEMA, StoredSnapshot
 from components.images.split import TRAIN
-from components.order import positions
+from components.store.weights import TokenizerDescription, load_tokenizer, pack
 from components.tokenizer.config import LevelConfig, VQVAEConfig
 from components.tokenizer.model import to_images
-from components.weights import TokenizerDescription, load_tokenizer, pack
+from components.training.sample_order import batch_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "encode.json"
 WORKERS, BATCH, SIDE = 2, 8, 256
-JOB = (f"share.workers={WORKERS}", "codes.rows_a_shard=64", "codes.rows_a_wave=4096", f"codes.batch_size={BATCH}")
+JOB = (
+    f"resources.workers={WORKERS}",
+    "codes.rows_per_shard=64",
+    "codes.rows_per_wave=4096",
+    f"codes.batch_size={BATCH}",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -145,7 +150,7 @@ def _decode(root: Path, seconds: float) -> float:
     config = ImagesConfig(source="files", uri="x", image_size=SIDE)
     started, done = time.monotonic(), 0
     while time.monotonic() - started < seconds / 2:
-        decode(files[done % len(files)], config)
+        decode_image(files[done % len(files)], config)
         done += 1
     return done / (time.monotonic() - started)
 
@@ -158,7 +163,7 @@ def _two_threads(root: Path, images: int = 600) -> float:
     for threads in (1, 2):
         with ThreadPoolExecutor(threads) as pool:
             started = time.monotonic()
-            list(pool.map(lambda data: decode(data, config), files))
+            list(pool.map(lambda data: decode_image(data, config), files))
             seconds.append(time.monotonic() - started)
     return seconds[0] / seconds[1]
 
@@ -217,10 +222,12 @@ def _shard(rows: int, skewed: bool, seed: int = 0) -> pa.Table:
         "size": random.integers(1, 1 << 20, rows),
         "etag": [str(number) for number in range(rows)],
     }
-    table = pa.table([pa.array(columns[field.name]).cast(field.type) for field in SCHEMA], schema=SCHEMA)
+    table = pa.table(
+        [pa.array(columns[field.name]).cast(field.type) for field in SNAPSHOT_SCHEMA], schema=SNAPSHOT_SCHEMA
+    )
     share = 1 / np.arange(1, 513) if skewed else np.ones(512)
     maps = [random.choice(512, (rows, side, side), p=share / share.sum()) for side in (32, 64)]
-    return build_shard(SCHEMA_256, table, versions_of(table), maps, random.random(rows))
+    return build_shard(SCHEMA_256, table, row_versions(table), maps, random.random(rows))
 
 
 def _bytes_an_image(rows: int = 4096) -> dict[str, float]:
@@ -239,14 +246,14 @@ def _read_back(rows: int = 4096, shards: int = 4) -> dict[str, float]:
         _tokenizer(tokenizer)
         written = [write_shard(folder, f"part-{n}.parquet", _shard(rows, True, n)) for n in range(shards)]
         settings = ImagesConfig(source="files", uri="x", image_size=SIDE)
-        snapshot = SnapshotFile("x", "s" * 64, rows * shards, (), settings, 0, "p" * 64)
+        snapshot = StoredSnapshot("x", "s" * 64, rows * shards, (), settings, 0, "p" * 64)
         files = TokenizerFiles(tokenizer, "t" * 64)
         commit_dataset(folder, SCHEMA_256, written, [], snapshot, files, config=CodesConfig(), before=None)
         started = time.monotonic()
         table = read_codes(folder, TRAIN, Path(root) / "cache")
         unpacked = time.monotonic()
         for start in range(0, 4 * len(table), 256):
-            table.batch(positions(start, 256, 0, len(table)))
+            table.batch(batch_rows(start, 256, 0, len(table)))
         drawn = time.monotonic()
     return {
         "unpacked_images_per_second_a_core": round(rows * shards / (unpacked - started)),

@@ -15,7 +15,6 @@ from torch import nn
 from benchmarks.masked import masked
 from benchmarks.sampler import CLASSES, CODES, SIZES, TRAINING
 from benchmarks.timing import Figure, alternately, keep
-from components.batches import CodeBatch, ImageBatch
 from components.priors.conditioning import MapSpec
 from components.priors.config import PriorConfig
 from components.priors.model import Prior
@@ -24,6 +23,7 @@ from components.tokenizer.config import LevelConfig, VQVAEConfig
 from components.tokenizer.model import Tokenizer, to_images
 from components.tokenizer.objective import TokenizerObjective
 from components.tokenizer.quantizer import Quantizer
+from components.training.batches import CodeBatch, ImageBatch
 
 PRIOR_BATCH, IMAGE_BATCH, IMAGE_SIDE = 8, 8, 128
 PRIOR = "prior step, 128 channels, 10 layers, batch 8, "

@@ -59,7 +59,7 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class StepResources:
     """What one step asks the cluster for. Never part of a fingerprint: it does not change what a step means."""
 
     workers: int = 1
@@ -83,11 +83,11 @@ class Share:
 class Resources:
     """Each step's share of the cluster."""
 
-    tokenizer: Share = field(default_factory=Share)
+    tokenizer: StepResources = field(default_factory=StepResources)
     """Workers of the VQ-VAE's fit."""
-    codes: Share = field(default_factory=Share)
+    codes: StepResources = field(default_factory=StepResources)
     """Actors that encode."""
-    prior: Share = field(default_factory=Share)
+    prior: StepResources = field(default_factory=StepResources)
     """Workers of EACH prior's fit; all levels are fitted at the same time."""
-    classifier: Share = field(default_factory=Share)
+    classifier: StepResources = field(default_factory=StepResources)
     """Workers of each classifier's fit."""

@@ -36,7 +36,7 @@ def from_png(data: bytes, channels: int) -> Pixels:
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def grid(rows: Sequence[Pixels], row_labels: Sequence[str] | None = None, scale: int | None = None) -> bytes:
+def image_grid(rows: Sequence[Pixels], row_labels: Sequence[str] | None = None, scale: int | None = None) -> bytes:
     """Rows of equally sized images (n, h, w, c) as one PNG, each row with its label to the left.
 
     `scale` is a whole number of times that each image is enlarged, pixels staying square and sharp; without it small
@@ -69,7 +69,7 @@ def reconstruction_grid(original: Pixels, reconstruction: Pixels, columns: int =
     rows: list[Pixels] = []
     for start in range(0, len(original), columns):
         rows += [original[start : start + columns], reconstruction[start : start + columns]]
-    return grid(rows, ["original", "reconstruction"] * (len(rows) // 2))
+    return image_grid(rows, ["original", "reconstruction"] * (len(rows) // 2))
 
 
 def prefix_grid(original: Pixels, prefixes: Mapping[str, Pixels]) -> bytes:
@@ -79,12 +79,12 @@ def prefix_grid(original: Pixels, prefixes: Mapping[str, Pixels]) -> bytes:
     """
     for name, pixels in prefixes.items():
         require(pixels.shape == original.shape, f"'{name}' must have shape {original.shape}, got {pixels.shape}")
-    return grid([*prefixes.values(), original], [*prefixes, "original"])
+    return image_grid([*prefixes.values(), original], [*prefixes, "original"])
 
 
 def sample_grid(samples: Mapping[str, Pixels]) -> bytes:
     """One row a class: name -> images (n, h, w, c)."""
-    return grid(list(samples.values()), list(samples))
+    return image_grid(list(samples.values()), list(samples))
 
 
 def _check(rows: Sequence[Pixels], row_labels: Sequence[str] | None) -> None:

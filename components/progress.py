@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-PLAIN_EVERY = 5.0
+PLAIN_LINE_SECONDS = 5.0
 """Seconds between two plain lines of one job."""
 
 
@@ -25,7 +25,7 @@ class _Job:
     printed: float = field(default=float("-inf"))
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`95` -> `1:35`."""
     seconds = max(0, round(seconds))
     hours, minutes = seconds // 3600, seconds % 3600 // 60
@@ -59,7 +59,7 @@ class Progress:
             state.done, state.total, state.note, state.rate = done, total, note, rate
             if sys.stdout.isatty():
                 self._redraw()
-            elif now - state.printed >= PLAIN_EVERY:
+            elif now - state.printed >= PLAIN_LINE_SECONDS:
                 state.printed = now
                 print(self._line(job, state), flush=True)
 
@@ -78,7 +78,7 @@ class Progress:
     def _line(self, job: str, state: _Job) -> str:
         spent = time.monotonic() - state.started
         made = state.done - (state.first or 0)
-        left = f"{duration(spent / made * (state.total - state.done))} left" if made > 0 else "starting"
+        left = f"{format_duration(spent / made * (state.total - state.done))} left" if made > 0 else "starting"
         share = state.done / max(state.total, 1)
         rate = f", {state.rate:,.0f} images/s" if state.rate else ""
         note = f"  {state.note}" if state.note else ""

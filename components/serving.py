@@ -8,16 +8,18 @@ from importlib.metadata import version
 from components.config import require
 from components.pictures import Pixels, from_png, to_png
 
-Parameter = bool | int | float
+ParameterValue = bool | int | float
 
 
-def requirements() -> list[str]:
+def served_requirements() -> list[str]:
     """Packages that a served model needs, pinned to the versions here; torch without its build ('+cpu')."""
     packages = ("mlflow", "numpy", "pillow", "pydantic", "safetensors", "torch")
     return [f"{package}=={version(package).split('+')[0]}" for package in packages]
 
 
-def with_defaults(given: Mapping[str, Parameter] | None, defaults: Mapping[str, Parameter]) -> dict[str, Parameter]:
+def with_defaults(
+    given: Mapping[str, ParameterValue] | None, defaults: Mapping[str, ParameterValue]
+) -> dict[str, ParameterValue]:
     """`defaults` overridden by `given`; raises ValueError for a name not among the defaults or a value of another type.
 
     MLflow drops unknown names, with a warning, before a model sees them; a model called without it gets the error.
@@ -33,12 +35,12 @@ def with_defaults(given: Mapping[str, Parameter] | None, defaults: Mapping[str, 
     return found
 
 
-def encode_image(pixels: Pixels) -> str:
+def image_to_base64(pixels: Pixels) -> str:
     """Image (h, w, c) as base64 of a PNG."""
     return base64.b64encode(to_png(pixels)).decode()
 
 
-def decode_image(text: str, *, size: int, channels: int) -> Pixels:
+def image_from_base64(text: str, *, size: int, channels: int) -> Pixels:
     """Image (size, size, c) from base64 of a PNG or JPEG; raises ValueError for anything else."""
     try:
         data = base64.b64decode(text, validate=True)

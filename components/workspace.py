@@ -5,16 +5,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from components.artifacts import Fact
-from components.lease import Lease
 from components.progress import Progress
-
-
-class TooFewResources(Exception):
-    """The cluster is smaller than a step needs; the message says by how much and what to do."""
-
-
-class ClusterUnreachable(ConnectionError):
-    """No cluster answers where one should; the message says where, and what to do."""
+from components.store.lease import Lease
 
 
 class Journal(Protocol):
@@ -46,7 +38,7 @@ class Workspace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class StepOutput:
     """What a step leaves behind once its artifact is committed."""
 
     digest: str

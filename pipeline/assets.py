@@ -17,14 +17,13 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from components.lease import LeaseHeld, LeaseLost
-from components.storage import StorageError
-from components.workspace import ClusterUnreachable, Outcome, TooFewResources, Workspace
-from pipeline.config import PipelineConfig, to_tree
+from components.errors import ClusterUnreachable, LeaseHeld, LeaseLost, MissingArtifact, StorageError, TooFewResources
+from components.workspace import StepOutput, Workspace
+from pipeline.config import PipelineConfig, to_plain
+from pipeline.dag import Step, side_by_side, steps_of
 from pipeline.gates import gate_names
-from pipeline.memo import Result
-from pipeline.session import NotMade, Session
-from pipeline.steps import Step, side_by_side, steps_of
+from pipeline.memo import StepResult
+from pipeline.session import Session
 
 FINAL = (
     ValueError,
@@ -33,7 +32,7 @@ FINAL = (
     ClusterUnreachable,
     LeaseHeld,
     LeaseLost,
-    NotMade,
+    MissingArtifact,
     StorageError,
     TooFewResources,
 )
@@ -53,7 +52,7 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
     def images(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """A snapshot of the dataset: which images there are, fixed, so that every step sees the same."""
 
-        def work(space: Workspace) -> Outcome:
+        def work(space: Workspace) -> StepOutput:
             from components.images.step import take_snapshot
 
             return take_snapshot(config.images, workspace=space)
@@ -67,14 +66,14 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
     def tokenizer(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """Algorithm 1: h_top = E_top(x), quantize, h_bottom = E_bottom(x, e_top), quantize, x^ = D(e_top, e_bottom)."""
 
-        def work(space: Workspace) -> Outcome:
+        def work(space: Workspace) -> StepOutput:
             from components.tokenizer.step import fit_tokenizer
 
             return fit_tokenizer(
                 config.vqvae,
                 config.images,
                 session.artifact("images"),
-                share=config.resources.tokenizer,
+                resources=config.resources.tokenizer,
                 cluster=session.cluster,
                 workspace=space,
             )
@@ -86,15 +85,15 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
     def codes(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """Algorithm 2, lines 1-6: T_top, T_bottom <- quantized encodings of every image of the dataset."""
 
-        def work(space: Workspace) -> Outcome:
-            from components.codes.step import encode
+        def work(space: Workspace) -> StepOutput:
+            from components.codes.step import encode_snapshot
 
-            return encode(
+            return encode_snapshot(
                 config.codes,
                 session.artifact("images").uri,
                 session.tokenizer_files(),
                 max_rejects=config.images.max_rejects,
-                share=config.resources.codes,
+                resources=config.resources.codes,
                 cluster=session.cluster,
                 workspace=space,
             )
@@ -102,7 +101,7 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
         return _run(session, "codes", work)
 
     def prior_of(level: str) -> Any:
-        def work(space: Workspace) -> Outcome:
+        def work(space: Workspace) -> StepOutput:
             from components.priors.step import fit_prior
 
             classes = int(session.artifact("images").facts["classes"] or 0)
@@ -112,7 +111,7 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
                 session.artifact("codes"),
                 classes=classes,
                 dimensions=config.images.image_size**2 * config.images.channels,
-                share=config.resources.prior,
+                resources=config.resources.prior,
                 cluster=session.cluster,
                 workspace=space,
             )
@@ -120,7 +119,7 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
         return work
 
     def classifier_of(name: str) -> Any:
-        def work(space: Workspace) -> Outcome:
+        def work(space: Workspace) -> StepOutput:
             from components.classifier.step import fit_classifier
 
             settings = config.classifier if name == "classifier" else config.judge
@@ -129,7 +128,7 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
                 config.images,
                 session.artifact("images"),
                 program=session.program(settings.program) if settings.program else None,
-                share=config.resources.classifier,
+                resources=config.resources.classifier,
                 cluster=session.cluster,
                 workspace=space,
             )
@@ -160,10 +159,10 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
     def generator(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """Algorithm 2, lines 10-14: e_top ~ p_top, e_bottom ~ p_bottom(e_top), x <- D(e_top, e_bottom); section 3.3."""
 
-        def work(space: Workspace) -> Outcome:
-            from components.generator.step import assemble
+        def work(space: Workspace) -> StepOutput:
+            from components.generator.step import assemble_generator
 
-            return assemble(config.generator, session.inputs("generator"), workspace=space)
+            return assemble_generator(config.generator, session.inputs("generator"), workspace=space)
 
         return _run(session, "generator", work, after=session.register_generator)
 
@@ -171,7 +170,7 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
     def evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """Section 4: how good and how diverse the samples are, before and after rejection; a report to read."""
 
-        def work(space: Workspace) -> Outcome:
+        def work(space: Workspace) -> StepOutput:
             from components.evaluation.step import evaluate_generator
 
             return evaluate_generator(
@@ -180,8 +179,8 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
                 session.inputs("evaluation"),
                 _lineage(session),
                 title=f"{config.name}: VQ-VAE-2 samples",
-                settings=yaml.safe_dump(to_tree(config), sort_keys=False),
-                share=config.resources.codes,
+                settings=yaml.safe_dump(to_plain(config), sort_keys=False),
+                resources=config.resources.codes,
                 cluster=session.cluster,
                 workspace=space,
             )
@@ -236,7 +235,7 @@ def _run(session: Session, name: str, work: Any, after: Any = None) -> dg.Materi
         return _shown(session, result)
 
 
-def _shown(session: Session, result: Result, asset: bool = False) -> dg.MaterializeResult:
+def _shown(session: Session, result: StepResult, asset: bool = False) -> dg.MaterializeResult:
     """Metadata with figures, pictures and links, and the gates as asset checks."""
     artifact = result.artifact
     metadata: dict[str, Any] = {

@@ -16,10 +16,6 @@ EXIT_CODES = """exit codes:
 """
 
 
-class UsageError(Exception):
-    """The command line asks for what there is not; the message says what there is."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code."""
     options = _parser().parse_args(arguments)
@@ -168,11 +164,11 @@ def _add_codes_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="files: any tree; folder: a folder a class; webdataset: tars; parquet: tables (default: %(default)s)",
     )
     encode.add_argument("--labels", default=None, help="CSV or Parquet table of labels for --source files")
-    _where(encode, "override images.<setting>, codes.<setting> or share.<setting>").set_defaults(verb=_encode)
+    _where(encode, "override images.<setting>, codes.<setting> or resources.<setting>").set_defaults(verb=_encode)
     verify = _verb(verbs, "verify", "read a code dataset back and say precisely what is wrong with it")
     verify.add_argument("folder", help="a code dataset, or a folder of them")
     verify.add_argument("--repair", action="store_true", help="encode again just what is wrong")
-    _set(verify, "for --repair: override codes.<setting> or share.<setting>").set_defaults(verb=_verify)
+    _set(verify, "for --repair: override codes.<setting> or resources.<setting>").set_defaults(verb=_verify)
     show = _verb(verbs, "show", "show a code dataset: counts, codebook usage, bytes an image, rejects")
     show.add_argument("folder", help="a code dataset, or a folder of them")
     show.set_defaults(verb=_show)
@@ -199,7 +195,7 @@ def _set(parser: argparse.ArgumentParser, help: str) -> argparse.ArgumentParser:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from pipeline.plan import print_plan
+    from pipeline.verbs.plan import print_plan
 
     return print_plan(options.config, options.overrides, offline=options.offline)
 
@@ -213,60 +209,60 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from pipeline.run import run
+    from pipeline.verbs.run import run_pipeline
 
-    return run(options.config, options.overrides)
+    return run_pipeline(options.config, options.overrides)
 
 
 def _status(options: argparse.Namespace) -> int:
-    from pipeline.status import print_status
+    from pipeline.verbs.status import print_status
 
     return print_status(options.config, options.overrides)
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from pipeline.ui import serve
+    from pipeline.verbs.ui import serve_ui
 
-    return serve(options.config, options.overrides, host=options.host, port=options.port)
+    return serve_ui(options.config, options.overrides, host=options.host, port=options.port)
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from pipeline.doctor import examine
+    from pipeline.verbs.doctor import run_doctor
 
-    return examine(options.config, options.overrides)
+    return run_doctor(options.config, options.overrides)
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from pipeline.use import sample
+    from pipeline.verbs.use import sample_model
 
-    return sample(options)
+    return sample_model(options)
 
 
 def _reconstruct(options: argparse.Namespace) -> int:
-    from pipeline.use import reconstruct
+    from pipeline.verbs.use import reconstruct_images
 
-    return reconstruct(options)
+    return reconstruct_images(options)
 
 
 def _lineage(options: argparse.Namespace) -> int:
-    from pipeline.lineage import lineage
+    from pipeline.verbs.lineage import print_lineage
 
-    return lineage(options)
+    return print_lineage(options)
 
 
 def _encode(options: argparse.Namespace) -> int:
-    from pipeline.encode import encode
+    from pipeline.verbs.codes import encode_images
 
-    return encode(options)
+    return encode_images(options)
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from pipeline.encode import verify
+    from pipeline.verbs.codes import verify_datasets
 
-    return verify(options)
+    return verify_datasets(options)
 
 
 def _show(options: argparse.Namespace) -> int:
-    from pipeline.encode import show
+    from pipeline.verbs.codes import show_datasets
 
-    return show(options)
+    return show_datasets(options)

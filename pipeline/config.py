@@ -13,6 +13,7 @@ from components.artifacts import digest_of
 from components.classifier.config import ClassifierConfig
 from components.codes.config import CodesConfig
 from components.config import Resources, require
+from components.errors import ConfigError
 from components.evaluation.config import EvaluationConfig
 from components.generator.config import GeneratorConfig
 from components.images.config import ImagesConfig
@@ -20,16 +21,7 @@ from components.priors.config import PriorConfig
 from components.tokenizer.config import VQVAEConfig
 
 PRESETS = Path(__file__).parent / "presets"
-Config = TypeVar("Config")
-
-
-class ConfigError(Exception):
-    """The config does not hold together; the message lists every fault."""
-
-    def __init__(self, source: str, faults: Sequence[str]) -> None:
-        lines = "\n".join(f"  - {fault}" for fault in faults)
-        super().__init__(f"{source} has {len(faults)} fault{'s' if len(faults) != 1 else ''}:\n{lines}")
-        self.faults = list(faults)
+ConfigType = TypeVar("ConfigType")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +130,9 @@ def _cross_faults(config: PipelineConfig) -> list[str]:
     fits = {"vqvae": (config.vqvae.training, config.resources.tokenizer)}
     fits |= {f"priors.{level}": (prior.training, config.resources.prior) for level, prior in config.priors.items()}
     fits |= {one: (getattr(config, one).training, config.resources.classifier) for one in ("classifier", "judge")}
-    for place, (training, share) in fits.items():
-        if training.batch_size % share.workers:
-            workers = f"{share.workers} workers"
+    for place, (training, resources) in fits.items():
+        if training.batch_size % resources.workers:
+            workers = f"{resources.workers} workers"
             faults.append(f"{place}.training.batch_size must divide among {workers}, got {training.batch_size}")
     if config.judge.program is not None:
         faults.append(
@@ -172,7 +164,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> PipelineConfig:
     """
     tree = _read(source)
     apply_overrides(tree, overrides, source)
-    return config_from(tree, source)
+    return parse_config(tree, source)
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Sequence[str], source: str) -> None:
@@ -182,12 +174,12 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str], source: str)
         raise ConfigError(source, faults)
 
 
-def config_from(tree: Mapping[str, Any], source: str) -> PipelineConfig:
+def parse_config(tree: Mapping[str, Any], source: str) -> PipelineConfig:
     """Validate a tree of plain values; raises ConfigError with every fault."""
-    return validated(PipelineConfig, tree, source)
+    return validate_config(PipelineConfig, tree, source)
 
 
-def validated(kind: type[Config], tree: Mapping[str, Any], source: str) -> Config:
+def validate_config(kind: type[ConfigType], tree: Mapping[str, Any], source: str) -> ConfigType:
     """The config of type `kind` that a tree of plain values describes; raises ConfigError with every fault."""
     try:
         return TypeAdapter(kind).validate_python(tree)
@@ -264,29 +256,31 @@ def _value(text: str) -> Any:
         return text
 
 
-def to_tree(config: Any) -> Any:
+def to_plain(config: Any) -> Any:
     """Plain values of a config or of a section: what goes into YAML, digests and MLflow."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {one.name: to_tree(getattr(config, one.name)) for one in dataclasses.fields(config)}
+        return {one.name: to_plain(getattr(config, one.name)) for one in dataclasses.fields(config)}
     if isinstance(config, Mapping):
-        return {key: to_tree(value) for key, value in config.items()}
+        return {key: to_plain(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
-        return [to_tree(value) for value in config]
+        return [to_plain(value) for value in config]
     return config
 
 
-def flat(tree: Any, prefix: str = "") -> dict[str, object]:
+def flatten(tree: Any, prefix: str = "") -> dict[str, object]:
     """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
     if isinstance(tree, Mapping):
-        return {key: value for name, node in tree.items() for key, value in flat(node, f"{prefix}{name}.").items()}
+        return {key: value for name, node in tree.items() for key, value in flatten(node, f"{prefix}{name}.").items()}
     if isinstance(tree, list):
-        return {key: value for index, node in enumerate(tree) for key, value in flat(node, f"{prefix}{index}.").items()}
+        return {
+            key: value for index, node in enumerate(tree) for key, value in flatten(node, f"{prefix}{index}.").items()
+        }
     return {prefix[:-1]: tree}
 
 
 def config_digest(config: PipelineConfig) -> str:
     """Digest of all that changes a result: where things are stored and on what they run is left out."""
-    tree = to_tree(config)
+    tree = to_plain(config)
     for outside in ("artifact_root", "state", "resources", "orchestration", "gates"):
         tree.pop(outside)
     return digest_of(tree)

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from pipeline.assets import assets_of
-from pipeline.config import PipelineConfig, config_from, load_config, to_tree
+from pipeline.config import PipelineConfig, load_config, parse_config, to_plain
 from pipeline.session import Session
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
@@ -59,7 +59,7 @@ def write_config(config: PipelineConfig) -> Path:
     """Keep the resolved config where the orchestrator's processes find it; returns the file."""
     path = Path(config.state).absolute() / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_tree(config), indent=1))
+    path.write_text(json.dumps(to_plain(config), indent=1))
     return path
 
 
@@ -67,7 +67,7 @@ def _load() -> dg.Definitions:
     source = os.environ.get(CONFIG_VARIABLE, "digits")
     path = Path(source)
     if path.suffix == ".json" and path.is_file():
-        return definitions_of(config_from(json.loads(path.read_text()), source))
+        return definitions_of(parse_config(json.loads(path.read_text()), source))
     return definitions_of(load_config(source))
 
 

@@ -73,7 +73,7 @@ def verdicts(step: str, facts: Mapping[str, Fact], config: PipelineConfig) -> li
     return []
 
 
-def summary(found: list[Verdict]) -> str:
+def summarise_verdicts(found: list[Verdict]) -> str:
     """'passed', or 'failed: ...' with every gate that did."""
     failed = [str(verdict) for verdict in found if not verdict.passed]
     return "failed: " + "; ".join(failed) if failed else "passed"

@@ -12,22 +12,22 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from components import storage
 from components.artifacts import Artifact
-from components.lease import acquire, kept_alive
-from components.progress import Progress, duration
-from components.tracking import RunJournal, Tracker
-from components.workspace import Outcome, Workspace
-from pipeline.config import PipelineConfig, config_digest, flat, to_tree
-from pipeline.gates import Verdict, summary, verdicts
-from pipeline.steps import Step, steps_of
+from components.progress import Progress, format_duration
+from components.store import commits, objects
+from components.store.lease import acquire_lease, keep_alive
+from components.tracking.runs import RunJournal, Tracker
+from components.workspace import StepOutput, Workspace
+from pipeline.config import PipelineConfig, config_digest, flatten, to_plain
+from pipeline.dag import Step, steps_of
+from pipeline.gates import Verdict, summarise_verdicts, verdicts
 
-PICTURES = "pictures"
+PICTURES_FOLDER = "pictures"
 """Subfolder of an artifact with what a person looks at; no part of its content."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class StepResult:
     """What a step has to show."""
 
     artifact: Artifact
@@ -49,8 +49,8 @@ class Memo:
     def __init__(self, config: PipelineConfig, tracker: Tracker, progress: Progress) -> None:
         self.config, self.tracker, self.progress = config, tracker, progress
         self.steps = steps_of(config)
-        self.root = storage.absolute(config.artifact_root)
-        self.results: dict[str, Result] = {}
+        self.root = objects.absolute(config.artifact_root)
+        self.results: dict[str, StepResult] = {}
         self._source: str | None = None
         self._parent: str | None = None
         self._lock = threading.Lock()
@@ -59,7 +59,7 @@ class Memo:
         """MLflow run of this pipeline run, made when the first step has work to do."""
         with self._lock:
             if self._parent is None:
-                self._parent = self.tracker.parent(config_digest(self.config), flat(to_tree(self.config)))
+                self._parent = self.tracker.parent(config_digest(self.config), flatten(to_plain(self.config)))
             return self._parent
 
     def close(self, succeeded: bool) -> None:
@@ -80,9 +80,11 @@ class Memo:
     def find(self, step: Step, made_from: dict[str, Artifact]) -> tuple[Artifact | None, list[str]]:
         """The step's artifact if it was ever committed, and what is wrong with it now; (artifact, []) is done."""
         artifact = self.tracker.committed(self.fingerprint(step, made_from))
-        return (artifact, storage.faults(artifact.uri, artifact.digest)) if artifact else (None, [])
+        return (artifact, commits.artifact_faults(artifact.uri, artifact.digest)) if artifact else (None, [])
 
-    def get_or_run(self, name: str, made_from: dict[str, Artifact], work: Callable[[Workspace], Outcome]) -> Result:
+    def get_or_run(
+        self, name: str, made_from: dict[str, Artifact], work: Callable[[Workspace], StepOutput]
+    ) -> StepResult:
         """The result of step `name`: found, or made by `work` and committed.
 
         Raises LeaseHeld when another run keeps at the same step beyond orchestration.lease_wait.
@@ -92,19 +94,19 @@ class Memo:
         result = self._found(step, inputs)
         if result is None:
             fingerprint = self.fingerprint(step, inputs)
-            folder = storage.join(self.root, "leases", fingerprint[:16])
-            lease = acquire(
+            folder = objects.join(self.root, "leases", fingerprint[:16])
+            lease = acquire_lease(
                 folder,
                 wait=self.config.orchestration.lease_wait,
                 tell=lambda line: self.progress.say(f"{name}: {line}"),
                 alone=not os.environ.get("RAY_ADDRESS"),  # a local Ray ends with its driver
             )
-            with kept_alive(lease):
+            with keep_alive(lease):
                 # Whoever held the lease before may have finished the step meanwhile.
                 result = self._found(step, inputs)
                 if result is None:
                     journal = self.tracker.journal(name, fingerprint, self.parent())
-                    uri = storage.join(self.root, name, fingerprint[:16])
+                    uri = objects.join(self.root, name, fingerprint[:16])
                     space = Workspace(
                         name=name,
                         fingerprint=fingerprint,
@@ -119,7 +121,7 @@ class Memo:
         self._tell_gates(result)
         return result
 
-    def _found(self, step: Step, inputs: dict[str, Artifact]) -> Result | None:
+    def _found(self, step: Step, inputs: dict[str, Artifact]) -> StepResult | None:
         artifact, faults = self.find(step, inputs)
         if artifact is None:
             return None
@@ -128,7 +130,7 @@ class Memo:
             self.progress.say(f"{step.name}: {faults[0]}{more}; making it again")
             return None
         self.progress.say(f"{step.name}: done before (artifact {artifact.digest[:12]})")
-        return Result(
+        return StepResult(
             artifact=artifact,
             made=False,
             verdicts=verdicts(step.name, artifact.facts, self.config),
@@ -141,11 +143,11 @@ class Memo:
         inputs: dict[str, Artifact],
         space: Workspace,
         journal: RunJournal,
-        work: Callable[[Workspace], Outcome],
-    ) -> Result:
+        work: Callable[[Workspace], StepOutput],
+    ) -> StepResult:
         started = time.monotonic()
         self.progress.say(f"{step.name}: at work")
-        journal.parameters(flat(step.settings) | {"seed": self.config.seed})
+        journal.parameters(flatten(step.settings) | {"seed": self.config.seed})
         journal.inputs(list(inputs.values()))
         try:
             outcome = work(space)
@@ -168,18 +170,18 @@ class Memo:
         )
         for name, png in outcome.pictures.items():
             journal.picture(name, png)
-            storage.write_bytes(storage.join(space.uri, PICTURES, f"{name}.png"), png)
-        self.tracker.remember_gates(journal.run_id, summary(found))
+            objects.write_bytes(objects.join(space.uri, PICTURES_FOLDER, f"{name}.png"), png)
+        self.tracker.remember_gates(journal.run_id, summarise_verdicts(found))
         journal.finish(artifact)
-        storage.delete(storage.join(space.uri, storage.WORK))
+        objects.delete(objects.join(space.uri, commits.WORK_FOLDER))
         self.progress.say(
-            f"{step.name}: finished in {duration(time.monotonic() - started)} (artifact {artifact.digest[:12]})"
+            f"{step.name}: finished in {format_duration(time.monotonic() - started)} (artifact {artifact.digest[:12]})"
         )
-        return Result(artifact=artifact, made=True, verdicts=found, pictures=outcome.pictures)
+        return StepResult(artifact=artifact, made=True, verdicts=found, pictures=outcome.pictures)
 
-    def _tell_gates(self, result: Result) -> None:
+    def _tell_gates(self, result: StepResult) -> None:
         """Remember the verdict, and say it where it is bad news."""
-        verdict = summary(result.verdicts)
+        verdict = summarise_verdicts(result.verdicts)
         if not result.made and result.verdicts and self.tracker.gates(result.artifact.run_id) != verdict:
             self.tracker.remember_gates(result.artifact.run_id, verdict)
         if not result.good:
@@ -190,5 +192,8 @@ class Memo:
 
 
 def _pictures(artifact: Artifact) -> dict[str, bytes]:
-    folder = storage.join(artifact.uri, PICTURES)
-    return {name.removesuffix(".png"): storage.read_bytes(storage.join(folder, name)) for name in storage.sizes(folder)}
+    folder = objects.join(artifact.uri, PICTURES_FOLDER)
+    return {
+        name.removesuffix(".png"): objects.read_bytes(objects.join(folder, name))
+        for name in objects.object_sizes(folder)
+    }

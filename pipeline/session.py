@@ -6,24 +6,21 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import storage
 from components.artifacts import Artifact
+from components.errors import MissingArtifact
 from components.progress import Progress
-from components.tracking import Tracker, is_there, tracking_uri
-from components.workspace import Outcome, Workspace
+from components.store import commits, objects
+from components.tracking.runs import Tracker, has_been_used, tracking_uri
+from components.workspace import StepOutput, Workspace
 from pipeline.config import PipelineConfig
-from pipeline.memo import Memo, Result
-from pipeline.steps import local_cpus
+from pipeline.dag import local_cpus
+from pipeline.memo import Memo, StepResult
 
 if TYPE_CHECKING:
     from components.cluster.step import Cluster
     from components.codes.dataset import TokenizerFiles
 
-Work = Callable[[Workspace], Outcome]
-
-
-class NotMade(Exception):
-    """A step needs an artifact that nothing has made yet."""
+StepWork = Callable[[Workspace], StepOutput]
 
 
 class Session:
@@ -66,18 +63,18 @@ class Session:
         step = self.memo.steps[name]
         artifact, faults = self.memo.find(step, {one: self.artifact(one) for one in step.inputs})
         if artifact is None or faults:
-            raise NotMade(f"step '{name}' has no finished artifact for this config: run the whole pipeline")
+            raise MissingArtifact(f"step '{name}' has no finished artifact for this config: run the whole pipeline")
         return artifact
 
     def inputs(self, name: str) -> dict[str, Artifact]:
         """Artifacts that step `name` is made from."""
         return {one: self.artifact(one) for one in self.memo.steps[name].inputs}
 
-    def step(self, name: str, work: Work) -> Result:
+    def step(self, name: str, work: StepWork) -> StepResult:
         """Get or run one step."""
         return self.memo.get_or_run(name, self.inputs(name), work)
 
-    def side_by_side(self, works: Mapping[str, Work]) -> tuple[list[Result], BaseException | None]:
+    def side_by_side(self, works: Mapping[str, StepWork]) -> tuple[list[StepResult], BaseException | None]:
         """Get or run several steps at the same time; one that fails leaves the others to finish.
 
         Returns what is done, and the first failure.
@@ -106,7 +103,7 @@ class Session:
         if place.startswith("models:/"):
             return self.tracker.model_program(place)
         try:
-            return storage.read_bytes(storage.absolute(place))
+            return objects.read_bytes(objects.absolute(place))
         except FileNotFoundError:
             raise ValueError(f"classifier.program must name a .pt2 file, found nothing at {place}") from None
 
@@ -118,12 +115,12 @@ class Session:
         """Register the tokenizer as `<name>-tokenizer`, unless this very one is registered already."""
         if self.is_registered("tokenizer"):
             return
+        from components.store.weights import describe_tokenizer
         from components.tokenizer import served
-        from components.weights import describe_tokenizer
 
-        folder = storage.local_copy(self.artifact("tokenizer").uri)
-        example = served.input_example(describe_tokenizer(folder))
-        self._register("tokenizer", served.__file__, {"tokenizer": folder}, example, served.PARAMETERS)
+        folder = commits.local_copy(self.artifact("tokenizer").uri)
+        example = served.tokenizer_example(describe_tokenizer(folder))
+        self._register("tokenizer", served.__file__, {"tokenizer": folder}, example, served.TOKENIZER_PARAMETERS)
 
     def tokenizer_files(self) -> "TokenizerFiles":
         """The tokenizer as the codes step takes it: on this machine's disk, with its place in the registry."""
@@ -132,7 +129,7 @@ class Session:
         artifact = self.artifact("tokenizer")
         model = self.tracker.registered(f"{self.config.name}-tokenizer", artifact.digest)
         return TokenizerFiles(
-            folder=storage.local_copy(artifact.uri),
+            folder=commits.local_copy(artifact.uri),
             digest=artifact.digest,
             model=model.uri if model else None,
             run_id=artifact.run_id,
@@ -143,17 +140,17 @@ class Session:
         if self.is_registered("generator"):
             return
         from components.generator import served
-        from components.weights import describe_classifier
+        from components.store.weights import describe_classifier
 
-        folder = storage.local_copy(self.artifact("generator").uri)
+        folder = commits.local_copy(self.artifact("generator").uri)
         parts = {part: folder / part for part in self.memo.steps["generator"].inputs}
-        example = served.input_example(describe_classifier(parts["classifier"]).class_names)
-        self._register("generator", served.__file__, parts, example, served.parameters(self.config.generator))
+        example = served.generator_example(describe_classifier(parts["classifier"]).class_names)
+        self._register("generator", served.__file__, parts, example, served.served_parameters(self.config.generator))
 
     def _register(
         self, kind: str, code: str, folders: Mapping[str, Path], example: Any, parameters: Mapping[str, Any]
     ) -> None:
-        from components.serving import requirements
+        from components.serving import served_requirements
 
         name, artifact = f"{self.config.name}-{kind}", self.artifact(kind)
         model = self.tracker.register(
@@ -163,7 +160,7 @@ class Session:
             folders=folders,
             example=example,
             signature_params=parameters,
-            requirements=requirements(),
+            requirements=served_requirements(),
             digest=artifact.digest,
         )
         self.progress.say(f"{kind}: registered as {model.uri}")
@@ -193,7 +190,7 @@ class Session:
 
 def open_memo(config: PipelineConfig, progress: Progress) -> Memo:
     """Connect to the artifact store and MLflow; raises StorageError or TrackingError when one does not answer."""
-    storage.check_writable(storage.absolute(config.artifact_root))
+    objects.check_writable(objects.absolute(config.artifact_root))
     return Memo(config, Tracker(uri=None, name=config.name, state=config.state), progress)
 
 
@@ -202,6 +199,6 @@ def look_up_memo(config: PipelineConfig) -> Memo | None:
 
     Raises TrackingError when the tracking server does not answer.
     """
-    if not is_there(tracking_uri(config.state)):
+    if not has_been_used(tracking_uri(config.state)):
         return None
     return Memo(config, Tracker(uri=None, name=config.name, state=config.state), Progress())

@@ -11,10 +11,10 @@ pytest_plugins = ["tests.services.plugin"]
 @pytest.fixture(scope="session")
 def generator_parts():
     """Descriptions of a generator's parts by the names of their folders: two levels, 16x16 grayscale, 3 classes."""
-    from components import weights
     from components.classifier.config import ClassifierConfig
     from components.priors.conditioning import MapSpec
     from components.priors.config import PriorConfig
+    from components.store import weights
     from components.tokenizer.config import LevelConfig, VQVAEConfig
 
     training = TrainingConfig(updates=1, batch_size=1)
@@ -36,7 +36,7 @@ def generator_parts():
 @pytest.fixture(scope="session")
 def generator_folders(generator_parts, tmp_path_factory):
     """Folders of the stored parts, by name."""
-    from components.weights import pack
+    from components.store.weights import pack
 
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("generator")
@@ -50,7 +50,7 @@ def generator_folders(generator_parts, tmp_path_factory):
 @pytest.fixture(scope="session")
 def generator(generator_folders):
     """The generator stored in those folders."""
-    from components.weights import load_generator
+    from components.store.weights import load_generator
 
     return load_generator(generator_folders)
 
@@ -58,7 +58,7 @@ def generator(generator_folders):
 @pytest.fixture(scope="session")
 def mlflow_state(tmp_path_factory):
     """A state folder whose MLflow database is there already: making one takes seconds."""
-    from components.tracking import Tracker
+    from components.tracking.runs import Tracker
 
     folder = tmp_path_factory.mktemp("state")
     Tracker(uri=f"sqlite:///{folder}/mlflow.db", name="first", state=str(folder))

@@ -26,7 +26,7 @@ def test_a_single_image_comes_back_as_it_was(channels):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_cell_is_its_image_enlarged_by_whole_pixels(channels):
     rows = [images(3, 6, 8, channels), images(2, 6, 8, channels, seed=1)]
-    sheet = opened(pictures.grid(rows, scale=4))
+    sheet = opened(pictures.image_grid(rows, scale=4))
     for y, row in enumerate(rows):
         for x, pixels in enumerate(row):
             top, left = pictures.MARGIN + y * (24 + pictures.GAP), pictures.MARGIN + x * (32 + pictures.GAP)
@@ -36,7 +36,10 @@ def test_each_cell_is_its_image_enlarged_by_whole_pixels(channels):
 
 def test_labels_move_the_images_right_and_are_drawn():
     rows = [images(2)] * 2
-    plain, labelled = opened(pictures.grid(rows, scale=2)), opened(pictures.grid(rows, ["seven", "eight"], scale=2))
+    plain, labelled = (
+        opened(pictures.image_grid(rows, scale=2)),
+        opened(pictures.image_grid(rows, ["seven", "eight"], scale=2)),
+    )
     gutter = labelled.shape[1] - plain.shape[1]
     assert gutter > 30
     assert (labelled[:, : gutter - 2] < 200).any()
@@ -45,18 +48,20 @@ def test_labels_move_the_images_right_and_are_drawn():
 
 @pytest.mark.parametrize(("side", "cell"), [(8, 56), (32, 64), (64, 64), (200, 200), (512, 256)])
 def test_small_images_are_enlarged_and_large_ones_reduced(side, cell):
-    assert opened(pictures.grid([images(1, side, side)])).shape[0] == cell + 2 * pictures.MARGIN
+    assert opened(pictures.image_grid([images(1, side, side)])).shape[0] == cell + 2 * pictures.MARGIN
 
 
 def test_reconstructions_stand_below_their_originals():
     original, other = images(5), images(5, seed=1)
-    expected = pictures.grid([original[:3], other[:3], original[3:], other[3:]], ["original", "reconstruction"] * 2)
+    expected = pictures.image_grid(
+        [original[:3], other[:3], original[3:], other[3:]], ["original", "reconstruction"] * 2
+    )
     assert pictures.reconstruction_grid(original, other, columns=3) == expected
 
 
 def test_prefixes_end_with_the_original():
     original, top = images(2), images(2, seed=1)
-    assert pictures.prefix_grid(original, {"top": top}) == pictures.grid([top, original], ["top", "original"])
+    assert pictures.prefix_grid(original, {"top": top}) == pictures.image_grid([top, original], ["top", "original"])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +75,7 @@ def test_prefixes_end_with_the_original():
 )
 def test_what_cannot_be_drawn_is_refused(rows, message):
     with pytest.raises(ValueError, match=message):
-        pictures.grid(rows)
+        pictures.image_grid(rows)
 
 
 def test_other_files_than_images_are_refused():

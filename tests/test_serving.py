@@ -14,8 +14,8 @@ from PIL import Image
 import components
 from components import serving
 from components.generator.config import GeneratorConfig
-from components.generator.rejection import generate
-from components.priors.choice import Choice
+from components.generator.rejection import generate_samples
+from components.priors.choice import SamplingConfig
 from components.tokenizer.model import to_images
 
 
@@ -44,7 +44,7 @@ def opened(png):
 def test_the_served_generator_answers_what_generate_gives(generator, served_generator):
     options, choice = {"count": 2, "seed": 5, "keep": 0.5}, {"temperature": 0.9, "top_k": 5, "top_p": 0.9}
     answers = served_generator.predict(None, [{"label": "cat"}, {"label": "0"}], options | choice)
-    expected = generate(generator, classes=[2, 0], **options, choice=Choice(**choice))
+    expected = generate_samples(generator, classes=[2, 0], **options, choice=SamplingConfig(**choice))
     assert [answer.label for answer in answers] == ["cat", "cat", "0", "0"]
     for answer, pixels in zip(answers, expected.pixels, strict=True):
         assert np.abs(opened(answer.png).astype(int) - pixels[:, :, 0].numpy()).max() <= 1
@@ -74,7 +74,7 @@ def test_bad_requests_are_the_clients_error(served_generator, label, params, mes
 
 def test_the_served_tokenizer_answers_codes_and_their_decoding(generator, served_tokenizer):
     pixels = torch.randint(0, 256, (2, 16, 16, 1), dtype=torch.uint8)
-    answers = served_tokenizer.predict(None, [serving.encode_image(image) for image in pixels.numpy()])
+    answers = served_tokenizer.predict(None, [serving.image_to_base64(image) for image in pixels.numpy()])
     top, bottom = generator.tokenizer.encode(to_images(pixels))
     assert [answer.codes for answer in answers] == [
         {"top": above, "bottom": below} for above, below in zip(top.tolist(), bottom.tolist(), strict=True)
@@ -83,9 +83,9 @@ def test_the_served_tokenizer_answers_codes_and_their_decoding(generator, served
 
 
 def test_codes_alone_on_request(served_tokenizer):
-    from components.tokenizer.served import input_example
+    from components.tokenizer.served import tokenizer_example
 
-    answer = served_tokenizer.predict(None, input_example(served_tokenizer.description), {"reconstruct": False})[0]
+    answer = served_tokenizer.predict(None, tokenizer_example(served_tokenizer.description), {"reconstruct": False})[0]
     assert answer.reconstruction is None and len(answer.codes["bottom"]) == 4
 
 
@@ -94,12 +94,12 @@ def test_codes_alone_on_request(served_tokenizer):
     [
         ("@@", "base64 of a PNG or JPEG"),
         (base64.b64encode(b"GIF89a").decode(), "PNG or JPEG file, got 6 bytes"),
-        (serving.encode_image(np.zeros((8, 16, 1), np.uint8)), "16x16 pixels, got 16x8: resize"),
+        (serving.image_to_base64(np.zeros((8, 16, 1), np.uint8)), "16x16 pixels, got 16x8: resize"),
     ],
 )
 def test_what_is_no_image_of_the_right_size_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
-        serving.decode_image(text, size=16, channels=1)
+        serving.image_from_base64(text, size=16, channels=1)
 
 
 def test_parameters_override_defaults_and_keep_their_types():
@@ -108,7 +108,7 @@ def test_parameters_override_defaults_and_keep_their_types():
 
 
 def test_requirements_name_no_local_build():
-    assert all("+" not in line and "==" in line for line in serving.requirements())
+    assert all("+" not in line and "==" in line for line in serving.served_requirements())
 
 
 @pytest.fixture
@@ -137,8 +137,11 @@ def test_a_logged_generator_comes_back_without_pickle(generator_folders, tmp_pat
             python_model=served.__file__,
             artifacts={name: str(folder) for name, folder in generator_folders.items()},
             code_paths=[str(tmp_path / "components")],
-            input_example=(served.input_example(("ant", "bee", "cat")), served.parameters(GeneratorConfig())),
-            pip_requirements=serving.requirements(),
+            input_example=(
+                served.generator_example(("ant", "bee", "cat")),
+                served.served_parameters(GeneratorConfig()),
+            ),
+            pip_requirements=serving.served_requirements(),
         )
     loaded = mlflow.pyfunc.load_model(info.model_uri)
     answers = loaded.predict([{"label": "bee"}], params={"count": 3})

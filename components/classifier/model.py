@@ -16,7 +16,7 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(8, channels // 4) if channels % 4 == 0 else 1, channels)
 
 
-class Halving(nn.Module):
+class HalvingBlock(nn.Module):
     """Residual block that halves the map and doubles the channels: (n, c, h, w) -> (n, 2c, h/2, w/2)."""
 
     def __init__(self, channels: int) -> None:
@@ -43,7 +43,7 @@ class Classifier(nn.Module):
         self.width = config.hidden * 2**config.stages
         # Stride 2: at full resolution this one layer would cost more than all blocks together.
         self.stem = nn.Conv2d(channels, config.hidden, 4, stride=2, padding=1)
-        self.blocks = nn.Sequential(*(Halving(config.hidden * 2**stage) for stage in range(config.stages)))
+        self.blocks = nn.Sequential(*(HalvingBlock(config.hidden * 2**stage) for stage in range(config.stages)))
         self.norm = _norm(self.width)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.width, classes)

@@ -3,17 +3,17 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.batches import ImageBatch
 from components.classifier.model import Classifier
-from components.classifier.program import Program
+from components.classifier.program import ProgramClassifier
 from components.config import require
 from components.tokenizer.model import to_images
+from components.training.batches import ImageBatch
 
 
 class ClassifierObjective(nn.Module):
     """Cross entropy in nats, with the share of images read right beside it."""
 
-    def __init__(self, model: Classifier | Program) -> None:
+    def __init__(self, model: Classifier | ProgramClassifier) -> None:
         super().__init__()
         self.model = model
 

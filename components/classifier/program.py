@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from components.config import require
 
 
-class Program(nn.Module):
+class ProgramClassifier(nn.Module):
     """Images float (n, c, h, w) in [-1, 1] -> logits (n, y), by a program that torch.export wrote."""
 
     def __init__(self, data: bytes, *, channels: int, classes: int) -> None:
@@ -25,7 +25,7 @@ class Program(nn.Module):
         self.channels, self.classes = channels, classes
         self.module = exported.module()
 
-    def train(self, mode: bool = True) -> "Program":
+    def train(self, mode: bool = True) -> "ProgramClassifier":
         """An exported program computes what it was exported to, in either mode; it refuses to be asked."""
         self.training = mode
         return self

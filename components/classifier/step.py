@@ -5,20 +5,20 @@ import functools
 import torch
 from torch import nn
 
-from components import storage
 from components.artifacts import Artifact
 from components.classifier.config import ClassifierConfig
 from components.classifier.model import Classifier
 from components.classifier.objective import ClassifierObjective
-from components.classifier.program import Program
+from components.classifier.program import ProgramClassifier
 from components.cluster.step import Cluster
-from components.config import Share
+from components.config import StepResources
 from components.images.config import ImagesConfig
-from components.images.manifest import read_snapshot
+from components.images.snapshot import read_snapshot
+from components.store import commits
+from components.store.weights import ClassifierDescription, pack, pack_program
 from components.training import step as training
-from components.training.loop import evaluate
-from components.weights import ClassifierDescription, pack, pack_program
-from components.workspace import Outcome, Workspace
+from components.training.loop import evaluate_objective
+from components.workspace import StepOutput, Workspace
 
 
 def fit_classifier(
@@ -27,10 +27,10 @@ def fit_classifier(
     images: Artifact,
     *,
     program: bytes | None,
-    share: Share,
+    resources: StepResources,
     cluster: Cluster,
     workspace: Workspace,
-) -> Outcome:
+) -> StepOutput:
     """Fit on the training rows of the snapshot `images` and commit the best weights by held-out loss.
 
     A `program` of the user's own, the content of a .pt2 file, is checked, measured and committed instead.
@@ -42,7 +42,7 @@ def fit_classifier(
         pixel_seed=workspace.seed,
         config=config.training,
         order_seed=seed,
-        readers=share.readers,
+        readers=resources.readers,
     )
     names = read_snapshot(images.uri).classes
     description = ClassifierDescription(settings=config, channels=images_config.channels, class_names=names)
@@ -52,30 +52,30 @@ def fit_classifier(
         build=functools.partial(_build, config, images_config.channels, len(names), seed),
         data=feed,
         config=config.training,
-        share=share,
+        resources=resources,
     )
-    fitted = training.run(job, cluster=cluster, workspace=workspace)
+    fitted = training.run_fit(job, cluster=cluster, workspace=workspace)
     model = Classifier(config, channels=images_config.channels, classes=len(names))
     model.load_state_dict(fitted.weights)
     facts = {
-        "held_out_accuracy": fitted.standing.held_out["accuracy"],
-        "held_out_loss": fitted.standing.best_loss,
-        "best_update": fitted.standing.best_update,
+        "held_out_accuracy": fitted.fit_progress.held_out["accuracy"],
+        "held_out_loss": fitted.fit_progress.best_loss,
+        "best_update": fitted.fit_progress.best_update,
     }
     workspace.lease.check()
-    return Outcome(digest=storage.save(workspace.uri, pack(model, description), facts), facts=facts)
+    return StepOutput(digest=commits.save_artifact(workspace.uri, pack(model, description), facts), facts=facts)
 
 
 def _adopt(
     data: bytes, description: ClassifierDescription, image_size: int, feed: training.ImageFeed, workspace: Workspace
-) -> Outcome:
+) -> StepOutput:
     """Take the user's own classifier."""
-    program = Program(data, channels=description.channels, classes=len(description.class_names))
+    program = ProgramClassifier(data, channels=description.channels, classes=len(description.class_names))
     program.check(image_size)
-    found = evaluate(ClassifierObjective(program), feed(0, 1).held_out())
+    found = evaluate_objective(ClassifierObjective(program), feed(0, 1).held_out())
     facts = {"held_out_accuracy": found["accuracy"], "held_out_loss": found["loss"], "best_update": 0}
     workspace.lease.check()
-    return Outcome(digest=storage.save(workspace.uri, pack_program(data, description), facts), facts=facts)
+    return StepOutput(digest=commits.save_artifact(workspace.uri, pack_program(data, description), facts), facts=facts)
 
 
 def _build(config: ClassifierConfig, channels: int, classes: int, seed: int) -> nn.Module:

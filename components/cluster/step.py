@@ -16,17 +16,17 @@ import ray
 import ray.autoscaler.sdk
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from components import storage
-from components.config import Share
-from components.workspace import ClusterUnreachable, TooFewResources
+from components.config import StepResources
+from components.errors import ClusterUnreachable, TooFewResources
+from components.store import objects
 
 DATA_CPUS = 1.0
 """CPUs always left for tasks that read: trainers that hold all of them starve their own readers."""
-CONNECT = 5.0
+CONNECT_SECONDS = 5.0
 """Seconds the head gets to accept a connection: Ray itself would go on trying for minutes."""
 
 
-class Board:
+class Mailbox:
     """Where workers pin what they have to say, by job; the driver takes it down."""
 
     def __init__(self) -> None:
@@ -62,23 +62,23 @@ class Cluster:
             self.local = False
         elif self.local:
             cpus = max(os.cpu_count() or 1, int(-(-local_cpus // 1)))
-            with _told_on_failure():
+            with _stderr_on_failure():
                 ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
         else:
             sent = {
                 "py_modules": [str(Path(__file__).resolve().parents[1])],
                 "excludes": ["__pycache__"],
-                "worker_process_setup_hook": _set_variables(storage.ACCESS),
+                "worker_process_setup_hook": _set_variables(objects.ACCESS_VARIABLES),
             }
-            with _clear_connection_error():
+            with _connection_errors():
                 ray.init(runtime_env=sent, **quiet)
         self._wait = wait
         self._free = threading.Condition()
         self._taken = {"CPU": 0.0, "GPU": 0.0}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # Beside the driver: on another node, the loss of that node would end the job.
-        board: Any = ray.remote(num_cpus=0)(Board)
-        self.board: Any = board.options(scheduling_strategy=here).remote()
+        mailbox: Any = ray.remote(num_cpus=0)(Mailbox)
+        self.mailbox: Any = mailbox.options(scheduling_strategy=here).remote()
 
     def describe(self) -> str:
         """One line for a person: where, and how much there is."""
@@ -88,13 +88,13 @@ class Cluster:
         return f"{where}: {nodes} node(s), {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
 
     @contextlib.contextmanager
-    def share(self, what: str, share: Share) -> Iterator[None]:
+    def reserve(self, what: str, resources: StepResources) -> Iterator[None]:
         """Hold `share` of the cluster while the body runs; waits until jobs of this driver give theirs back.
 
-        Raises TooFewResources when the whole cluster, less the CPU kept for reading, is smaller than the share.
+        Raises TooFewResources when the whole cluster, less the CPU kept for reading, is smaller than that.
         """
-        need = {"CPU": share.workers * share.cpus, "GPU": share.workers * share.gpus}
-        self._require(what, share, need)
+        need = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * resources.gpus}
+        self._require(what, resources, need)
         with self._free:
             while not self._fits(need):
                 self._free.wait(2.0)  # the cluster may have grown meanwhile
@@ -116,15 +116,15 @@ class Cluster:
         capacity = self._capacity()
         return all(self._taken[name] + amount <= capacity[name] + 1e-9 for name, amount in need.items())
 
-    def _require(self, what: str, share: Share, need: dict[str, float]) -> None:
+    def _require(self, what: str, resources: StepResources, need: dict[str, float]) -> None:
         """Raise TooFewResources unless the cluster is, or within the waiting time becomes, large enough."""
         deadline = time.monotonic() + self._wait
         asked = False
         while any(amount > self._capacity()[name] + 1e-9 for name, amount in need.items()):
             if self._wait and not asked:
                 asked = True
-                one = {"CPU": share.cpus, "GPU": share.gpus} if share.gpus else {"CPU": share.cpus}
-                ray.autoscaler.sdk.request_resources(bundles=[one] * share.workers + [{"CPU": DATA_CPUS}])
+                one = {"CPU": resources.cpus, "GPU": resources.gpus} if resources.gpus else {"CPU": resources.cpus}
+                ray.autoscaler.sdk.request_resources(bundles=[one] * resources.workers + [{"CPU": DATA_CPUS}])
             if time.monotonic() > deadline:
                 capacity = self._capacity()
                 raise TooFewResources(
@@ -135,7 +135,7 @@ class Cluster:
             time.sleep(2.0)
 
 
-def quiet_data() -> None:
+def silence_ray_data() -> None:
     """Ray Data in this process: rows in order, no progress bars of its own (the pipeline shows its own)."""
     import ray.data  # a second to import: the board's process does without
 
@@ -158,7 +158,7 @@ def _set_variables(names: Sequence[str]) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def _told_on_failure() -> Iterator[None]:
+def _stderr_on_failure() -> Iterator[None]:
     """Ray's C++ part writes to the file behind stderr that it found its log level: shown only when the body fails."""
     sys.stderr.flush()
     before = os.dup(2)
@@ -176,7 +176,7 @@ def _told_on_failure() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _clear_connection_error() -> Iterator[None]:
+def _connection_errors() -> Iterator[None]:
     address = os.environ["RAY_ADDRESS"]
     if address.startswith("ray://"):
         raise ClusterUnreachable(
@@ -186,7 +186,7 @@ def _clear_connection_error() -> Iterator[None]:
     try:
         host, _, port = address.rpartition(":")
         if port.isdigit():
-            socket.create_connection((host, int(port)), timeout=CONNECT).close()
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         yield
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterUnreachable(

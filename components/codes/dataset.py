@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from components import parquet, storage
 from components.codes.config import CodesConfig
 from components.codes.schema import CodeLevel, CodeSchema
 from components.codes.writer import Shard
 from components.config import require
-from components.images.manifest import SnapshotFile
-from components.images.rejects import REJECTS, Reject, to_table
-from components.weights import CONFIG, TENSORS
+from components.errors import StorageError
+from components.images.rejects import REJECTS_FILE, Reject, rejects_table
+from components.images.snapshot import StoredSnapshot
+from components.store import commits, objects, parquet
+from components.store.weights import CONFIG_FILE, WEIGHTS_FILE
 
-TOKENIZER = "tokenizer"
-LEASE = ".lease"
+TOKENIZER_FOLDER = "tokenizer"
+LEASE_FOLDER = ".lease"
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,20 @@ class TokenizerFiles:
 
 def tokenizer_digest(folder: Path) -> str:
     """Digest of the tokenizer stored in `folder`: that of the artifact it is, wherever its files lie."""
-    names = (CONFIG, TENSORS)
+    names = (CONFIG_FILE, WEIGHTS_FILE)
     missing = [name for name in names if not (folder / name).is_file()]
     require(not missing, f"a tokenizer's folder must hold {' and '.join(names)}, {folder} has no {missing}")
-    return storage.digest_of_files([storage.entry(name, (folder / name).read_bytes()) for name in names])
+    return commits.digest_of_files([commits.file_entry(name, (folder / name).read_bytes()) for name in names])
 
 
-def keep_tokenizer(folder: str, tokenizer: TokenizerFiles) -> list[storage.FileEntry]:
+def copy_tokenizer(folder: str, tokenizer: TokenizerFiles) -> list[commits.FileEntry]:
     """Copy the tokenizer into the dataset: workers load it from there, and codes can be decoded for ever."""
     entries = []
-    for name in (CONFIG, TENSORS):
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
         data = (tokenizer.folder / name).read_bytes()
-        path = f"{TOKENIZER}/{name}"
-        entries.append(storage.entry(path, data))
-        storage.write_bytes(storage.join(folder, path), data)
+        path = f"{TOKENIZER_FOLDER}/{name}"
+        entries.append(commits.file_entry(path, data))
+        objects.write_bytes(objects.join(folder, path), data)
     return entries
 
 
@@ -72,7 +73,7 @@ class CodeDataset:
     """Counts the commits to this folder that changed it."""
     shards: tuple[Shard, ...]
     """By rising first key."""
-    files: Mapping[str, storage.FileEntry]
+    files: Mapping[str, commits.FileEntry]
     """All files by path, shards among them."""
     facts: Mapping[str, Any]
 
@@ -91,7 +92,7 @@ class CodeDataset:
         }
 
     @property
-    def bytes_an_image(self) -> float:
+    def bytes_per_image(self) -> float:
         """Of the shards alone."""
         return sum(shard.size for shard in self.shards) / max(1, self.facts["rows"])
 
@@ -105,10 +106,10 @@ def _usage(used: Sequence[str], level: CodeLevel) -> float:
 
 def read_dataset(folder: str) -> CodeDataset:
     """The committed dataset in `folder`; raises FileNotFoundError without one, StorageError for another artifact's."""
-    manifest = storage.read_manifest(folder)
+    manifest = commits.read_manifest(folder)
     facts = manifest["facts"]
     if "levels" not in facts or "preprocessing" not in facts:
-        raise storage.StorageError(f"{folder} must hold a code dataset of this version: encode again")
+        raise StorageError(f"{folder} must hold a code dataset of this version: encode again")
     shards = [Shard(**file) for file in manifest["files"] if "rows" in file]
     return CodeDataset(
         folder=folder,
@@ -116,7 +117,7 @@ def read_dataset(folder: str) -> CodeDataset:
         version=facts["version"],
         shards=tuple(sorted(shards, key=lambda shard: (shard.first_key, shard.path))),
         files={
-            file["path"]: storage.FileEntry(file["path"], file["size"], file["sha256"]) for file in manifest["files"]
+            file["path"]: commits.FileEntry(file["path"], file["size"], file["sha256"]) for file in manifest["files"]
         },
         facts=facts,
     )
@@ -127,7 +128,7 @@ def commit_dataset(
     schema: CodeSchema,
     shards: Sequence[Shard],
     rejects: Sequence[Reject],
-    snapshot: SnapshotFile,
+    snapshot: StoredSnapshot,
     tokenizer: TokenizerFiles,
     *,
     config: CodesConfig,
@@ -145,10 +146,10 @@ def commit_dataset(
         "run the same command again",
     )
     require(len({shard.path for shard in shards}) == len(shards), "each shard must be committed once")
-    rejected = parquet.to_bytes(to_table(rejects))
-    storage.write_bytes(storage.join(folder, REJECTS), rejected)
-    files = [*keep_tokenizer(folder, tokenizer), storage.entry(REJECTS, rejected), *shards]
-    digest = storage.digest_of_files(files)
+    rejected = parquet.to_bytes(rejects_table(rejects))
+    objects.write_bytes(objects.join(folder, REJECTS_FILE), rejected)
+    files = [*copy_tokenizer(folder, tokenizer), commits.file_entry(REJECTS_FILE, rejected), *shards]
+    digest = commits.digest_of_files(files)
     known = before.version if before else 0
     splits: Counter[str] = Counter()
     for shard in shards:
@@ -166,25 +167,25 @@ def commit_dataset(
         "tokenizer_run": tokenizer.run_id,
         "preprocessing": schema.preprocessing,
         "snapshot": snapshot.digest,
-        "snapshot_uri": storage.absolute(snapshot.folder),
+        "snapshot_uri": objects.absolute(snapshot.folder),
         "settings": asdict(config),
     }
-    storage.commit(folder, files, facts)
+    commits.commit_artifact(folder, files, facts)
     _sweep(folder, {file.path for file in files} | (before.files.keys() if before else set()))
     return read_dataset(folder)
 
 
 def _sweep(folder: str, keep: set[str]) -> None:
-    for path in storage.sizes(folder):
+    for path in objects.object_sizes(folder):
         if path.startswith("part-") and path not in keep:
-            storage.delete(storage.join(folder, path))
+            objects.delete(objects.join(folder, path))
 
 
 # --- what a job has done so far ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Done:
+class ShardResult:
     """The outcome of one shard's rows."""
 
     name: str
@@ -197,42 +198,44 @@ class Done:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> "Done":
+    def from_json(cls, text: str | bytes) -> "ShardResult":
         """Read what `to_json` wrote."""
         found = json.loads(text)
         shard = Shard(**found["shard"]) if found["shard"] else None
         return cls(found["name"], shard, tuple(Reject(*reject) for reject in found["rejects"]))
 
 
-class Record:
+class JobRecord:
     """What was done in this folder and is in no manifest yet: a note a shard, gathered into one file a wave."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = storage.join(folder, storage.WORK)
-        self._there = storage.sizes(folder)
-        self._known: dict[str, Done] = {}
-        for path in storage.sizes(self._folder):
+        self._folder = objects.join(folder, commits.WORK_FOLDER)
+        self._there = objects.object_sizes(folder)
+        self._known: dict[str, ShardResult] = {}
+        for path in objects.object_sizes(self._folder):
             if path.startswith(("waves/", "notes/")):
-                lines = storage.read_bytes(storage.join(self._folder, path)).splitlines()
-                self._known |= {done.name: done for done in map(Done.from_json, lines)}
+                lines = objects.read_bytes(objects.join(self._folder, path)).splitlines()
+                self._known |= {done.name: done for done in map(ShardResult.from_json, lines)}
 
-    def find(self, name: str) -> Done | None:
+    def find(self, name: str) -> ShardResult | None:
         """The outcome of the shard asked for by `name`, if its file is there whole."""
         done = self._known.get(name)
         whole = done is not None and (done.shard is None or self._there.get(done.shard.path) == done.shard.size)
         return done if whole else None
 
-    def close_wave(self, number: int, outcomes: Sequence[Done]) -> None:
+    def close_wave(self, number: int, outcomes: Sequence[ShardResult]) -> None:
         """Commit a wave: from now on it is known as a whole, and the notes of its shards are not needed."""
         lines = "\n".join(done.to_json() for done in outcomes)
-        storage.write_bytes(storage.join(self._folder, "waves", f"{number:08}.jsonl"), lines.encode())
-        storage.delete(storage.join(self._folder, "notes"))
+        objects.write_bytes(objects.join(self._folder, "waves", f"{number:08}.jsonl"), lines.encode())
+        objects.delete(objects.join(self._folder, "notes"))
 
     def clear(self) -> None:
         """Forget it all: a manifest holds it."""
-        storage.delete(self._folder)
+        objects.delete(self._folder)
 
 
-def note(folder: str, done: Done) -> None:
+def record_shard(folder: str, done: ShardResult) -> None:
     """A worker's word that a shard is written: kept until its wave is."""
-    storage.write_bytes(storage.join(folder, storage.WORK, "notes", f"{done.name}.json"), done.to_json().encode())
+    objects.write_bytes(
+        objects.join(folder, commits.WORK_FOLDER, "notes", f"{done.name}.json"), done.to_json().encode()
+    )

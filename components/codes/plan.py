@@ -13,20 +13,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components import storage
 from components.codes.schema import CodeSchema
-from components.codes.writer import Shard, shard_name, versions_of
-from components.images.manifest import SnapshotFile
+from components.codes.writer import Shard, row_versions, shard_name
+from components.images.snapshot import StoredSnapshot
 from components.images.split import HELD_OUT, TRAIN
+from components.store import objects
 
 SPLITS = (TRAIN, HELD_OUT)
-IDENTITY = ("id", "version", "label", "split")
-HASHED_AT_A_TIME = 1 << 15
+IDENTITY_COLUMNS = ("id", "version", "label", "split")
+ROWS_PER_HASH_CHUNK = 1 << 15
 """Rows whose strings are Python's at a time."""
 
 
 @dataclass(frozen=True)
-class Encode:
+class EncodeRequest:
     """Rows of the snapshot to encode into the shard `name`."""
 
     name: str
@@ -35,7 +35,7 @@ class Encode:
 
 
 @dataclass(frozen=True)
-class Rewrite:
+class RewriteRequest:
     """A committed shard, to be written again as `name` with the rows that are left; no image is read."""
 
     name: str
@@ -54,23 +54,25 @@ class Wave:
 
     number: int
     rows: int
-    encode: list[Encode]
-    rewrite: list[Rewrite]
+    encode: list[EncodeRequest]
+    rewrite: list[RewriteRequest]
     keep: list[Shard]
     """Committed shards that the waves have passed and that stay as they are."""
 
 
-def plan(snapshot: SnapshotFile, schema: CodeSchema, ledger: "Ledger", *, a_wave: int, a_shard: int) -> Iterator[Wave]:
+def plan_waves(
+    snapshot: StoredSnapshot, schema: CodeSchema, ledger: "ShardLedger", *, rows_per_wave: int, rows_per_shard: int
+) -> Iterator[Wave]:
     """The waves of `snapshot`, in order; each once, the shards of the ledger settled with the wave that passes them."""
-    for number, rows in enumerate(snapshot.waves(a_wave)):
-        parts = range(0, rows.num_rows, HASHED_AT_A_TIME)
-        versions = np.concatenate([versions_of(rows.slice(start, HASHED_AT_A_TIME)) for start in parts])
+    for number, rows in enumerate(snapshot.waves(rows_per_wave)):
+        parts = range(0, rows.num_rows, ROWS_PER_HASH_CHUNK)
+        versions = np.concatenate([row_versions(rows.slice(start, ROWS_PER_HASH_CHUNK)) for start in parts])
         wanted = np.flatnonzero(~ledger.claim(rows, versions))
         encode = []
-        for start in range(0, len(wanted), a_shard):
-            places = wanted[start : start + a_shard]
+        for start in range(0, len(wanted), rows_per_shard):
+            places = wanted[start : start + rows_per_shard]
             some, own = rows.take(pa.array(places)), versions[places]
-            encode.append(Encode(shard_name(schema, some, own), some, own))
+            encode.append(EncodeRequest(shard_name(schema, some, own), some, own))
         # The next wave may begin with a copy of this one's last image: what ends there is settled with that wave.
         keep, rewrite = ledger.settle(rows["key"][-1].as_py())
         yield Wave(number, rows.num_rows, encode, rewrite, keep)
@@ -79,7 +81,7 @@ def plan(snapshot: SnapshotFile, schema: CodeSchema, ledger: "Ledger", *, a_wave
 
 
 @dataclass
-class _Held:
+class _OpenShard:
     """One committed shard, while waves meet it."""
 
     shard: Shard
@@ -100,13 +102,13 @@ class _Held:
         self.alive[places] = True
 
 
-class Ledger:
+class ShardLedger:
     """The committed shards of one schema, compared with the snapshot as its waves go by."""
 
     def __init__(self, folder: str, schema: CodeSchema, shards: Sequence[Shard]) -> None:
         self._folder, self._schema = folder, schema
         self._waiting = sorted(shards, key=lambda shard: shard.first_key, reverse=True)
-        self._held: list[_Held] = []
+        self._held: list[_OpenShard] = []
 
     def claim(self, rows: pa.Table, versions: np.ndarray) -> np.ndarray:
         """Which rows of a wave (n,) are encoded already."""
@@ -128,7 +130,7 @@ class Ledger:
             held.keep(at[mine] - start, labels[mine], splits[mine])
         return found
 
-    def settle(self, passed: str | None) -> tuple[list[Shard], list[Rewrite]]:
+    def settle(self, passed: str | None) -> tuple[list[Shard], list[RewriteRequest]]:
         """Shards that end before the key `passed` (None: all) and stay, and those to be written again."""
         ended = [held for held in self._held if passed is None or held.shard.last_key < passed]
         self._held = [] if passed is None else [held for held in self._held if held.shard.last_key >= passed]
@@ -136,20 +138,20 @@ class Ledger:
         again = [held for held in ended if held.alive.any() and (held.changed or not held.alive.all())]
         return keep, [self._rewrite(held) for held in again]
 
-    def _read(self, shard: Shard) -> _Held:
+    def _read(self, shard: Shard) -> _OpenShard:
         with (
-            storage.opened(storage.join(self._folder, shard.path)) as source,
+            objects.open_object(objects.join(self._folder, shard.path)) as source,
             pq.ParquetFile(source, pre_buffer=False) as file,
         ):
-            rows = file.read(columns=list(IDENTITY), use_threads=False)
-        return _Held(shard, np.asarray(rows["id"]), np.asarray(rows["version"]), _labels(rows), _splits(rows))
+            rows = file.read(columns=list(IDENTITY_COLUMNS), use_threads=False)
+        return _OpenShard(shard, np.asarray(rows["id"]), np.asarray(rows["version"]), _labels(rows), _splits(rows))
 
-    def _rewrite(self, held: _Held) -> Rewrite:
+    def _rewrite(self, held: _OpenShard) -> RewriteRequest:
         places = np.flatnonzero(held.alive)
         labels, splits = held.labels[places], held.splits[places]
         ids = held.ids[places]
         rows = pa.table({"id": ids, "label": labels, "split": [SPLITS[split] for split in splits]})
-        return Rewrite(shard_name(self._schema, rows, held.versions[places]), held.shard, places, labels, splits)
+        return RewriteRequest(shard_name(self._schema, rows, held.versions[places]), held.shard, places, labels, splits)
 
 
 def _labels(rows: pa.Table) -> np.ndarray:

@@ -21,13 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from components import parquet, storage
-from components.batches import CodeBatch
 from components.codes.dataset import CodeDataset, read_dataset
 from components.codes.schema import CodeLevel, CodeSchema
 from components.config import require
+from components.errors import StorageError
+from components.store import commits, parquet
+from components.training.batches import CodeBatch
 
-LAYOUT = 2
+UNPACKED_LAYOUT = 2
 """Version of the unpacked files."""
 
 
@@ -67,7 +68,7 @@ def read_codes(folder: str, split: str, cache: Path | None = None) -> CodeTable:
     splits = dataset.facts["splits"]
     require(split in splits, f"split must be one of {sorted(splits)}, got {split!r}")
     root = cache or Path(tempfile.gettempdir()) / "vqvae2-cache"
-    unpacked = root / f"codes-{LAYOUT}-{dataset.digest}"
+    unpacked = root / f"codes-{UNPACKED_LAYOUT}-{dataset.digest}"
     with _disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         with (root / f"{unpacked.name}.lock").open("w") as lock:
@@ -86,7 +87,7 @@ def _disk_errors(root: Path) -> Iterator[None]:
     except FileNotFoundError:  # a shard's, not the cache's
         raise
     except OSError as error:
-        raise storage.StorageError(
+        raise StorageError(
             f"codes must be unpacked into {root}, got: {error}. Free some space or set TMPDIR to another disk"
         ) from error
 
@@ -101,13 +102,11 @@ def _unpack(dataset: CodeDataset, target: Path) -> None:
     levels = schema.levels
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
     try:
-        parts = [_Part(staging / split, levels, rows) for split, rows in dataset.facts["splits"].items()]
+        parts = [_SplitFiles(staging / split, levels, rows) for split, rows in dataset.facts["splits"].items()]
         for shard in dataset.shards:
-            table = parquet.from_bytes(storage.read_listed(dataset.folder, vars(shard)))
+            table = parquet.from_bytes(commits.read_verified(dataset.folder, vars(shard)))
             if CodeSchema.from_arrow(table.schema) != schema:
-                raise storage.StorageError(
-                    f"{shard.path} in {dataset.folder} must have its manifest's levels: encode again"
-                )
+                raise StorageError(f"{shard.path} in {dataset.folder} must have its manifest's levels: encode again")
             values = _columns(table, levels)
             for part in parts:
                 part.append(values, np.asarray(pc.indices_nonzero(pc.equal(table["split"], part.split))))
@@ -118,7 +117,7 @@ def _unpack(dataset: CodeDataset, target: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-class _Part:
+class _SplitFiles:
     """The growing .npy files of one split. Written, not mapped: a full disk must raise an error, not kill by SIGBUS."""
 
     def __init__(self, folder: Path, levels: tuple[CodeLevel, ...], rows: int) -> None:
@@ -140,7 +139,7 @@ class _Part:
 
     def close(self) -> None:
         if self._left:
-            raise storage.StorageError(f"{self._left} rows of {self.split} that the manifest counts are in no shard")
+            raise StorageError(f"{self._left} rows of {self.split} that the manifest counts are in no shard")
         for file in self._files.values():
             file.close()
 
@@ -156,7 +155,7 @@ def _columns(table: pa.Table, levels: tuple[CodeLevel, ...]) -> dict[str, np.nda
 # --- what the codes are like ------------------------------------------------------------------------------------------
 
 
-def frequencies(table: CodeTable, level: str) -> np.ndarray:
+def code_frequencies(table: CodeTable, level: str) -> np.ndarray:
     """int64 (k,): how often each code of a level occurs."""
     number = table.number(level)
     size = table.levels[number].codebook_size
@@ -171,11 +170,11 @@ def unigram_entropy(train: CodeTable, held_out: CodeTable, level: str) -> float:
 
     Add-one smoothing keeps codes that training never saw finite. A prior that has learned anything is below this.
     """
-    seen, asked = frequencies(train, level), frequencies(held_out, level)
+    seen, asked = code_frequencies(train, level), code_frequencies(held_out, level)
     nats = math.log(seen.sum() + len(seen)) - np.log(seen + 1)
     return float((asked * nats).sum() / asked.sum())
 
 
-def usage(table: CodeTable, level: str) -> float:
+def codebook_usage(table: CodeTable, level: str) -> float:
     """Share of a level's codebook that occurs at least once."""
-    return float((frequencies(table, level) > 0).mean())
+    return float((code_frequencies(table, level) > 0).mean())

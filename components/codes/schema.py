@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from components.config import require
-from components.storage import StorageError
+from components.errors import StorageError
 
-FORMAT = 2
-METADATA = b"vqvae2"
+CODES_FORMAT = 2
+METADATA_KEY = b"vqvae2"
 
-FIXED = (
+SNAPSHOT_COLUMNS = (
     pa.field("id", pa.int64(), nullable=False),
     pa.field("key", pa.string(), nullable=False),
     pa.field("label", pa.int32()),
@@ -23,9 +23,9 @@ FIXED = (
     pa.field("copy", pa.int16(), nullable=False),
 )
 """Columns that come from the snapshot as they are."""
-VERSION = pa.field("version", pa.int64(), nullable=False)
+VERSION_COLUMN = pa.field("version", pa.int64(), nullable=False)
 """Hash of the image's size and etag when it was encoded: what is equal need not be encoded again."""
-ERROR = pa.field("error", pa.float32(), nullable=False)
+ERROR_COLUMN = pa.field("error", pa.float32(), nullable=False)
 """Mean squared distance between the encoder's outputs and the codes' vectors, summed over levels."""
 
 
@@ -43,7 +43,7 @@ class CodeLevel:
     """Codes are 0 .. codebook_size - 1."""
 
     def __post_init__(self) -> None:
-        taken = [field.name for field in (*FIXED, VERSION, ERROR)]
+        taken = [field.name for field in (*SNAPSHOT_COLUMNS, VERSION_COLUMN, ERROR_COLUMN)]
         require(self.name not in taken, f"a level must not share its name with one of {taken}, got {self.name!r}")
         sides = f"{self.height}x{self.width}"
         require(self.height >= 1 and self.width >= 1, f"code maps must have sides of at least 1, got {sides}")
@@ -84,16 +84,19 @@ class CodeSchema:
             pa.field(level.name, pa.list_(pa.field("element", level.type), level.height * level.width), nullable=False)
             for level in self.levels
         ]
-        facts = {"format": FORMAT, **asdict(self)}
+        facts = {"format": CODES_FORMAT, **asdict(self)}
         return pa.schema(
-            [*FIXED, VERSION, *codes, ERROR], metadata={METADATA: json.dumps(facts, sort_keys=True).encode()}
+            [*SNAPSHOT_COLUMNS, VERSION_COLUMN, *codes, ERROR_COLUMN],
+            metadata={METADATA_KEY: json.dumps(facts, sort_keys=True).encode()},
         )
 
     @classmethod
     def from_arrow(cls, schema: pa.Schema) -> "CodeSchema":
         """Read what `arrow` wrote; raises StorageError for any other file."""
-        facts = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
-        if facts.get("format") != FORMAT:
-            raise StorageError(f"a shard of codes must have format {FORMAT}, got {facts.get('format')}: encode again")
+        facts = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+        if facts.get("format") != CODES_FORMAT:
+            raise StorageError(
+                f"a shard of codes must have format {CODES_FORMAT}, got {facts.get('format')}: encode again"
+            )
         levels = tuple(CodeLevel(**level) for level in facts["levels"])
         return cls(levels=levels, tokenizer_digest=facts["tokenizer_digest"], preprocessing=facts["preprocessing"])

@@ -25,55 +25,55 @@ import ray
 import ray.data
 import torch
 
-from components import parquet, storage
-from components.cluster.step import Cluster, quiet_data
+from components.cluster.step import Cluster, silence_ray_data
+from components.codes.batch_encoder import BatchEncoder
 from components.codes.config import CodesConfig
 from components.codes.dataset import (
-    TOKENIZER,
+    TOKENIZER_FOLDER,
     CodeDataset,
-    Done,
-    Record,
+    JobRecord,
+    ShardResult,
     TokenizerFiles,
     commit_dataset,
-    keep_tokenizer,
-    note,
+    copy_tokenizer,
     read_dataset,
+    record_shard,
 )
-from components.codes.encoding import Encoding
-from components.codes.plan import SPLITS, Encode, Ledger, Rewrite, Wave, plan
+from components.codes.plan import SPLITS, EncodeRequest, RewriteRequest, ShardLedger, Wave, plan_waves
+from components.codes.progress import EncodeProgress
 from components.codes.schema import CodeLevel, CodeSchema
-from components.codes.telling import Telling
-from components.codes.writer import Shard, build_shard, rewritten, write_shard
-from components.config import Share, require
+from components.codes.writer import Shard, build_shard, rewrite_rows, write_shard
+from components.config import StepResources, require
 from components.images.config import ImagesConfig
-from components.images.manifest import SnapshotFile, open_snapshot
-from components.images.pixels import PixelReader, Refused
-from components.images.rejects import Reject, check_share
-from components.lease import Lease
-from components.weights import describe_tokenizer, load_tokenizer
-from components.workspace import Outcome, Workspace
+from components.images.pixels import PixelReader, Refusal
+from components.images.rejects import Reject, check_reject_fraction
+from components.images.snapshot import StoredSnapshot, open_snapshot
+from components.store import commits, objects, parquet
+from components.store.lease import Lease
+from components.store.weights import describe_tokenizer, load_tokenizer
+from components.workspace import StepOutput, Workspace
 
-AT_ONCE = 2
+SHARDS_PER_ENCODER = 2
 """Shards an encoder works on: while one is written, the next is read and encoded."""
 READER_CPUS = 0.5
 """Share of a CPU that a decoding task asks for: its answer waits for the encoder more than it works."""
-LOOK_EVERY = 0.5
+ENCODE_POLL_SECONDS = 0.5
 """Seconds between two looks at what the encoders say."""
-MOST_PASSES = 10
+MAX_PASSES = 10
 """Pipelines that a wave gets: after each, what encoders that died had is asked for again."""
 
 
-def encode(
+def encode_snapshot(
     config: CodesConfig,
     snapshot_uri: str,
     tokenizer: TokenizerFiles,
     *,
     max_rejects: float,
-    share: Share,
+    resources: StepResources,
     cluster: Cluster,
     workspace: Workspace,
     distrusted: frozenset[str] = frozenset(),
-) -> Outcome:
+) -> StepOutput:
     """Make the dataset in the workspace's folder that of the snapshot `snapshot_uri`, encoding what is not there yet.
 
     Shards of an earlier commit are used as far as they hold images of this snapshot in the version that it lists,
@@ -82,26 +82,26 @@ def encode(
     snapshot = open_snapshot(snapshot_uri)
     schema = _schema(tokenizer, snapshot)
     before = _before(workspace.uri)
-    record = Record(workspace.uri)
+    record = JobRecord(workspace.uri)
     if before is None or before.facts["tokenizer"] != tokenizer.digest:
-        keep_tokenizer(workspace.uri, tokenizer)  # the encoders load it from there
+        copy_tokenizer(workspace.uri, tokenizer)  # the encoders load it from there
     usable = _usable(before, schema, workspace.uri, distrusted)
-    waves = plan(
+    waves = plan_waves(
         snapshot,
         schema,
-        Ledger(workspace.uri, schema, usable),
-        a_wave=config.rows_a_wave,
-        a_shard=config.rows_a_shard,
+        ShardLedger(workspace.uri, schema, usable),
+        rows_per_wave=config.rows_per_wave,
+        rows_per_shard=config.rows_per_shard,
     )
-    job = _Job(config, snapshot, schema, share, cluster, workspace)
+    job = _Job(config, snapshot, schema, resources, cluster, workspace)
     shards, rejects = job.run(waves, record, max_rejects)
     workspace.lease.check()
     dataset = commit_dataset(workspace.uri, schema, shards, rejects, snapshot, tokenizer, config=config, before=before)
     record.clear()
-    return Outcome(digest=dataset.digest, facts=_facts(dataset))
+    return StepOutput(digest=dataset.digest, facts=_facts(dataset))
 
 
-def _schema(tokenizer: TokenizerFiles, snapshot: SnapshotFile) -> CodeSchema:
+def _schema(tokenizer: TokenizerFiles, snapshot: StoredSnapshot) -> CodeSchema:
     described = describe_tokenizer(tokenizer.folder)
     fitted, given = (
         (described.image_size, described.channels),
@@ -135,7 +135,7 @@ def _usable(before: CodeDataset | None, schema: CodeSchema, folder: str, distrus
     """Shards of the earlier commit that are there, whole, and hold codes of this tokenizer and these pixels."""
     if before is None or before.schema != schema:
         return []
-    there = storage.sizes(folder)
+    there = objects.object_sizes(folder)
     return [shard for shard in before.shards if there.get(shard.path) == shard.size and shard.path not in distrusted]
 
 
@@ -149,7 +149,7 @@ def _facts(dataset: CodeDataset) -> dict[str, Any]:
         "train_rows": facts["splits"].get(SPLITS[0], 0),
         "held_out_rows": facts["splits"].get(SPLITS[1], 0),
         "bytes": sum(shard.size for shard in dataset.shards),
-        "bytes_an_image": dataset.bytes_an_image,
+        "bytes_per_image": dataset.bytes_per_image,
         **{f"usage_{name}": used for name, used in dataset.usage().items()},
     }
 
@@ -163,29 +163,29 @@ class _Job:
     def __init__(
         self,
         config: CodesConfig,
-        snapshot: SnapshotFile,
+        snapshot: StoredSnapshot,
         schema: CodeSchema,
-        share: Share,
+        resources: StepResources,
         cluster: Cluster,
         workspace: Workspace,
     ) -> None:
-        self._config, self._snapshot, self._share = config, snapshot, share
+        self._config, self._snapshot, self._resources = config, snapshot, resources
         self._cluster, self._workspace = cluster, workspace
-        self._settings = EncoderSettings(
+        self._settings = WorkerSettings(
             folder=workspace.uri,
             schema=schema,
             images=snapshot.settings,
             seed=snapshot.seed,
             batch_size=config.batch_size,
             precision=config.precision,
-            share=share,
+            resources=resources,
             lease=workspace.lease,
-            board=cluster.board,
+            mailbox=cluster.mailbox,
             job=f"{workspace.name} {uuid.uuid4().hex}",  # what a lost job's encoders say late is nobody's
         )
-        self._telling = Telling(workspace, snapshot.rows)
+        self._telling = EncodeProgress(workspace, snapshot.rows)
 
-    def run(self, waves: Iterator[Wave], record: Record, max_rejects: float) -> tuple[list[Shard], list[Reject]]:
+    def run(self, waves: Iterator[Wave], record: JobRecord, max_rejects: float) -> tuple[list[Shard], list[Reject]]:
         """All shards and rejects of the dataset; each wave is recorded as it ends."""
         shards: list[Shard] = []
         rejects: list[Reject] = []
@@ -193,13 +193,13 @@ class _Job:
         with contextlib.ExitStack() as held:
             held.callback(self._telling.finish)
             for wave in waves:
-                every: list[Encode | Rewrite] = [*wave.encode, *wave.rewrite]
+                every: list[EncodeRequest | RewriteRequest] = [*wave.encode, *wave.rewrite]
                 found = [done for one in every if (done := record.find(one.name))]
                 known = {done.name for done in found}
                 asked = [one for one in every if one.name not in known]
                 self._telling.start_wave(wave, found)
                 if asked and not begun:  # a node that is lost later is no reason to give up
-                    held.enter_context(self._cluster.share("codes", self._share))
+                    held.enter_context(self._cluster.reserve("codes", self._resources))
                     begun = True
                 made = list(self._work(asked)) if asked else []
                 if made:
@@ -207,13 +207,13 @@ class _Job:
                     record.close_wave(wave.number, [*found, *made])
                 shards += [*wave.keep, *(done.shard for done in (*found, *made) if done.shard)]
                 rejects += [reject for done in (*found, *made) for reject in done.rejects]
-                check_share(rejects, self._snapshot.rows, max_rejects)
+                check_reject_fraction(rejects, self._snapshot.rows, max_rejects)
         return shards, rejects
 
-    def _work(self, asked: Sequence[Encode | Rewrite]) -> Iterator[Done]:
+    def _work(self, asked: Sequence[EncodeRequest | RewriteRequest]) -> Iterator[ShardResult]:
         """The outcome of each of `asked`, in any order; what a lost encoder had is asked for again."""
         left = {one.name: one for one in asked}
-        for _ in range(MOST_PASSES):
+        for _ in range(MAX_PASSES):
             for done in self._answers(_pipeline(list(left.values()), self._settings)):
                 self._telling.done(done)
                 del left[done.name]
@@ -221,18 +221,18 @@ class _Job:
             if not left:
                 return
         raise RuntimeError(
-            f"every shard must be made, but {len(left)} of {len(asked)} were lost {MOST_PASSES} times with the encoder "
+            f"every shard must be made, but {len(left)} of {len(asked)} were lost {MAX_PASSES} times with the encoder "
             "that had them: look for what kills encoders (memory?), then run again"
         )
 
-    def _answers(self, pipeline: ray.data.Dataset) -> Iterator[Done]:
+    def _answers(self, pipeline: ray.data.Dataset) -> Iterator[ShardResult]:
         """What comes out of the pipeline; meanwhile the encoders' notes are told. Raises an encoder's own error."""
-        answers: queue.SimpleQueue[Done | BaseException | None] = queue.SimpleQueue()
+        answers: queue.SimpleQueue[ShardResult | BaseException | None] = queue.SimpleQueue()
 
         def run() -> None:
             try:
                 for row in pipeline.iter_rows():
-                    answers.put(Done.from_json(row["done"]))
+                    answers.put(ShardResult.from_json(row["done"]))
                 answers.put(None)
             except BaseException as error:
                 answers.put(error)
@@ -241,10 +241,10 @@ class _Job:
         while True:
             self._listen()
             try:
-                answer = answers.get(timeout=LOOK_EVERY)
+                answer = answers.get(timeout=ENCODE_POLL_SECONDS)
             except queue.Empty:
                 continue
-            if isinstance(answer, Done):
+            if isinstance(answer, ShardResult):
                 yield answer
             else:
                 self._listen()
@@ -253,36 +253,36 @@ class _Job:
                 raise answer
 
     def _listen(self) -> None:
-        notes = ray.get(self._cluster.board.take.remote(self._settings.job))
+        notes = ray.get(self._cluster.mailbox.take.remote(self._settings.job))
         errors = [one for one in notes if isinstance(one, Exception)]
         if errors:
             raise errors[0]
         self._telling.listen(notes)
 
 
-def _pipeline(asked: Sequence[Encode | Rewrite], settings: "EncoderSettings") -> ray.data.Dataset:
+def _pipeline(asked: Sequence[EncodeRequest | RewriteRequest], settings: "WorkerSettings") -> ray.data.Dataset:
     """Rows with the outcome, as JSON, of each of `asked` that was not lost with its encoder.
 
     A lost encoder is not restarted in its place, where its shards would wait until the cluster has room for it: they
     count as errored blocks, and come out of the next pipeline.
     """
-    quiet_data()
-    share, workers = settings.share, min(settings.share.workers, len(asked))
+    silence_ray_data()
+    resources, workers = settings.resources, min(settings.resources.workers, len(asked))
     numbers = ray.data.from_items(list(range(len(asked))), override_num_blocks=len(asked))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `max_restarts` has no other way in yet
         pipeline = numbers.map_batches(
-            Encoder,
+            EncodeWorker,
             batch_size=1,
-            num_cpus=share.cpus,
-            num_gpus=share.gpus or None,
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus or None,
             fn_constructor_args=(settings, [ray.put(one) for one in asked]),
             compute=ray.data.ActorPoolStrategy(
                 min_size=1,
                 max_size=workers,
                 initial_size=workers,
-                max_tasks_in_flight_per_actor=AT_ONCE,
-                max_concurrent_calls_per_actor=AT_ONCE,
+                max_tasks_in_flight_per_actor=SHARDS_PER_ENCODER,
+                max_concurrent_calls_per_actor=SHARDS_PER_ENCODER,
                 enable_true_multi_threading=True,
             ),
             max_restarts=0,
@@ -304,7 +304,7 @@ def _result(reference: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderSettings:
+class WorkerSettings:
     """What an encoder needs to know: settings and URIs, never data."""
 
     folder: str
@@ -313,31 +313,33 @@ class EncoderSettings:
     seed: int
     batch_size: int
     precision: str
-    share: Share
+    resources: StepResources
     lease: Lease
-    board: Any
+    mailbox: Any
     job: str
 
 
-class Encoder:
+class EncodeWorker:
     """An actor of the pool: makes one shard a call, AT_ONCE calls at the same time."""
 
-    def __init__(self, settings: EncoderSettings, asked: Sequence[ray.ObjectRef]) -> None:
+    def __init__(self, settings: WorkerSettings, asked: Sequence[ray.ObjectRef]) -> None:
         """`asked` is what the wave asks for, by number."""
         self._settings, self._asked = settings, asked
-        torch.set_num_threads(max(1, int(settings.share.cpus)))  # encoders side by side share the cores, not fight
-        device = "cuda" if settings.share.gpus else "cpu"
+        torch.set_num_threads(max(1, int(settings.resources.cpus)))  # encoders side by side share the cores, not fight
+        device = "cuda" if settings.resources.gpus else "cpu"
         with self._errors_told(), TemporaryDirectory() as folder:
-            storage.download(storage.join(settings.folder, TOKENIZER), Path(folder))
+            objects.download(objects.join(settings.folder, TOKENIZER_FOLDER), Path(folder))
             model = load_tokenizer(Path(folder))
-            self._encode = Encoding(model, batch_size=settings.batch_size, precision=settings.precision, device=device)
+            self._encode = BatchEncoder(
+                model, batch_size=settings.batch_size, precision=settings.precision, device=device
+            )
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         """Write shard number `item`; the outcome as JSON."""
         with self._errors_told():
             asked = ray.get(self._asked[int(batch["item"][0])])
-            done = self._encoded(asked) if isinstance(asked, Encode) else self._rewritten(asked)
-            note(self._settings.folder, done)
+            done = self._encoded(asked) if isinstance(asked, EncodeRequest) else self._rewritten(asked)
+            record_shard(self._settings.folder, done)
             return {"done": [done.to_json()]}
 
     @contextlib.contextmanager
@@ -346,10 +348,10 @@ class Encoder:
         try:
             yield
         except Exception as error:
-            ray.get(self._settings.board.post.remote(self._settings.job, error))
+            ray.get(self._settings.mailbox.post.remote(self._settings.job, error))
             raise
 
-    def _encoded(self, asked: Encode) -> Done:
+    def _encoded(self, asked: EncodeRequest) -> ShardResult:
         parts, kept, rejects, first = [], [], [], 0
         for pixels, refused in self._pixels(asked.rows):
             parts.append(self._encode(pixels))
@@ -358,26 +360,28 @@ class Encoder:
                 row = first + place
                 rejects.append(Reject(asked.rows["key"][row].as_py(), asked.rows["uri"][row].as_py(), *why))
             first += len(pixels)
-            self._settings.board.post.remote(self._settings.job, (asked.name, first))
+            self._settings.mailbox.post.remote(self._settings.job, (asked.name, first))
         maps = [np.concatenate(level)[kept] for level in zip(*(maps for maps, _ in parts), strict=True)]
         errors = np.concatenate([errors for _, errors in parts])[kept]
         table = build_shard(
             self._settings.schema, asked.rows.take(pa.array(kept, pa.int64())), asked.versions[kept], maps, errors
         )
-        return Done(asked.name, self._written(asked.name, table) if kept else None, tuple(rejects))
+        return ShardResult(asked.name, self._written(asked.name, table) if kept else None, tuple(rejects))
 
-    def _rewritten(self, asked: Rewrite) -> Done:
-        table = parquet.from_bytes(storage.read_listed(self._settings.folder, vars(asked.shard)))
+    def _rewritten(self, asked: RewriteRequest) -> ShardResult:
+        table = parquet.from_bytes(commits.read_verified(self._settings.folder, vars(asked.shard)))
         splits = [SPLITS[split] for split in asked.splits]
-        return Done(asked.name, self._written(asked.name, rewritten(table, asked.places, asked.labels, splits)))
+        return ShardResult(
+            asked.name, self._written(asked.name, rewrite_rows(table, asked.places, asked.labels, splits))
+        )
 
     def _written(self, name: str, table: pa.Table) -> Shard:
         self._settings.lease.check()
         return write_shard(self._settings.folder, name, table)
 
-    def _pixels(self, rows: pa.Table) -> Iterator[tuple[np.ndarray, dict[int, Refused]]]:
+    def _pixels(self, rows: pa.Table) -> Iterator[tuple[np.ndarray, dict[int, Refusal]]]:
         """Decoded batches in their order, some ahead of the one that is encoded."""
-        size, readers = self._settings.batch_size, self._settings.share.readers
+        size, readers = self._settings.batch_size, self._settings.resources.readers
         batches = deque(rows.slice(start, size) for start in range(0, rows.num_rows, size))
         ahead: deque[Any] = deque()
         with ThreadPoolExecutor(1) as thread:
@@ -395,6 +399,6 @@ class Encoder:
 
 
 @ray.remote(num_cpus=READER_CPUS)
-def _decode(images: ImagesConfig, seed: int, rows: pa.Table) -> tuple[np.ndarray, dict[int, Refused]]:
+def _decode(images: ImagesConfig, seed: int, rows: pa.Table) -> tuple[np.ndarray, dict[int, Refusal]]:
     """One batch, decoded in a process of its own."""
     return PixelReader(images, seed).read_usable(rows)

@@ -11,20 +11,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import parquet, storage
 from components.codes.dataset import CodeDataset, read_dataset
 from components.codes.schema import CodeSchema
-from components.codes.writer import Shard, code_paths, dictionary_encoded, versions_of
-from components.images.manifest import open_snapshot
-from components.images.rejects import REJECTS
+from components.codes.writer import Shard, code_column_paths, dictionary_encoded_columns, row_versions
+from components.errors import StorageError
+from components.images.rejects import REJECTS_FILE
+from components.images.snapshot import open_snapshot
+from components.store import commits, objects, parquet
 
-AT_ONCE = 4
+CONCURRENT_READS = 4
 """Shards that are read at the same time."""
-ROWS_A_WAVE = 1 << 16
+ROWS_PER_COMPARISON = 1 << 16
 """Rows of the snapshot that are compared at a time."""
 
 
-class Fault(NamedTuple):
+class DatasetFault(NamedTuple):
     """One thing that is wrong."""
 
     path: str
@@ -41,10 +42,10 @@ class _Read(NamedTuple):
     shard: Shard
     ids: np.ndarray
     versions: np.ndarray
-    faults: list[Fault]
+    faults: list[DatasetFault]
 
 
-def verify(folder: str, tell: Callable[[int, int], Any] = lambda done, total: None) -> list[Fault]:
+def verify_dataset(folder: str, tell: Callable[[int, int], Any] = lambda done, total: None) -> list[DatasetFault]:
     """Everything wrong with the dataset in `folder`; empty: it is whole. `tell` gets (shards read, shards in all).
 
     Raises FileNotFoundError when nothing is committed there.
@@ -53,7 +54,7 @@ def verify(folder: str, tell: Callable[[int, int], Any] = lambda done, total: No
     others = [file for file in dataset.files.values() if file.path not in {shard.path for shard in dataset.shards}]
     faults = [fault for file in others for fault in _content(folder, file)[1]]
     read: list[_Read] = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
         for one in pool.map(lambda shard: _shard(folder, dataset.schema, shard), dataset.shards):
             read.append(one)
             faults += one.faults
@@ -63,16 +64,16 @@ def verify(folder: str, tell: Callable[[int, int], Any] = lambda done, total: No
     return faults
 
 
-def _content(folder: str, file: storage.FileEntry) -> tuple[bytes, list[Fault]]:
+def _content(folder: str, file: commits.FileEntry) -> tuple[bytes, list[DatasetFault]]:
     try:
-        data = storage.read_bytes(storage.join(folder, file.path))
+        data = objects.read_bytes(objects.join(folder, file.path))
     except FileNotFoundError:
-        return b"", [Fault(file.path, "is missing")]
+        return b"", [DatasetFault(file.path, "is missing")]
     if len(data) != file.size:
-        return data, [Fault(file.path, f"has {len(data)} bytes, the manifest says {file.size}")]
-    found = storage.entry(file.path, data).sha256
+        return data, [DatasetFault(file.path, f"has {len(data)} bytes, the manifest says {file.size}")]
+    found = commits.file_entry(file.path, data).sha256
     if found != file.sha256:
-        return data, [Fault(file.path, f"has SHA-256 {found[:12]}, the manifest says {file.sha256[:12]}")]
+        return data, [DatasetFault(file.path, f"has SHA-256 {found[:12]}, the manifest says {file.sha256[:12]}")]
     return data, []
 
 
@@ -84,13 +85,15 @@ def _shard(folder: str, schema: CodeSchema, shard: Shard) -> _Read:
     try:
         table = parquet.from_bytes(data)
     except (pa.ArrowException, OSError) as error:
-        return _Read(shard, nothing, nothing, [Fault(shard.path, f"cannot be read: {error}")])
+        return _Read(shard, nothing, nothing, [DatasetFault(shard.path, f"cannot be read: {error}")])
     if not table.schema.equals(schema.arrow(), check_metadata=True):
         return _Read(
-            shard, nothing, nothing, [Fault(shard.path, "has other columns or metadata than the manifest says")]
+            shard, nothing, nothing, [DatasetFault(shard.path, "has other columns or metadata than the manifest says")]
         )
     what = [*_rows(table, shard), *_codes(table, schema), *_footer(data, schema)]
-    return _Read(shard, np.asarray(table["id"]), np.asarray(table["version"]), [Fault(shard.path, one) for one in what])
+    return _Read(
+        shard, np.asarray(table["id"]), np.asarray(table["version"]), [DatasetFault(shard.path, one) for one in what]
+    )
 
 
 def _rows(table: pa.Table, shard: Shard) -> Iterator[str]:
@@ -113,7 +116,7 @@ def _codes(table: pa.Table, schema: CodeSchema) -> Iterator[str]:
 
 
 def _footer(data: bytes, schema: CodeSchema) -> Iterator[str]:
-    plain = sorted(set(code_paths(schema)) - set(dictionary_encoded(data)))
+    plain = sorted(set(code_column_paths(schema)) - set(dictionary_encoded_columns(data)))
     if plain:
         yield f"must have its codes dictionary-encoded, {plain} are not"
     footer = pq.ParquetFile(pa.BufferReader(data)).metadata
@@ -123,7 +126,7 @@ def _footer(data: bytes, schema: CodeSchema) -> Iterator[str]:
         yield f"must be compressed by zstd, got {sorted(codecs)}"
 
 
-def _repeated(read: list[_Read]) -> Iterator[Fault]:
+def _repeated(read: list[_Read]) -> Iterator[DatasetFault]:
     """Ids that occur again: the later shard is the one to make again."""
     ids = np.concatenate([one.ids for one in read]) if read else np.zeros(0, np.int64)
     owner = np.repeat(np.arange(len(read)), [len(one.ids) for one in read])
@@ -131,19 +134,19 @@ def _repeated(read: list[_Read]) -> Iterator[Fault]:
     again = order[1:][ids[order][1:] == ids[order][:-1]]
     for number in np.unique(owner[again]):
         some = ids[again[owner[again] == number]]
-        yield Fault(read[number].shard.path, f"repeats {len(some)} ids, for example {int(some[0])}")
+        yield DatasetFault(read[number].shard.path, f"repeats {len(some)} ids, for example {int(some[0])}")
 
 
-def _against_snapshot(dataset: CodeDataset, read: list[_Read], may_count: bool) -> Iterator[Fault]:
+def _against_snapshot(dataset: CodeDataset, read: list[_Read], may_count: bool) -> Iterator[DatasetFault]:
     """Every row of the snapshot is in a shard, in the version listed, or among the rejects; no other is."""
     uri = dataset.facts["snapshot_uri"]
     try:
         snapshot = open_snapshot(uri)
-    except (FileNotFoundError, storage.StorageError) as error:
-        yield Fault("", f"its snapshot {uri} cannot be read: {error}")
+    except (FileNotFoundError, StorageError) as error:
+        yield DatasetFault("", f"its snapshot {uri} cannot be read: {error}")
         return
     if snapshot.digest != dataset.facts["snapshot"]:
-        yield Fault(
+        yield DatasetFault(
             "", f"its snapshot {uri} is now {snapshot.digest[:12]}, the dataset is of {dataset.facts['snapshot'][:12]}"
         )
         return
@@ -151,26 +154,26 @@ def _against_snapshot(dataset: CodeDataset, read: list[_Read], may_count: bool) 
         return  # what is damaged is missing too, and would be told twice
     held = np.concatenate([np.stack([one.ids, one.versions], 1) for one in read])
     held = held[np.argsort(held[:, 0])]
-    rejected = parquet.from_bytes(storage.read_bytes(storage.join(dataset.folder, REJECTS)))["key"].to_pylist()
+    rejected = parquet.from_bytes(objects.read_bytes(objects.join(dataset.folder, REJECTS_FILE)))["key"].to_pylist()
     left_out = set(rejected)
     found = missing = stale = 0
     example = ""
-    for rows in snapshot.waves(ROWS_A_WAVE):
+    for rows in snapshot.waves(ROWS_PER_COMPARISON):
         ids = np.asarray(rows["id"])
         at = np.minimum(np.searchsorted(held[:, 0], ids), max(len(held) - 1, 0))
         there = held[at, 0] == ids if len(held) else np.zeros(len(ids), bool)
-        fresh = there & (held[at, 1] == versions_of(rows)) if len(held) else there
+        fresh = there & (held[at, 1] == row_versions(rows)) if len(held) else there
         keys = rows["key"].to_pylist()
         lost = [keys[place] for place in np.flatnonzero(~there) if keys[place] not in left_out]
         found, missing, stale = found + int(there.sum()), missing + len(lost), stale + int((there & ~fresh).sum())
         example = example or (lost[0] if lost else "")
     if missing:
-        yield Fault(
+        yield DatasetFault(
             "", f"{missing} images of the snapshot are neither in a shard nor rejected, for example {example!r}"
         )
     if stale:
-        yield Fault("", f"{stale} rows were encoded from another version of their image than the snapshot lists")
+        yield DatasetFault("", f"{stale} rows were encoded from another version of their image than the snapshot lists")
     if found < len(held):
-        yield Fault("", f"{len(held) - found} rows are in no snapshot")
+        yield DatasetFault("", f"{len(held) - found} rows are in no snapshot")
     if found + len(rejected) != snapshot.rows and not missing:
-        yield Fault(REJECTS, f"has {len(rejected)} rows, {snapshot.rows - found} images are in no shard")
+        yield DatasetFault(REJECTS_FILE, f"has {len(rejected)} rows, {snapshot.rows - found} images are in no shard")

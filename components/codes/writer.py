@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components import parquet, storage
-from components.codes.schema import ERROR, FIXED, VERSION, CodeLevel, CodeSchema
+from components.codes.schema import ERROR_COLUMN, SNAPSHOT_COLUMNS, VERSION_COLUMN, CodeLevel, CodeSchema
 from components.config import require
 from components.images.split import TRAIN
+from components.store import commits, objects, parquet
 
 
 @dataclass(frozen=True)
-class Shard(storage.FileEntry):
+class Shard(commits.FileEntry):
     """One written shard, as the manifest lists it."""
 
     rows: int
@@ -34,7 +34,7 @@ class Shard(storage.FileEntry):
     """Codes that occur in training rows, by level: bits as hex, code 0 first."""
 
 
-def versions_of(rows: pa.Table) -> np.ndarray:
+def row_versions(rows: pa.Table) -> np.ndarray:
     """int64 (n,): changes when a row's image is another file than it was."""
     columns = [rows[name].to_pylist() for name in ("key", "copy", "size", "etag")]
     hashes = (
@@ -67,14 +67,14 @@ def build_shard(
         "errors must be finite, got NaN or infinity: did the tokenizer's fit diverge?",
     )
     arrow = schema.arrow()
-    fixed = [rows[field.name].combine_chunks().cast(field.type) for field in FIXED]
+    fixed = [rows[field.name].combine_chunks().cast(field.type) for field in SNAPSHOT_COLUMNS]
     pairs = zip(schema.levels, maps, strict=True)
     codes = [_column(level, values, rows.num_rows, arrow.field(level.name).type) for level, values in pairs]
-    last = pa.array(errors.astype(np.float32), ERROR.type)
-    return pa.table([*fixed, pa.array(versions, VERSION.type), *codes, last], schema=arrow)
+    last = pa.array(errors.astype(np.float32), ERROR_COLUMN.type)
+    return pa.table([*fixed, pa.array(versions, VERSION_COLUMN.type), *codes, last], schema=arrow)
 
 
-def rewritten(table: pa.Table, places: np.ndarray, labels: np.ndarray, splits: Sequence[str]) -> pa.Table:
+def rewrite_rows(table: pa.Table, places: np.ndarray, labels: np.ndarray, splits: Sequence[str]) -> pa.Table:
     """A shard's rows at `places` under new labels (-1: none) and splits; their codes stay."""
     table = table.take(pa.array(places))
     for name, column in (("label", pa.array(labels, mask=labels < 0)), ("split", pa.array(splits))):
@@ -101,7 +101,7 @@ def _column(level: CodeLevel, codes: np.ndarray, rows: int, kind: pa.DataType) -
     return pa.FixedSizeListArray.from_arrays(flat, type=kind)
 
 
-def code_paths(schema: CodeSchema) -> list[str]:
+def code_column_paths(schema: CodeSchema) -> list[str]:
     """The code columns' paths inside a Parquet file."""
     return [f"{level.name}.list.element" for level in schema.levels]
 
@@ -112,7 +112,7 @@ def encode_shard(table: pa.Table) -> bytes:
     Parquet keeps 16-bit integers as 32 bits: the dictionary encoding is what packs a code into log2(K) bits.
     """
     schema = CodeSchema.from_arrow(table.schema)
-    paths = code_paths(schema)
+    paths = code_column_paths(schema)
     largest = max(level.codebook_size for level in schema.levels)
     data = parquet.to_bytes(
         table,
@@ -121,11 +121,11 @@ def encode_shard(table: pa.Table) -> bytes:
         write_statistics=["id", "label", "split", "copy", "error"],
         row_group_size=max(table.num_rows, 1),
     )
-    assert set(paths) <= set(dictionary_encoded(data)), "code columns must be dictionary-encoded"
+    assert set(paths) <= set(dictionary_encoded_columns(data)), "code columns must be dictionary-encoded"
     return data
 
 
-def dictionary_encoded(data: bytes) -> list[str]:
+def dictionary_encoded_columns(data: bytes) -> list[str]:
     """Column paths of a Parquet file that are dictionary-encoded in every row group, by its footer."""
     footer = pq.ParquetFile(pa.BufferReader(data)).metadata
     counted: Counter[str] = Counter()
@@ -138,10 +138,10 @@ def dictionary_encoded(data: bytes) -> list[str]:
 def write_shard(folder: str, name: str, table: pa.Table) -> Shard:
     """Write one shard whole or not at all."""
     data = encode_shard(table)
-    storage.write_bytes(storage.join(folder, name), data)
+    objects.write_bytes(objects.join(folder, name), data)
     keys, splits = table["key"], Counter(table["split"].to_pylist())
     return Shard(
-        **vars(storage.entry(name, data)),
+        **vars(commits.file_entry(name, data)),
         rows=table.num_rows,
         splits=dict(sorted(splits.items())),
         first_key=keys[0].as_py(),

@@ -8,22 +8,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.batches import ImageBatch
 from components.classifier.model import Classifier
 from components.classifier.objective import ClassifierObjective
 from components.config import TrainingConfig, require
 from components.evaluation.scores import Fidelity
 from components.tokenizer.model import Tokenizer, to_images, to_pixels
-from components.training.loop import Data, evaluate, fit
+from components.training.batches import ImageBatch
+from components.training.loop import FitData, evaluate_objective, fit_objective
 from components.training.state import FitState
 
-CHUNK = 256
+IMAGES_PER_CHUNK = 256
 """Images a forward pass, and rows of a distance matrix held at once."""
 SMALLEST_ERROR = 1e-12
 """Mean squared error at which a PSNR stops to rise: equal images have a finite one."""
 
 
-class Reading(NamedTuple):
+class Classification(NamedTuple):
     """What a judge makes of images."""
 
     classes: Tensor
@@ -33,18 +33,18 @@ class Reading(NamedTuple):
 
 
 @torch.no_grad()
-def read(judge: Classifier, pixels: Tensor) -> Reading:
+def classify(judge: Classifier, pixels: Tensor) -> Classification:
     """Class and features that `judge` finds in pixels uint8 (n, h, w, c)."""
     device = next(judge.parameters()).device
-    features = torch.cat([judge.features(to_images(part.to(device))) for part in pixels.split(CHUNK)])
-    return Reading(judge.head(features).argmax(1).cpu(), features.cpu())
+    features = torch.cat([judge.features(to_images(part.to(device))) for part in pixels.split(IMAGES_PER_CHUNK)])
+    return Classification(judge.head(features).argmax(1).cpu(), features.cpu())
 
 
 @torch.no_grad()
-def reconstruct(tokenizer: Tokenizer, pixels: Tensor) -> Tensor:
+def reconstruct_pixels(tokenizer: Tokenizer, pixels: Tensor) -> Tensor:
     """Pixels uint8 (n, h, w, c) -> encoded and decoded again, same shape."""
     device = next(tokenizer.parameters()).device
-    parts = [tokenizer.decode(tokenizer.encode(to_images(part.to(device)))) for part in pixels.split(CHUNK)]
+    parts = [tokenizer.decode(tokenizer.encode(to_images(part.to(device)))) for part in pixels.split(IMAGES_PER_CHUNK)]
     return torch.cat([to_pixels(part).cpu() for part in parts])
 
 
@@ -101,14 +101,14 @@ def _share_among(points: Tensor, members: Tensor, neighbours: int) -> float:
     return within.double().mean().item()
 
 
-def nearest(points: Tensor, members: Tensor) -> Tensor:
+def nearest_distance(points: Tensor, members: Tensor) -> Tensor:
     """Distance float64 (n,) from each of (n, f) to the nearest of (m, f)."""
     return torch.cat([rows.min(dim=1).values for rows in _distances(points, members)])
 
 
 def _distances(points: Tensor, members: Tensor) -> Iterator[Tensor]:
     members = members.double()
-    for rows in points.double().split(CHUNK):
+    for rows in points.double().split(IMAGES_PER_CHUNK):
         yield torch.cdist(rows, members, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -124,8 +124,8 @@ def memorisation(samples: Tensor, held_out: Tensor, train: Tensor) -> float:
     About 1: samples are as new as images never seen. Near 0: they are copies.
     """
     reference = thumbnails(train)
-    usual = nearest(thumbnails(held_out), reference).median()
-    return (nearest(thumbnails(samples), reference).median() / usual.clamp(min=1e-12)).item()
+    usual = nearest_distance(thumbnails(held_out), reference).median()
+    return (nearest_distance(thumbnails(samples), reference).median() / usual.clamp(min=1e-12)).item()
 
 
 def bits_per_dimension(nats_per_code: Sequence[float], positions: Sequence[int], dimensions: int) -> float:
@@ -160,10 +160,10 @@ def classification_accuracy_score(
         torch.manual_seed(seed)
         objective = ClassifierObjective(Classifier(judge.config, channels=judge.channels, classes=judge.classes))
         last = next(batches(updates - 1))  # the loop must hold something out; the score is measured below, on `real`
-        data = Data(batches=batches, held_out=lambda: [last])
-        fit(objective, config=config, seed=seed, data=data, observer=_Silent())
-    parts = zip(real.pixels.split(CHUNK), real.labels.split(CHUNK), strict=True)
-    return evaluate(objective, (ImageBatch(pixels, labels) for pixels, labels in parts))["accuracy"]
+        data = FitData(batches=batches, held_out=lambda: [last])
+        fit_objective(objective, config=config, seed=seed, data=data, observer=_Silent())
+    parts = zip(real.pixels.split(IMAGES_PER_CHUNK), real.labels.split(IMAGES_PER_CHUNK), strict=True)
+    return evaluate_objective(objective, (ImageBatch(pixels, labels) for pixels, labels in parts))["accuracy"]
 
 
 class _Silent:

@@ -11,16 +11,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from components.batches import ImageBatch
 from components.classifier.model import Classifier
 from components.classifier.objective import check_labels
 from components.config import require
 from components.evaluation import metrics
 from components.evaluation.config import EvaluationConfig
-from components.evaluation.metrics import Reading, read
-from components.evaluation.scores import ClassScore, Scores, TradeOff
+from components.evaluation.metrics import Classification, classify
+from components.evaluation.scores import ClassScore, Scores, TradeOffPoint
 from components.generator.ancestral import Generator, Samples
-from components.generator.rejection import best, draws_for
+from components.generator.rejection import best_indices, draws_needed
+from components.training.batches import ImageBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +34,12 @@ class Evaluation:
     """As many, the best of a larger draw."""
 
 
-def draws_a_class(config: EvaluationConfig) -> int:
+def draws_per_class(config: EvaluationConfig) -> int:
     """Samples a class that `evaluate` needs: as many as the smallest share of the curve is kept from."""
-    return draws_for(config.samples_per_class, min(config.curve))
+    return draws_needed(config.samples_per_class, min(config.curve))
 
 
-def evaluate(
+def evaluate_samples(
     generator: Generator,
     judge: Classifier,
     drawn: Samples,
@@ -63,11 +63,11 @@ def evaluate(
     for part in (train, held_out):
         check_labels(part.labels, len(names))
     halves = _halves(train, len(names), config.samples_per_class, seed)
-    real, other = (read(judge, train.pixels[half]).features for half in halves)
+    real, other = (classify(judge, train.pixels[half]).features for half in halves)
     sorted_out = _reject(drawn.cpu(), judge, config)
     before, after = (sorted_out.samples.take(sorted_out.kept[share].flatten()) for share in (1.0, config.keep))
-    reconstructed = metrics.reconstruct(generator.tokenizer, held_out.pixels)
-    truth, echo = read(judge, held_out.pixels), read(judge, reconstructed)
+    reconstructed = metrics.reconstruct_pixels(generator.tokenizer, held_out.pixels)
+    truth, echo = classify(judge, held_out.pixels), classify(judge, reconstructed)
     positions = [codes[0].numel() for codes in before.maps]
     scores = Scores(
         samples=len(before),
@@ -90,33 +90,35 @@ class _Drawn(NamedTuple):
     """One draw, d a class, and what rejection keeps of it."""
 
     samples: Samples
-    reading: Reading
+    reading: Classification
     kept: dict[float, Tensor]
     """Share -> positions int64 (y, samples_per_class) of what rejection keeps."""
 
 
 def _reject(samples: Samples, judge: Classifier, config: EvaluationConfig) -> _Drawn:
-    classes, count, draws = judge.classes, config.samples_per_class, draws_a_class(config)
+    classes, count, draws = judge.classes, config.samples_per_class, draws_per_class(config)
     whole = torch.equal(samples.labels, torch.arange(classes).repeat_interleave(draws))
     require(whole, f"there must be {draws} samples of each of {classes} classes, class by class, got {len(samples)}")
     probability, offsets = samples.probability.view(classes, draws), torch.arange(classes)[:, None] * draws
-    kept = {share: best(probability[:, : draws_for(count, share)], count) + offsets for share in config.curve}
-    return _Drawn(samples, read(judge, samples.pixels), kept)
+    kept = {
+        share: best_indices(probability[:, : draws_needed(count, share)], count) + offsets for share in config.curve
+    }
+    return _Drawn(samples, classify(judge, samples.pixels), kept)
 
 
-def _curve(drawn: _Drawn, real: Tensor, classes: int, config: EvaluationConfig) -> tuple[TradeOff, ...]:
+def _curve(drawn: _Drawn, real: Tensor, classes: int, config: EvaluationConfig) -> tuple[TradeOffPoint, ...]:
     """A point a share; features are compared with as many real ones, `real` (n, f)."""
     points = []
     for share, chosen in drawn.kept.items():
         compared = drawn.reading.features[chosen[:, : len(real) // classes].flatten()]
         right = _share_right(drawn.reading.classes[chosen], drawn.samples.labels[chosen])
         fidelity = metrics.fidelity(real, compared, config.neighbours)
-        points.append(TradeOff(share=share, accuracy=right, fidelity=fidelity))
+        points.append(TradeOffPoint(share=share, accuracy=right, fidelity=fidelity))
     return tuple(points)
 
 
 def _by_class(
-    names: Sequence[str], drawn: _Drawn, config: EvaluationConfig, truth: Reading, labels: Tensor
+    names: Sequence[str], drawn: _Drawn, config: EvaluationConfig, truth: Classification, labels: Tensor
 ) -> tuple[ClassScore, ...]:
     found = drawn.reading.classes
     return tuple(

@@ -11,19 +11,19 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import Tensor
 
-from components.batches import ImageBatch
 from components.evaluation.protocol import Evaluation
 from components.evaluation.scores import Scores
 from components.generator.ancestral import Generator, Samples
 from components.pictures import Pixels, prefix_grid, reconstruction_grid, sample_grid
 from components.tokenizer.model import Tokenizer, to_images, to_pixels
+from components.training.batches import ImageBatch
 
-LARGEST_GRID = 20
+MAX_CLASSES_IN_GRID = 20
 """Classes shown at most, evenly spread over all."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class ReportPictures:
     """PNGs of the report."""
 
     before: bytes
@@ -48,7 +48,7 @@ class LineageRow:
     """Page of that run; empty where there is no server."""
 
 
-class Card(NamedTuple):
+class FigureCard(NamedTuple):
     """One headline figure."""
 
     name: str
@@ -58,7 +58,7 @@ class Card(NamedTuple):
     meaning: str
 
 
-class Line(NamedTuple):
+class ChartLine(NamedTuple):
     """One curve of the chart: its points in the drawing's units and their values."""
 
     name: str
@@ -67,20 +67,20 @@ class Line(NamedTuple):
     """x, y, the baseline of the label, and the label."""
 
 
-class Chart(NamedTuple):
+class TradeOffChart(NamedTuple):
     """The trade-off curve as coordinates; the template draws it."""
 
     shares: list[tuple[float, str]]
     ticks: list[tuple[float, str]]
-    lines: list[Line]
+    lines: list[ChartLine]
 
 
-def paint(evaluation: Evaluation, generator: Generator, held_out: ImageBatch, columns: int) -> Pictures:
+def paint_pictures(evaluation: Evaluation, generator: Generator, held_out: ImageBatch, columns: int) -> ReportPictures:
     """The report's pictures, `columns` images a row."""
     pixels = held_out.pixels[:columns]
     prefixes = _decoded_prefixes(generator.tokenizer, pixels)
     original = pixels.numpy()
-    return Pictures(
+    return ReportPictures(
         before=_class_rows(evaluation.before, generator.classes, columns),
         after=_class_rows(evaluation.after, generator.classes, columns),
         reconstruction=reconstruction_grid(original, list(prefixes.values())[-1], columns),
@@ -88,7 +88,9 @@ def paint(evaluation: Evaluation, generator: Generator, held_out: ImageBatch, co
     )
 
 
-def render(*, title: str, scores: Scores, pictures: Pictures, lineage: Sequence[LineageRow], config: str) -> str:
+def render_report(
+    *, title: str, scores: Scores, pictures: ReportPictures, lineage: Sequence[LineageRow], config: str
+) -> str:
     """The page as HTML. `config` is shown as it is, `lineage` in its order."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -107,12 +109,12 @@ def render(*, title: str, scores: Scores, pictures: Pictures, lineage: Sequence[
         headline=_headline(scores),
         details=_details(scores),
         chart=_chart(scores),
-        shown=LARGEST_GRID,
+        shown=MAX_CLASSES_IN_GRID,
     )
 
 
 def _class_rows(samples: Samples, names: Sequence[str], columns: int) -> bytes:
-    count = min(LARGEST_GRID, len(names))
+    count = min(MAX_CLASSES_IN_GRID, len(names))
     shown = [index * len(names) // count for index in range(count)]
     rows = {names[label]: samples.pixels[samples.labels == label][:columns].cpu().numpy() for label in shown}
     return sample_grid(rows)
@@ -129,31 +131,31 @@ def _decoded_prefixes(tokenizer: Tokenizer, pixels: Tensor) -> dict[str, Pixels]
     }
 
 
-def _headline(scores: Scores) -> list[Card]:
+def _headline(scores: Scores) -> list[FigureCard]:
     reconstructed, real = _percent(scores.reconstructed_accuracy), _percent(scores.real_accuracy)
     ceiling = f"Ceiling: {reconstructed} reconstructions, {real} real images"
     floor = f"Floor: {scores.floor.frechet_distance:.2f} real against real, n = {scores.compared}"
     before, after = scores.before, scores.after
     return [
-        Card(
+        FigureCard(
             "Recognised, as drawn",
             _percent(before.accuracy),
             ceiling,
             f"Share of {scores.samples} samples that a judge, which took no part in making them, reads as asked.",
         ),
-        Card(
+        FigureCard(
             f"Recognised, best {_percent(scores.kept, 0)} kept",
             _percent(after.accuracy),
             ceiling,
             "The same for as many samples after rejection by another classifier (section 3.3).",
         ),
-        Card(
+        FigureCard(
             "Fréchet distance, as drawn",
             f"{before.fidelity.frechet_distance:.2f}",
             floor,
             "FD (features of the judge classifier), not FID: how far samples lie from real images. Lower is better.",
         ),
-        Card(
+        FigureCard(
             "Diversity, as drawn",
             _percent(before.fidelity.recall),
             f"Real against real: {_percent(scores.floor.recall)}",
@@ -162,27 +164,27 @@ def _headline(scores: Scores) -> list[Card]:
     ]
 
 
-def _details(scores: Scores) -> list[Card]:
+def _details(scores: Scores) -> list[FigureCard]:
     cards = [
-        Card(
+        FigureCard(
             "Quality, as drawn",
             _percent(scores.before.fidelity.precision),
             f"Real against real: {_percent(scores.floor.precision)}",
             "Precision: share of samples that lie among real images in the judge's features.",
         ),
-        Card(
+        FigureCard(
             "Newness",
             f"{scores.memorisation:.2f}",
             "1 for images never seen, 0 for copies",
             "Median distance from samples to the nearest training image, over that of held-out images.",
         ),
-        Card(
+        FigureCard(
             "Reconstruction",
             f"{scores.psnr:.1f} dB",
             f"Recognised: {_percent(scores.reconstructed_accuracy)}",
             "Peak signal-to-noise ratio of held-out images encoded and decoded: samples can be no sharper.",
         ),
-        Card(
+        FigureCard(
             "Code length, bits/dim",
             f"{scores.bits_per_dimension:.3f}",
             "Uncompressed: 8",
@@ -191,7 +193,7 @@ def _details(scores: Scores) -> list[Card]:
     ]
     if scores.cas is not None:
         cards.append(
-            Card(
+            FigureCard(
                 "Classification accuracy score",
                 _percent(scores.cas),
                 f"Fitted to real images: {_percent(scores.real_accuracy)}",
@@ -201,7 +203,7 @@ def _details(scores: Scores) -> list[Card]:
     return cards
 
 
-def _chart(scores: Scores) -> Chart:
+def _chart(scores: Scores) -> TradeOffChart:
     """Accuracy and recall over the shares, in a drawing 480 wide and 260 high."""
     left, right, top, bottom = 44.0, 470.0, 24.0, 208.0
     curve = scores.curve
@@ -212,16 +214,16 @@ def _chart(scores: Scores) -> Chart:
     def y(value: float) -> float:
         return round(bottom - (bottom - top) * (value - base) / (1 - base), 1)
 
-    def line(name: str, css: str, values: list[float], others: list[float]) -> Line:
+    def line(name: str, css: str, values: list[float], others: list[float]) -> ChartLine:
         points = []
         for x, value, other in zip(xs, values, others, strict=True):
             label = y(value) - 11 if value >= other else y(value) + 21  # away from the other curve
             points.append((round(x, 1), y(value), label, _percent(value)))
-        return Line(name, css, points)
+        return ChartLine(name, css, points)
 
     quality, diversity = [point.accuracy for point in curve], [point.fidelity.recall for point in curve]
     steps = [base + (1 - base) * index / 4 for index in range(5)]
-    return Chart(
+    return TradeOffChart(
         shares=[(round(x, 1), _percent(point.share, 0)) for x, point in zip(xs, curve, strict=True)],
         ticks=[(y(value), _percent(value, 0)) for value in steps],
         lines=[

@@ -16,7 +16,7 @@ class Fidelity(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TradeOff:
+class TradeOffPoint:
     """Samples of which rejection kept a share: the fewer are kept, the better and the more alike they are."""
 
     share: float
@@ -46,7 +46,7 @@ class Scores:
     """Samples behind each accuracy."""
     compared: int
     """Images on each side of a Frechet distance, precision or recall."""
-    curve: tuple[TradeOff, ...]
+    curve: tuple[TradeOffPoint, ...]
     """From nothing rejected to the smallest share kept, each from the same draw."""
     kept: float
     """The headline share."""
@@ -67,12 +67,12 @@ class Scores:
     classes: tuple[ClassScore, ...]
 
     @property
-    def before(self) -> TradeOff:
+    def before(self) -> TradeOffPoint:
         """Nothing rejected."""
         return self.curve[0]
 
     @property
-    def after(self) -> TradeOff:
+    def after(self) -> TradeOffPoint:
         """The headline share kept."""
         return next(point for point in self.curve if point.share == self.kept)
 

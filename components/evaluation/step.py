@@ -7,24 +7,24 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from components import storage
 from components.artifacts import Artifact
-from components.batches import ImageBatch
 from components.cluster.step import Cluster
-from components.config import Share
+from components.config import StepResources
 from components.evaluation.config import EvaluationConfig
-from components.evaluation.protocol import draws_a_class, evaluate
-from components.evaluation.report import LineageRow, paint, render
-from components.generator.step import draw, load
+from components.evaluation.protocol import draws_per_class, evaluate_samples
+from components.evaluation.report import LineageRow, paint_pictures, render_report
+from components.generator.step import draw_on_cluster, load_committed_generator
 from components.images.config import ImagesConfig
-from components.images.manifest import read_snapshot
 from components.images.pixels import PixelReader
+from components.images.snapshot import read_snapshot
 from components.images.split import HELD_OUT, TRAIN
-from components.priors.choice import Choice
-from components.weights import load_classifier
-from components.workspace import Outcome, Workspace
+from components.priors.choice import SamplingConfig
+from components.store import commits, objects
+from components.store.weights import load_classifier
+from components.training.batches import ImageBatch
+from components.workspace import StepOutput, Workspace
 
-MOST_REAL = 5000
+MAX_REAL_IMAGES = 5000
 """Real images of a split that the samples are compared with."""
 EVALUATION_SEED = 1_000_003
 """Added to the pipeline's seed: the judged samples are none that a user of that seed draws."""
@@ -38,24 +38,24 @@ def evaluate_generator(
     *,
     title: str,
     settings: str,
-    share: Share,
+    resources: StepResources,
     cluster: Cluster,
     workspace: Workspace,
-) -> Outcome:
+) -> StepOutput:
     """Measure the artifact `generator` of `inputs` against the snapshot `images` with the artifact `judge`.
 
     `lineage`, `title` and `settings` (text) are shown in the report.
     """
-    generator = load(inputs["generator"].uri)
-    judge = load_classifier(storage.local_copy(inputs["judge"].uri))
+    generator = load_committed_generator(inputs["generator"].uri)
+    judge = load_classifier(commits.local_copy(inputs["judge"].uri))
     seed = workspace.seed + EVALUATION_SEED
-    drawn = draw(
+    drawn = draw_on_cluster(
         inputs["generator"].uri,
         classes=range(len(generator.classes)),
-        count=draws_a_class(config),
+        count=draws_per_class(config),
         seed=seed,
-        choice=Choice(temperature=config.temperature),
-        share=share,
+        choice=SamplingConfig(temperature=config.temperature),
+        resources=resources,
         cluster=cluster,
         progress=workspace.progress,
     )
@@ -65,12 +65,12 @@ def evaluate_generator(
     nats = [
         float(inputs[f"prior_{level.name}"].facts["nats_per_code"] or 0) for level in generator.tokenizer.config.levels
     ]
-    evaluation = evaluate(
+    evaluation = evaluate_samples(
         generator, judge, drawn, train=train, held_out=held_out, nats_per_code=nats, config=config, seed=workspace.seed
     )
-    pictures = paint(evaluation, generator, held_out, config.pictures)
+    pictures = paint_pictures(evaluation, generator, held_out, config.pictures)
     scores = evaluation.scores
-    page = render(title=title, scores=scores, pictures=pictures, lineage=lineage, config=settings)
+    page = render_report(title=title, scores=scores, pictures=pictures, lineage=lineage, config=settings)
     figures = scores.figures()
     facts = {
         "judge_accuracy": scores.before.accuracy,
@@ -80,9 +80,11 @@ def evaluate_generator(
     workspace.journal.document("report.html", page)
     workspace.lease.check()
     # The page names runs and times; the artifact's digest covers the figures alone.
-    storage.write_bytes(storage.join(workspace.uri, "report.html"), page.encode())
-    digest = storage.save(workspace.uri, {"scores.json": json.dumps(figures, indent=1, sort_keys=True).encode()}, facts)
-    return Outcome(
+    objects.write_bytes(objects.join(workspace.uri, "report.html"), page.encode())
+    digest = commits.save_artifact(
+        workspace.uri, {"scores.json": json.dumps(figures, indent=1, sort_keys=True).encode()}, facts
+    )
+    return StepOutput(
         digest=digest,
         facts=facts,
         pictures={"samples": pictures.before, "samples-kept": pictures.after, "levels": pictures.levels},
@@ -92,8 +94,8 @@ def evaluate_generator(
 def _originals(images: Artifact, config: ImagesConfig, seed: int, split: str) -> ImageBatch:
     """Images of a split without augmented copies, at most MOST_REAL, evenly spread."""
     rows = read_snapshot(images.uri).originals(split)
-    if rows.num_rows > MOST_REAL:
-        rows = rows.take(pa.array(np.linspace(0, rows.num_rows - 1, MOST_REAL).astype(np.int64)))
+    if rows.num_rows > MAX_REAL_IMAGES:
+        rows = rows.take(pa.array(np.linspace(0, rows.num_rows - 1, MAX_REAL_IMAGES).astype(np.int64)))
     pixels = PixelReader(config, seed).read(rows)
     return ImageBatch(
         torch.from_numpy(pixels), torch.from_numpy(np.asarray(rows["label"].fill_null(-1)).astype(np.int64))

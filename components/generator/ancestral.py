@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.classifier.model import Classifier
-from components.classifier.program import Program
+from components.classifier.program import ProgramClassifier
 from components.config import require
-from components.priors.choice import AS_FITTED, Choice
+from components.priors.choice import AS_FITTED, SamplingConfig
 from components.priors.conditioning import MapSpec
 from components.priors.model import Prior
 from components.priors.sampler import Sampler
 from components.tokenizer.model import Tokenizer, to_images, to_pixels
 
-Rejector = Classifier | Program
+Rejector = Classifier | ProgramClassifier
 """What scores samples: fitted here, or the user's own."""
 
 
@@ -82,7 +82,7 @@ class Generator(nn.Module):
         labels: Tensor,
         seeds: Tensor,
         *,
-        choice: Choice = AS_FITTED,
+        choice: SamplingConfig = AS_FITTED,
         batch: int = 64,
         given: Sequence[Tensor] = (),
     ) -> Samples:
@@ -122,7 +122,7 @@ class Generator(nn.Module):
         seeds: Tensor,
         *,
         kept_levels: int,
-        choice: Choice = AS_FITTED,
+        choice: SamplingConfig = AS_FITTED,
         batch: int = 64,
     ) -> Samples:
         """Images that share their upper `kept_levels` code maps with real `images` float (n, c, height, width)."""
@@ -139,7 +139,7 @@ class Generator(nn.Module):
         seeds: Tensor,
         *,
         known: Tensor,
-        choice: Choice = AS_FITTED,
+        choice: SamplingConfig = AS_FITTED,
         batch: int = 64,
     ) -> Samples:
         """Images whose unknown part is drawn anew; `known` bool (height, width) says which pixels are to be kept.

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from components.config import require
-from components.priors.choice import Choice
+from components.priors.choice import SamplingConfig
 
-VERSION = 1
+GENERATOR_VERSION = 1
 """Raised whenever the same settings would now give another result: part of every fingerprint of this step."""
 
 
@@ -29,6 +29,6 @@ class GeneratorConfig:
         require(0 < self.keep <= 1, f"keep must lie in (0, 1], got {self.keep}")
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> SamplingConfig:
         """What is done to the logits of every prior; raises ValueError for what cannot be."""
-        return Choice(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, guidance=self.guidance)
+        return SamplingConfig(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, guidance=self.guidance)

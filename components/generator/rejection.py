@@ -8,8 +8,8 @@ from torch import Tensor
 
 from components.config import require
 from components.generator.ancestral import Generator, Samples
-from components.priors.choice import AS_FITTED, Choice
-from components.priors.noise import mix
+from components.priors.choice import AS_FITTED, SamplingConfig
+from components.priors.noise import splitmix64
 
 LARGEST_SEED = 2**63 - 1
 """Seeds are 0 .. this: what an int64 holds."""
@@ -21,24 +21,30 @@ def sample_seeds(seed: int, label: int, count: int) -> Tensor:
     A sample's seed depends on (seed, class, index) alone, so a longer draw begins with the shorter one.
     """
     require(0 <= seed <= LARGEST_SEED, f"seed must lie in 0 .. 2^63 - 1, got {seed}")
-    return mix(mix(mix(torch.tensor([seed])) + label) + torch.arange(count))
+    return splitmix64(splitmix64(splitmix64(torch.tensor([seed])) + label) + torch.arange(count))
 
 
-def draws_for(count: int, keep: float) -> int:
+def draws_needed(count: int, keep: float) -> int:
     """Draws of which the share `keep` is `count`, rounded up."""
     require(count >= 1, f"count must be at least 1, got {count}")
     require(0 < keep <= 1, f"keep must lie in (0, 1], got {keep}: 1 keeps every sample, 0.25 the best of each four")
     return math.ceil(count / keep - 1e-9)  # 7 / 0.07 is a hair above 100
 
 
-def best(probability: Tensor, count: int) -> Tensor:
+def best_indices(probability: Tensor, count: int) -> Tensor:
     """Positions int64 (y, count), ascending, of the largest in each row of `probability` (y, d); ties: the first."""
     order = probability.sort(dim=1, descending=True, stable=True).indices
     return order[:, :count].sort(dim=1).values
 
 
-def draw(
-    generator: Generator, *, classes: Sequence[int], count: int, seed: int, choice: Choice = AS_FITTED, batch: int = 64
+def draw_samples(
+    generator: Generator,
+    *,
+    classes: Sequence[int],
+    count: int,
+    seed: int,
+    choice: SamplingConfig = AS_FITTED,
+    batch: int = 64,
 ) -> Samples:
     """`count` samples a class, nothing rejected, class by class in the given order."""
     check_classes(classes, len(generator.classes))
@@ -47,13 +53,13 @@ def draw(
     return generator.sample(labels, seeds, choice=choice, batch=batch)
 
 
-def generate(
+def generate_samples(
     generator: Generator,
     *,
     classes: Sequence[int],
     count: int,
     seed: int,
-    choice: Choice = AS_FITTED,
+    choice: SamplingConfig = AS_FITTED,
     keep: float = 1.0,
     batch: int = 64,
 ) -> Samples:
@@ -62,9 +68,9 @@ def generate(
     They come class by class, in the order they were drawn. The same arguments give the same samples.
     Raises ValueError for unknown or repeated classes and for a count or keep out of range.
     """
-    draws = draws_for(count, keep)
-    samples = draw(generator, classes=classes, count=draws, seed=seed, choice=choice, batch=batch)
-    kept = best(samples.probability.view(len(classes), draws), count)
+    draws = draws_needed(count, keep)
+    samples = draw_samples(generator, classes=classes, count=draws, seed=seed, choice=choice, batch=batch)
+    kept = best_indices(samples.probability.view(len(classes), draws), count)
     return samples.take((kept + torch.arange(len(classes), device=kept.device)[:, None] * draws).flatten())
 
 

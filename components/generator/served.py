@@ -15,16 +15,16 @@ from pydantic import BaseModel, ConfigDict
 
 from components.config import require
 from components.generator.config import GeneratorConfig
-from components.generator.rejection import draws_for, generate
-from components.priors.choice import Choice
-from components.serving import Parameter, encode_image, with_defaults
-from components.weights import load_generator
+from components.generator.rejection import draws_needed, generate_samples
+from components.priors.choice import SamplingConfig
+from components.serving import ParameterValue, image_to_base64, with_defaults
+from components.store.weights import load_generator
 
-LARGEST_DRAW = 4096
+MAX_DRAWS = 4096
 """Most draws for one request: more would keep a server busy for one client."""
 
 
-class Request(BaseModel):
+class SampleRequest(BaseModel):
     """Which class to draw."""
 
     model_config = ConfigDict(extra="forbid")
@@ -33,17 +33,17 @@ class Request(BaseModel):
     """Name of a class, or its number as text."""
 
 
-def parameters(config: GeneratorConfig) -> dict[str, Parameter]:
+def served_parameters(config: GeneratorConfig) -> dict[str, ParameterValue]:
     """Parameters of predict and their defaults: images a request, seed, how codes are chosen, share that is kept."""
     return {"count": 1, "seed": 0, "keep": config.keep, **asdict(config.choice)}
 
 
-def input_example(classes: tuple[str, ...]) -> list[dict[str, str]]:
+def generator_example(classes: tuple[str, ...]) -> list[dict[str, str]]:
     """One image of the first class."""
     return [{"label": classes[0]}]
 
 
-class Answer(BaseModel):
+class GeneratedImage(BaseModel):
     """One image."""
 
     label: str
@@ -60,20 +60,22 @@ class ServedGenerator(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         self.generator = load_generator({name: Path(folder) for name, folder in context.artifacts.items()})
 
-    def predict(self, context: Any, model_input: list[Request], params: dict[str, Any] | None = None) -> list[Answer]:
+    def predict(
+        self, context: Any, model_input: list[SampleRequest], params: dict[str, Any] | None = None
+    ) -> list[GeneratedImage]:
         """`count` images a request. The same class, parameters and seed give the same images."""
         try:
-            options = with_defaults(params, parameters(GeneratorConfig()))
+            options = with_defaults(params, served_parameters(GeneratorConfig()))
             return [answer for request in model_input for answer in self._answers(request.label, options)]
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
 
-    def _answers(self, label: str, options: dict[str, Parameter]) -> list[Answer]:
+    def _answers(self, label: str, options: dict[str, ParameterValue]) -> list[GeneratedImage]:
         count, keep = int(options["count"]), float(options["keep"])
-        draws = draws_for(count, keep)
-        fits = draws <= LARGEST_DRAW
-        require(fits, f"count / keep must be at most {LARGEST_DRAW} draws a request, got {draws}: ask twice")
-        samples = generate(
+        draws = draws_needed(count, keep)
+        fits = draws <= MAX_DRAWS
+        require(fits, f"count / keep must be at most {MAX_DRAWS} draws a request, got {draws}: ask twice")
+        samples = generate_samples(
             self.generator,
             classes=[self._number(label)],
             count=count,
@@ -82,7 +84,7 @@ class ServedGenerator(PythonModel):
             keep=keep,
         )
         pictures = zip(samples.pixels.cpu().numpy(), samples.probability.tolist(), strict=True)
-        return [Answer(label=label, png=encode_image(image), probability=score) for image, score in pictures]
+        return [GeneratedImage(label=label, png=image_to_base64(image), probability=score) for image, score in pictures]
 
     def _number(self, label: str) -> int:
         names = self.generator.classes
@@ -94,9 +96,9 @@ class ServedGenerator(PythonModel):
         return int(label)
 
 
-def _choice(options: dict[str, Parameter]) -> Choice:
+def _choice(options: dict[str, ParameterValue]) -> SamplingConfig:
     temperature, top_p, guidance = (float(options[name]) for name in ("temperature", "top_p", "guidance"))
-    return Choice(temperature=temperature, top_k=int(options["top_k"]), top_p=top_p, guidance=guidance)
+    return SamplingConfig(temperature=temperature, top_k=int(options["top_k"]), top_p=top_p, guidance=guidance)
 
 
 mlflow.models.set_model(ServedGenerator())

@@ -8,60 +8,60 @@ from dataclasses import asdict
 import ray
 import torch
 
-from components import storage
 from components.artifacts import Artifact
 from components.cluster.step import Cluster
-from components.config import Share
+from components.config import StepResources
 from components.generator.ancestral import Generator, Samples
 from components.generator.config import GeneratorConfig
-from components.generator.rejection import generate, sample_seeds
+from components.generator.rejection import generate_samples, sample_seeds
 from components.pictures import sample_grid
-from components.priors.choice import Choice
+from components.priors.choice import SamplingConfig
 from components.progress import Progress
-from components.weights import load_generator
-from components.workspace import Outcome, Workspace
+from components.store import commits
+from components.store.weights import load_generator
+from components.workspace import StepOutput, Workspace
 
-IMAGES_A_TASK = 100
+SAMPLES_PER_TASK = 100
 """Images a task draws."""
-SHOWN = 10
+SAMPLES_SHOWN = 10
 """Samples a class in the picture."""
-MOST_CLASSES_SHOWN = 20
+MAX_CLASSES_SHOWN = 20
 
 
-def assemble(config: GeneratorConfig, parts: Mapping[str, Artifact], *, workspace: Workspace) -> Outcome:
+def assemble_generator(config: GeneratorConfig, parts: Mapping[str, Artifact], *, workspace: Workspace) -> StepOutput:
     """Copy the parts (tokenizer, prior_<level>, classifier) into one folder that stands on its own, and commit it."""
     contents = {}
     for name, artifact in parts.items():
-        folder = storage.local_copy(artifact.uri)
-        for file in storage.read_manifest(artifact.uri)["files"]:
+        folder = commits.local_copy(artifact.uri)
+        for file in commits.read_manifest(artifact.uri)["files"]:
             contents[f"{name}/{file['path']}"] = (folder / file["path"]).read_bytes()
     facts = {**asdict(config.choice), "keep": config.keep, "parts": len(parts)}
     workspace.lease.check()
-    digest = storage.save(workspace.uri, contents, facts)
-    generator = load(workspace.uri)
-    classes = range(min(len(generator.classes), MOST_CLASSES_SHOWN))
-    samples = generate(
-        generator, classes=classes, count=SHOWN, seed=workspace.seed, choice=config.choice, keep=config.keep
+    digest = commits.save_artifact(workspace.uri, contents, facts)
+    generator = load_committed_generator(workspace.uri)
+    classes = range(min(len(generator.classes), MAX_CLASSES_SHOWN))
+    samples = generate_samples(
+        generator, classes=classes, count=SAMPLES_SHOWN, seed=workspace.seed, choice=config.choice, keep=config.keep
     )
     rows = {generator.classes[label]: samples.pixels[samples.labels == label].numpy() for label in classes}
-    return Outcome(digest=digest, facts=facts, pictures={"samples": sample_grid(rows)})
+    return StepOutput(digest=digest, facts=facts, pictures={"samples": sample_grid(rows)})
 
 
-def load(uri: str) -> Generator:
+def load_committed_generator(uri: str) -> Generator:
     """The committed generator at `uri`."""
-    folder = storage.local_copy(uri)
-    parts = {file["path"].split("/")[0] for file in storage.read_manifest(uri)["files"]}
+    folder = commits.local_copy(uri)
+    parts = {file["path"].split("/")[0] for file in commits.read_manifest(uri)["files"]}
     return load_generator({part: folder / part for part in parts})
 
 
-def draw(
+def draw_on_cluster(
     uri: str,
     *,
     classes: Sequence[int],
     count: int,
     seed: int,
-    choice: Choice,
-    share: Share,
+    choice: SamplingConfig,
+    resources: StepResources,
     cluster: Cluster,
     progress: Progress,
 ) -> Samples:
@@ -71,16 +71,16 @@ def draw(
     """
     labels = torch.tensor(list(classes)).repeat_interleave(count)
     seeds = torch.cat([sample_seeds(seed, label, count) for label in classes])
-    work = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=3)(_draw)
-    waiting = list(enumerate(zip(labels.split(IMAGES_A_TASK), seeds.split(IMAGES_A_TASK), strict=True)))[::-1]
+    work = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=3)(_draw)
+    waiting = list(enumerate(zip(labels.split(SAMPLES_PER_TASK), seeds.split(SAMPLES_PER_TASK), strict=True)))[::-1]
     pending: dict[ray.ObjectRef, int] = {}
     parts: dict[int, Samples] = {}
     started = time.monotonic()
-    with cluster.share("drawing samples", share):
+    with cluster.reserve("drawing samples", resources):
         while waiting or pending:
-            while waiting and len(pending) < share.workers:
+            while waiting and len(pending) < resources.workers:
                 place, (some, own) = waiting.pop()
-                pending[work.remote(uri, some.numpy(), own.numpy(), choice, share.gpus > 0)] = place
+                pending[work.remote(uri, some.numpy(), own.numpy(), choice, resources.gpus > 0)] = place
             finished, _ = ray.wait(list(pending), num_returns=1)
             parts[pending.pop(finished[0])] = ray.get(finished[0])
             done = sum(len(part) for part in parts.values())
@@ -91,14 +91,14 @@ def draw(
     return _joined([parts[place] for place in sorted(parts)])
 
 
-def _draw(uri: str, labels: object, seeds: object, choice: Choice, gpu: bool) -> Samples:
+def _draw(uri: str, labels: object, seeds: object, choice: SamplingConfig, gpu: bool) -> Samples:
     generator = _loaded(uri, gpu)
-    return generator.sample(torch.tensor(labels), torch.tensor(seeds), choice=choice, batch=IMAGES_A_TASK).cpu()
+    return generator.sample(torch.tensor(labels), torch.tensor(seeds), choice=choice, batch=SAMPLES_PER_TASK).cpu()
 
 
 @functools.lru_cache(maxsize=1)
 def _loaded(uri: str, gpu: bool) -> Generator:
-    return load(uri).to("cuda" if gpu else "cpu")
+    return load_committed_generator(uri).to("cuda" if gpu else "cpu")
 
 
 def _joined(parts: Sequence[Samples]) -> Samples:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from components.config import require
 
-VERSION = 2
+IMAGES_VERSION = 2
 """Raised whenever the same settings would now give another result: part of every fingerprint of this step."""
 
 

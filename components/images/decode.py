@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from components.images.config import ImagesConfig
 
-RULES = 1
+DECODING_RULES = 1
 """Version of the rules above: part of a snapshot's digest, because it changes pixels."""
 
 MAX_PIXELS = 89_478_485
@@ -36,7 +36,7 @@ _UPRIGHT = {
 }
 
 
-class Unusable(Exception):
+class UnusableImage(Exception):
     """An image that cannot be used whenever it is read: a row of the rejects table."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -50,47 +50,47 @@ class Unusable(Exception):
         return f"{self.reason}: {self.detail}"
 
 
-def decode(data: bytes, config: ImagesConfig) -> np.ndarray:
+def decode_image(data: bytes, config: ImagesConfig) -> np.ndarray:
     """Pixels of an image file, uint8 (image_size, image_size, channels); raises Unusable."""
     try:
-        with _opened(data) as image:
+        with _open_image(data) as image:
             _check_size(image, config)
             image.draft(None, (2 * config.image_size, 2 * config.image_size))
             image.load()
-            pixels = _cropped(_plain(image, config), config.image_size)
+            pixels = _cropped(_to_eight_bit_colour(image, config), config.image_size)
             pixels = pixels.transpose(turn) if (turn := _UPRIGHT.get(_orientation(image))) is not None else pixels
-    except (Unusable, MemoryError):
+    except (UnusableImage, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything, and the bytes are all they depend on
         reason = "truncated" if "truncated" in str(error) else "corrupt"
-        raise Unusable(reason, f"{type(error).__name__}: {error}") from error
+        raise UnusableImage(reason, f"{type(error).__name__}: {error}") from error
     return np.asarray(pixels).reshape(config.image_size, config.image_size, config.channels)
 
 
-def _opened(data: bytes) -> Image.Image:
+def _open_image(data: bytes) -> Image.Image:
     if not data:
-        raise Unusable("empty", "the file has 0 bytes")
+        raise UnusableImage("empty", "the file has 0 bytes")
     try:
         return Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
         reason = "corrupt" if data.startswith(_SIGNATURES) else "not_an_image"
         detail = f"none of {', '.join(_FORMATS)} can open its {len(data)} bytes, which begin with {data[:8].hex()}"
-        raise Unusable(reason, detail) from error
+        raise UnusableImage(reason, detail) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Unusable("too_large", str(error)) from error
+        raise UnusableImage("too_large", str(error)) from error
 
 
 def _check_size(image: Image.Image, config: ImagesConfig) -> None:
     """Judge by the header alone, before any pixel is decoded."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise Unusable("too_large", f"{width}x{height} pixels, at most {MAX_PIXELS} are decoded")
+        raise UnusableImage("too_large", f"{width}x{height} pixels, at most {MAX_PIXELS} are decoded")
     if min(width, height) < config.image_size and not config.upscale:
         detail = f"{width}x{height} pixels, both sides must be at least {config.image_size} unless images.upscale is on"
-        raise Unusable("too_small", detail)
+        raise UnusableImage("too_small", detail)
 
 
-def _plain(image: Image.Image, config: ImagesConfig) -> Image.Image:
+def _to_eight_bit_colour(image: Image.Image, config: ImagesConfig) -> Image.Image:
     """The image as 8-bit RGB or grayscale without transparency."""
     wanted = "L" if config.channels == 1 else "RGB"
     if image.mode == "F" or image.mode.startswith("I"):
@@ -108,7 +108,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     white = 1.0 if image.mode == "F" else 65535.0
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= white):  # written so that NaN is refused too
-        raise Unusable("out_of_range", f"values of mode {image.mode} must lie in 0..{white:g}, got {low:g}..{high:g}")
+        raise UnusableImage(
+            "out_of_range", f"values of mode {image.mode} must lie in 0..{white:g}, got {low:g}..{high:g}"
+        )
     return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
 
 

@@ -7,14 +7,15 @@ import threading
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import storage
+from components.errors import StorageError
+from components.store import objects
 
-ROW_GROUPS = 2
+CACHED_ROW_GROUPS = 2
 """Row groups of packed images that a process keeps: rows are read in their order, so each is read once."""
 _reading = threading.Lock()
 
 
-def fetch(row: dict) -> bytes:
+def fetch_image(row: dict) -> bytes:
     """Encoded image of one row (uri, member, size, etag).
 
     Raises FileNotFoundError when the store says twice that it is not there, StorageError when the store cannot say or
@@ -23,17 +24,19 @@ def fetch(row: dict) -> bytes:
     try:
         data = _read(row)
     except FileNotFoundError:
-        storage.look(row["uri"])  # asked in another way: an answer that something is there is a failure of the store
-        raise storage.StorageError(f"{row['uri']} is there but cannot be read: run again") from None
+        objects.stat_object(
+            row["uri"]
+        )  # asked in another way: an answer that something is there is a failure of the store
+        raise StorageError(f"{row['uri']} is there but cannot be read: run again") from None
     by_content = row["etag"].startswith("sha256:")
-    same = len(data) == row["size"] if not by_content else row["etag"] == etag_of(data)
+    same = len(data) == row["size"] if not by_content else row["etag"] == content_etag(data)
     if not same and (by_content or row["size"] is not None):
         name = row["uri"] if row["member"] is None else f"{row['key']} in {row['uri']}"
-        raise storage.StorageError(f"{name} changed since the snapshot listed it: run again to take a new snapshot")
+        raise StorageError(f"{name} changed since the snapshot listed it: run again to take a new snapshot")
     return data
 
 
-def etag_of(data: bytes) -> str:
+def content_etag(data: bytes) -> str:
     """Etag by content."""
     return f"sha256:{hashlib.sha256(data).hexdigest()[:32]}"
 
@@ -41,11 +44,11 @@ def etag_of(data: bytes) -> str:
 def _read(row: dict) -> bytes:
     uri, member = row["uri"], row["member"]
     if member is None:
-        return storage.read_bytes(uri)
+        return objects.read_bytes(uri)
     if member.count(":") == 1:
         offset, size = map(int, member.split(":"))
         _check_unchanged(uri, row["etag"])
-        return storage.read_range(uri, offset, offset + size)
+        return objects.read_range(uri, offset, offset + size)
     group, place, column = member.split(":", 2)
     with _reading:  # of several threads that want the same row group, one reads it
         images = _row_group(uri, row["etag"] if not row["etag"].startswith("sha256:") else "", int(group), column)
@@ -55,16 +58,16 @@ def _read(row: dict) -> bytes:
 @functools.lru_cache(maxsize=1024)
 def _check_unchanged(uri: str, etag: str) -> None:
     """Offsets into another content would be noise; looked up once a process and file."""
-    if storage.look(uri).etag != etag:
-        raise storage.StorageError(f"{uri} changed since the snapshot listed it: run again to take a new snapshot")
+    if objects.stat_object(uri).etag != etag:
+        raise StorageError(f"{uri} changed since the snapshot listed it: run again to take a new snapshot")
 
 
-@functools.lru_cache(maxsize=ROW_GROUPS)
+@functools.lru_cache(maxsize=CACHED_ROW_GROUPS)
 def _row_group(uri: str, etag: str, group: int, column: str) -> pa.Array:
     """Encoded images of one row group; `etag` is empty where each image has one of its own."""
     if etag:
         _check_unchanged(uri, etag)
-    with storage.opened(uri) as source, pq.ParquetFile(source, pre_buffer=False) as table:
+    with objects.open_object(uri) as source, pq.ParquetFile(source, pre_buffer=False) as table:
         images = table.read_row_group(group, columns=[column], use_threads=False)[column].combine_chunks()
     images = images.chunk(0) if isinstance(images, pa.ChunkedArray) else images
     return images.field("bytes") if pa.types.is_struct(images.type) else images

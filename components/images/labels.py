@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.csv
 
-from components import parquet, storage
 from components.config import require
 from components.images.config import ImagesConfig
+from components.store import objects, parquet
 
 Label = int | str | None
-MOST_CLASSES = 1 << 20
+MAX_CLASSES = 1 << 20
 """Numbers of classes from 0 up; above it, a column is no label but an identifier."""
 
 
-def numbered(labels: Sequence[Label], names: Sequence[str] = ()) -> tuple[list[int | None], tuple[str, ...]]:
+def number_labels(labels: Sequence[Label], names: Sequence[str] = ()) -> tuple[list[int | None], tuple[str, ...]]:
     """The number of each label and the name of each number.
 
     Integers stay as they are (negative ones, which Hugging Face writes for unknown, become None) and are named by
@@ -28,8 +28,8 @@ def numbered(labels: Sequence[Label], names: Sequence[str] = ()) -> tuple[list[i
     numbers = [None if label is None or int(label) < 0 else int(label) for label in labels]
     highest = max((number for number in numbers if number is not None), default=-1)
     require(
-        highest < MOST_CLASSES,
-        f"labels must be class numbers below {MOST_CLASSES}, got {highest}: is it another column that holds the label?",
+        highest < MAX_CLASSES,
+        f"labels must be class numbers below {MAX_CLASSES}, got {highest}: is it another column that holds the label?",
     )
     known = tuple(names) + tuple(str(number) for number in range(len(names), highest + 1))
     return numbers, known
@@ -37,9 +37,9 @@ def numbered(labels: Sequence[Label], names: Sequence[str] = ()) -> tuple[list[i
 
 def read_labels(config: ImagesConfig) -> dict[str, Label]:
     """Label by key from the CSV or Parquet table that `config.labels` names."""
-    uri = storage.absolute(str(config.labels))
+    uri = objects.absolute(str(config.labels))
     try:
-        data = storage.read_bytes(uri)
+        data = objects.read_bytes(uri)
     except FileNotFoundError:
         raise ValueError(f"images.labels must name a CSV or Parquet file, found nothing at {uri}") from None
     try:
@@ -61,10 +61,10 @@ def read_labels(config: ImagesConfig) -> dict[str, Label]:
     require(
         len(set(found)) == len(found), f"{uri} must name each key once, got {len(found) - len(set(found))} repetitions"
     )
-    return dict(zip(found, column_of(table[config.label_column], uri), strict=True))
+    return dict(zip(found, label_values(table[config.label_column], uri), strict=True))
 
 
-def column_of(column: pa.ChunkedArray, where: str) -> list[Label]:
+def label_values(column: pa.ChunkedArray, where: str) -> list[Label]:
     """Labels of a column of integers, strings or nothing but nulls; raises ValueError for another type."""
     kind = column.type
     if pa.types.is_dictionary(kind):

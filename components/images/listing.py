@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from components import storage
 from components.artifacts import digest_of
 from components.config import require
-from components.images.manifest import SCHEMA
+from components.images.snapshot import SNAPSHOT_SCHEMA
+from components.store import commits, objects
 
-EXTENSIONS = ("bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp")
+IMAGE_EXTENSIONS = ("bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp")
 
-LISTED = pa.schema([SCHEMA.field(name) for name in ("key", "label", "uri", "member", "size", "etag")])
+LISTING_SCHEMA = pa.schema([SNAPSHOT_SCHEMA.field(name) for name in ("key", "label", "uri", "member", "size", "etag")])
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Listing:
     """Rows of LISTED by rising key; keys are unique, URIs can be read as they stand."""
     classes: tuple[str, ...]
     """Name of each label; none where the images have no labels."""
-    files: tuple[storage.FileEntry, ...] = ()
+    files: tuple[commits.FileEntry, ...] = ()
     """Files that the source wrote into the snapshot's folder."""
     ignored: int = 0
     """Files passed over: hidden, or with an extension that is no image's."""
@@ -34,12 +34,12 @@ class Listing:
         return digest_of([list(self.classes), columns])
 
 
-def visible(root: str, what: str) -> tuple[list[storage.Listed], int]:
+def visible_files(root: str, what: str) -> tuple[list[objects.StoredObject], int]:
     """Files below `root` that are not hidden, and how many files there are in all; ValueError when there are none.
 
     `what` says what images.uri must name.
     """
-    files = storage.listing(root)
+    files = objects.list_objects(root)
     require(
         bool(files),
         f"images.uri must name {what}, found no file under {root}: is the path right, and is anything in it?",
@@ -49,7 +49,9 @@ def visible(root: str, what: str) -> tuple[list[storage.Listed], int]:
     return shown, len(files)
 
 
-def with_extension(files: Sequence[storage.Listed], extensions: Sequence[str], root: str) -> list[storage.Listed]:
+def files_with_extension(
+    files: Sequence[objects.StoredObject], extensions: Sequence[str], root: str
+) -> list[objects.StoredObject]:
     """The files that end like one of `extensions`; raises ValueError when none does, or when a name is not UTF-8."""
     chosen = [file for file in files if file.path.lower().endswith(tuple(f".{name}" for name in extensions))]
     example = f", for example {files[0].path!r}" if files else ""

@@ -7,17 +7,17 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from components import storage
+from components.errors import StorageError
 from components.images.augment import augment
 from components.images.config import ImagesConfig
-from components.images.decode import Unusable, decode
-from components.images.fetch import fetch
+from components.images.decode import UnusableImage, decode_image
+from components.images.fetch import fetch_image
 
 REMOTE_READS = 16
 """Images asked for at the same time from an object store, whose answers take long and cost no CPU."""
 
 
-class Refused(NamedTuple):
+class Refusal(NamedTuple):
     """One image that cannot be used, whenever it is read."""
 
     reason: str
@@ -44,7 +44,7 @@ class PixelReader:
             pixels[place] = image
         return pixels
 
-    def read_usable(self, rows: pa.Table) -> tuple[np.ndarray, dict[int, Refused]]:
+    def read_usable(self, rows: pa.Table) -> tuple[np.ndarray, dict[int, Refusal]]:
         """As `read`, for rows that nobody has looked at: what cannot be used stays black and is told by its place.
 
         Only what would fail at every reading is refused, or what the store confirms to be missing; a store that
@@ -52,10 +52,10 @@ class PixelReader:
         """
         pixels, refused = self._blank(rows.num_rows), {}
         for place, image in self._images(rows):
-            if isinstance(image, Unusable):
-                refused[place] = Refused(image.reason, image.detail)
+            if isinstance(image, UnusableImage):
+                refused[place] = Refusal(image.reason, image.detail)
             elif isinstance(image, FileNotFoundError):
-                refused[place] = Refused("missing", "the store lists it and does not have it")
+                refused[place] = Refusal("missing", "the store lists it and does not have it")
             elif isinstance(image, Exception):
                 raise image
             else:
@@ -84,8 +84,8 @@ class PixelReader:
 
     def _decoded(self, row: dict) -> np.ndarray | Exception:
         try:
-            return decode(fetch(row), self._config)
-        except (Unusable, FileNotFoundError, storage.StorageError) as error:
+            return decode_image(fetch_image(row), self._config)
+        except (UnusableImage, FileNotFoundError, StorageError) as error:
             return error
 
     def _copy(self, original: np.ndarray, row: dict) -> np.ndarray:

@@ -6,14 +6,15 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from components.errors import TooManyRejects
 from components.images.config import ImagesConfig
 from components.images.pixels import PixelReader
 
-REJECTS = "rejects.parquet"
-ROWS_AT_A_TIME = 32
+REJECTS_FILE = "rejects.parquet"
+ROWS_PER_INSPECTION = 32
 """Decoded images that an inspection holds."""
 
-SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("key", "uri", "reason", "error")])
+REJECTS_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("key", "uri", "reason", "error")])
 
 
 class Reject(NamedTuple):
@@ -25,10 +26,6 @@ class Reject(NamedTuple):
     error: str
 
 
-class TooManyRejects(ValueError):
-    """More images than images.max_rejects allows cannot be used."""
-
-
 def inspect_rows(rows: pa.Table, config: ImagesConfig) -> list[Reject]:
     """The rows of a listing that cannot be used, found by decoding each.
 
@@ -37,21 +34,21 @@ def inspect_rows(rows: pa.Table, config: ImagesConfig) -> list[Reject]:
     """
     rows = rows.append_column("copy", pa.array([0] * rows.num_rows, pa.int16()))
     rejects = []
-    for first in range(0, rows.num_rows, ROWS_AT_A_TIME):
-        some = rows.slice(first, ROWS_AT_A_TIME)
+    for first in range(0, rows.num_rows, ROWS_PER_INSPECTION):
+        some = rows.slice(first, ROWS_PER_INSPECTION)
         _, refused = PixelReader(config, seed=0).read_usable(some)
         for place, why in refused.items():
             rejects.append(Reject(some["key"][place].as_py(), some["uri"][place].as_py(), *why))
     return rejects
 
 
-def to_table(rejects: Sequence[Reject]) -> pa.Table:
+def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
     """Rows of SCHEMA by rising key."""
-    columns = zip(*sorted(rejects), strict=True) if rejects else [[]] * len(SCHEMA)
-    return pa.table([pa.array(column, pa.string()) for column in columns], schema=SCHEMA)
+    columns = zip(*sorted(rejects), strict=True) if rejects else [[]] * len(REJECTS_SCHEMA)
+    return pa.table([pa.array(column, pa.string()) for column in columns], schema=REJECTS_SCHEMA)
 
 
-def check_share(rejects: Sequence[Reject], total: int, max_rejects: float) -> None:
+def check_reject_fraction(rejects: Sequence[Reject], total: int, max_rejects: float) -> None:
     """Raise TooManyRejects with the most frequent reasons when rejects are more than a share `max_rejects`."""
     if len(rejects) <= max_rejects * total:
         return

@@ -7,15 +7,15 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from components import parquet, storage
+from components.images.archives import list_parquet, list_webdataset
 from components.images.config import ImagesConfig
-from components.images.fetch import etag_of
+from components.images.fetch import content_etag
 from components.images.files import list_files, list_folder
-from components.images.listing import LISTED, Listing
-from components.images.packed import list_parquet, list_webdataset
+from components.images.listing import LISTING_SCHEMA, Listing
+from components.store import commits, objects, parquet
 
-PACKED = "images.parquet"
-PACKED_SCHEMA = pa.schema(
+DIGITS_FILE = "images.parquet"
+DIGITS_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
         pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]), nullable=False),
@@ -31,7 +31,7 @@ def list_images(config: ImagesConfig, folder_uri: str) -> Listing:
     A source that has no files of its own (digits) writes them, packed, into the snapshot's folder `folder_uri`.
     """
     if config.source == "digits":
-        return _digits(config, storage.absolute(folder_uri))
+        return _digits(config, objects.absolute(folder_uri))
     sources: dict[str, Callable[[ImagesConfig], Listing]] = {
         "folder": list_folder,
         "files": list_files,
@@ -50,19 +50,19 @@ def _digits(config: ImagesConfig, folder: str) -> Listing:
     keys = [f"digit-{number:04}" for number in range(len(encoded))]
     labels = [int(label) for label in digits.target]
     images = [{"bytes": data, "path": f"{key}.png"} for key, data in zip(keys, encoded, strict=True)]
-    packed = parquet.to_bytes(pa.table([keys, images, labels], schema=PACKED_SCHEMA))
-    uri = storage.join(folder, PACKED)
-    storage.write_bytes(uri, packed)
+    packed = parquet.to_bytes(pa.table([keys, images, labels], schema=DIGITS_SCHEMA))
+    uri = objects.join(folder, DIGITS_FILE)
+    objects.write_bytes(uri, packed)
     columns = [
         keys,
         labels,
         [uri] * len(keys),
         [f"0:{number}:image" for number in range(len(keys))],
         [len(data) for data in encoded],
-        [etag_of(data) for data in encoded],
+        [content_etag(data) for data in encoded],
     ]
     names = tuple(str(name) for name in digits.target_names)
-    return Listing(pa.table(columns, schema=LISTED), names, (storage.entry(PACKED, packed),))
+    return Listing(pa.table(columns, schema=LISTING_SCHEMA), names, (commits.file_entry(DIGITS_FILE, packed),))
 
 
 def _png(pixels: np.ndarray, side: int) -> bytes:

@@ -6,7 +6,7 @@ from components.config import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class SamplingConfig:
     """What is done to a prior's logits before a code is drawn, in this order: guidance, temperature, top k, top p."""
 
     temperature: float = 1.0
@@ -27,5 +27,5 @@ class Choice:
         require(0 <= self.guidance < float("inf"), f"guidance must be 0 or above, got {self.guidance}: 1 is none")
 
 
-AS_FITTED = Choice()
+AS_FITTED = SamplingConfig()
 """Nothing is done: codes come from the distribution that was fitted."""

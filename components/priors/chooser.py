@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from components.priors.choice import Choice
+from components.priors.choice import SamplingConfig
 
 
-class Chooser:
+class LogitFilter:
     """`choice` applied to up to n images of k codes, in memory that is kept."""
 
-    def __init__(self, choice: Choice, like: Tensor) -> None:
+    def __init__(self, choice: SamplingConfig, like: Tensor) -> None:
         """`like` (n, k) says size, type and device."""
         self.choice = choice
         n, k = like.shape

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.config import require
-from components.priors.recompute import run
+from components.priors.recompute import run_checkpointed
 
 
 class MapSpec(NamedTuple):
@@ -22,7 +22,7 @@ class MapSpec(NamedTuple):
     codebook_size: int
 
 
-def ratio_of(lower: tuple[int, int], upper: tuple[int, int]) -> int:
+def side_ratio(lower: tuple[int, int], upper: tuple[int, int]) -> int:
     """How many positions along a side of the map `lower` (height, width) one position of `upper` covers."""
     ratio = lower[0] // upper[0]
     fits = ratio >= 1 and ratio & (ratio - 1) == 0 and (ratio * upper[0], ratio * upper[1]) == tuple(lower)
@@ -34,7 +34,7 @@ def ratio_of(lower: tuple[int, int], upper: tuple[int, int]) -> int:
     return ratio
 
 
-class ResidualBlock(nn.Module):
+class ConditioningBlock(nn.Module):
     """Unmasked residual block: what is above is known whole before the first code of this level is drawn."""
 
     def __init__(self, hidden: int, residual_hidden: int) -> None:
@@ -65,10 +65,10 @@ class ConditioningStack(nn.Module):
         super().__init__()
         self.recompute = recompute
         nearest = above[-1][:2]
-        self.repeats = [ratio_of(nearest, spec[:2]) for spec in above]
-        doublings = ratio_of(shape, nearest).bit_length() - 1
+        self.repeats = [side_ratio(nearest, spec[:2]) for spec in above]
+        doublings = side_ratio(shape, nearest).bit_length() - 1
         self.embeddings = nn.ModuleList(nn.Embedding(spec.codebook_size, hidden) for spec in above)
-        self.blocks = nn.Sequential(*(ResidualBlock(hidden, residual_hidden) for _ in range(layers)))
+        self.blocks = nn.Sequential(*(ConditioningBlock(hidden, residual_hidden) for _ in range(layers)))
         self.upsampling = nn.Sequential(*(nn.ConvTranspose2d(hidden, hidden, 4, 2, 1) for _ in range(doublings)))
 
     def forward(self, above: Sequence[Tensor]) -> Tensor:
@@ -79,5 +79,5 @@ class ConditioningStack(nn.Module):
         ]
         x = sum(embedded[1:], embedded[0]).permute(0, 3, 1, 2)  # n c a b
         for block in self.blocks:
-            x = run(block, x, recompute=self.recompute)
+            x = run_checkpointed(block, x, recompute=self.recompute)
         return self.upsampling(x).permute(0, 2, 3, 1)

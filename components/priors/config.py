@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from components.config import TrainingConfig, require
 
-VERSION = 1
+PRIOR_VERSION = 1
 """Raised whenever the same settings would now give another result: part of every fingerprint of this step."""
 
 

@@ -14,7 +14,7 @@ from components.priors.attention import CausalAttention
 from components.priors.causal import GatedBlock, shift_down, shift_right
 from components.priors.conditioning import ConditioningStack, MapSpec
 from components.priors.config import PriorConfig
-from components.priors.recompute import run
+from components.priors.recompute import run_checkpointed
 
 
 class OutputBlock(nn.Module):
@@ -94,11 +94,11 @@ class Prior(nn.Module):
         v, x = shift_down(embedded) + position, shift_right(embedded) + position
         recompute = self.config.recompute
         for layer, block in enumerate(self.blocks):
-            v, x = run(block, v, x, context, recompute=recompute)
+            v, x = run_checkpointed(block, v, x, context, recompute=recompute)
             if str(layer) in self.attention:
-                x = run(self.attention[str(layer)], x, embedded, recompute=recompute)
+                x = run_checkpointed(self.attention[str(layer)], x, embedded, recompute=recompute)
         for block in self.output:
-            x = run(block, x, recompute=recompute)
+            x = run_checkpointed(block, x, recompute=recompute)
         return self.logits(F.relu(x))
 
     def context(self, labels: Tensor, above: Sequence[Tensor]) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.batches import CodeBatch
 from components.config import require
 from components.priors.model import Prior
+from components.training.batches import CodeBatch
 
 
 class PriorObjective(nn.Module):

@@ -6,6 +6,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def run(module: nn.Module, *inputs: Any, recompute: bool) -> Any:
+def run_checkpointed(module: nn.Module, *inputs: Any, recompute: bool) -> Any:
     """`module(*inputs)`; while it is fitted with `recompute`, only its inputs are kept for the backward pass."""
     return checkpoint(module, *inputs, use_reentrant=False) if recompute and module.training else module(*inputs)

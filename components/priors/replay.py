@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-Work = Callable[[], None]
+GraphWork = Callable[[], None]
 
 
-def replayable(works: Sequence[Work], device: torch.device, reset: Work) -> list[Work]:
+def replay_graphs(works: Sequence[GraphWork], device: torch.device, reset: GraphWork) -> list[GraphWork]:
     """Each of `works` itself; on a GPU the replay of its graph: one launch instead of one for each operation.
 
     Works must read and write tensors that stay where they are and take their indices from the device. Each is run here
@@ -20,7 +20,7 @@ def replayable(works: Sequence[Work], device: torch.device, reset: Work) -> list
     return [_capture(work, reset, pool) for work in works]
 
 
-def _capture(work: Work, reset: Work, pool: Any) -> Work:
+def _capture(work: GraphWork, reset: GraphWork, pool: Any) -> GraphWork:
     """The replay of `work`, recorded on the current GPU."""
     reset()
     stream = torch.cuda.Stream()

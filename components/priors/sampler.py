@@ -19,12 +19,19 @@ from torch import Tensor, nn
 from components.config import require
 from components.priors.attention import CausalAttention
 from components.priors.causal import GatedBlock
-from components.priors.choice import AS_FITTED, Choice
-from components.priors.chooser import Chooser
+from components.priors.choice import AS_FITTED, SamplingConfig
+from components.priors.chooser import LogitFilter
 from components.priors.model import OutputBlock, Prior
-from components.priors.noise import gumbel
-from components.priors.packed import PackedAttention, PackedLayer, Sums, doubled, gate_, shift
-from components.priors.replay import replayable
+from components.priors.noise import gumbel_noise
+from components.priors.replay import replay_graphs
+from components.priors.sampler_layers import (
+    GateSums,
+    PackedAttention,
+    PackedLayer,
+    double_feature_half,
+    negated_gate_,
+    shift_slots,
+)
 
 
 class Sampler:
@@ -36,7 +43,7 @@ class Sampler:
     """
 
     @torch.no_grad()
-    def __init__(self, prior: Prior, batch: int, choice: Choice = AS_FITTED) -> None:
+    def __init__(self, prior: Prior, batch: int, choice: SamplingConfig = AS_FITTED) -> None:
         require(batch >= 1, f"batch must be at least 1, got {batch}")
         _check_guidance(prior, choice)
         self.prior, self.batch, self.choice = prior, batch, choice
@@ -45,7 +52,7 @@ class Sampler:
         self._allocate(prior, batch * (2 if self.guided else 1))
         # What attention reads grows from row to row; without it one work serves the pixels of all rows.
         pixels = [partial(self._pixel, row) for row in range(prior.shape[0] if self.attention else 1)]
-        self._next_row, *self._next_pixel = replayable([self._row, *pixels], self.codes.device, self._reset)
+        self._next_row, *self._next_pixel = replay_graphs([self._row, *pixels], self.codes.device, self._reset)
 
     def _pack(self, prior: Prior, n: int) -> None:
         """Weights, as the steps read them; code k stands for 'outside of the map'."""
@@ -65,8 +72,10 @@ class Sampler:
         assert isinstance(first, GatedBlock)
         self.first_terms = first.horizontal(self.position[None])[0]  # h w 2r: what positions give to that filter
         self.first_terms[..., : self.first_terms.shape[-1] // 2].mul_(2)
-        self.context_weight = torch.cat([doubled(block.context.weight) for block in blocks]).t().contiguous()  # c l2r
-        self.context_bias = torch.cat([doubled(block.context.bias) for block in blocks])
+        self.context_weight = (
+            torch.cat([double_feature_half(block.context.weight) for block in blocks]).t().contiguous()
+        )  # c l2r
+        self.context_bias = torch.cat([double_feature_half(block.context.bias) for block in blocks])
         self.output = [_packed(block) for block in prior.output]
         self.logits_weight, self.logits_bias = prior.logits.weight.t().contiguous(), prior.logits.bias.clone()
 
@@ -88,7 +97,7 @@ class Sampler:
         self.windows = new(layers, n, window, c)  # the last inputs of each horizontal filter but the first
         self.places, self.filters = self.windows.unbind(2), self.windows.flatten(2).unbind(0)
         self.states = [*self.places[-1].unbind(0), new(n, c)]
-        self.gates = [Sums.of(sums) for sums in self.sums[:, :, 0].unbind(0)]
+        self.gates = [GateSums.of(sums) for sums in self.sums[:, :, 0].unbind(0)]
         ahead = new(n, window, 2 * r)
         self.ahead = ahead.unbind(1)  # what the codes so far give to the first filter at the next positions, n 2r each
         self.entering = self.table.new_zeros(n, self.table.shape[1])
@@ -99,7 +108,7 @@ class Sampler:
         self.with_class, self.without_class = self.out[: self.batch], self.out[-self.batch :]
         self.noise_now = new(self.batch, 1, k)
         self.flat_noise = self.noise_now[:, 0]
-        self.chooser = Chooser(self.choice, self.guided_out)
+        self.chooser = LogitFilter(self.choice, self.guided_out)
         self.given_row, self.given, self.drawn = index(self.batch, w), index(self.batch, 1), index(self.batch)
         self.flat_given, self.free = self.given[:, 0], self.drawn > 0
         self.code, self.row_codes, self.seeds = index(n), index(n, w), index(self.batch)
@@ -133,7 +142,7 @@ class Sampler:
     def noise(self, seeds: Tensor, row: int | Tensor) -> Tensor:
         """The noise, float64 (n, w, k), that decides row `row` of the images with `seeds`."""
         width, size = self.prior.shape[1], self.prior.codebook_size
-        return gumbel(seeds, level=len(self.prior.above), row=row, width=width, codebook_size=size)
+        return gumbel_noise(seeds, level=len(self.prior.above), row=row, width=width, codebook_size=size)
 
     @torch.no_grad()
     def logits(self, codes: Tensor, labels: Tensor, above: Sequence[Tensor]) -> Tensor:
@@ -193,7 +202,7 @@ class Sampler:
         self.row.add_(torch.index_select(self.position, 0, self.row_index, out=self.line))
         for index, layer in enumerate(self.layers):
             context = self.context[:, :, index]
-            gate_(Sums.of(layer.vertical(self.row).add_(context)), self.gated_row)
+            negated_gate_(GateSums.of(layer.vertical(self.row).add_(context)), self.gated_row)
             flat.addmm_(gated, layer.vertical_out)
             torch.mm(flat, layer.link, out=self.terms[index].flatten(0, 1))
             self.terms[index].add_(context)
@@ -213,7 +222,7 @@ class Sampler:
             sums, state = self.gates[index], self.states[index + 1]
             if index:
                 sums.whole.addmm_(self.filters[index], layer.horizontal)
-            gate_(sums, self.gated)
+            negated_gate_(sums, self.gated)
             torch.addmm(self.states[index], self.gated, layer.horizontal_out, out=state)
             if index in self.attention:
                 self.attention[index].step(state, row, self.column)
@@ -240,9 +249,9 @@ class Sampler:
         self.row_codes.index_copy_(1, self.column, self.codes_now)
         for attention in self.attention.values():
             attention.remember(self.code, self.slot)
-        shift(self.places)
+        shift_slots(self.places)
         torch.index_select(self.table, 0, self.code, out=self.entering)
-        shift(self.ahead)
+        shift_slots(self.ahead)
         self.ahead[-1].zero_()
         for ahead, tap in zip(self.ahead, self.taps, strict=True):
             ahead.add_(tap)
@@ -256,7 +265,7 @@ def _packed(block: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     return block.inner.weight.t().contiguous(), block.inner.bias.clone(), block.out.weight.t().contiguous()
 
 
-def _check_guidance(prior: Prior, choice: Choice) -> None:
+def _check_guidance(prior: Prior, choice: SamplingConfig) -> None:
     if choice.guidance == 1:
         return
     require(

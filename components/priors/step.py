@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from components import storage
 from components.artifacts import Artifact
-from components.batches import CodeBatch
 from components.cluster.step import Cluster
 from components.codes.reader import read_codes, unigram_entropy
-from components.config import Share, TrainingConfig
+from components.config import StepResources, TrainingConfig
 from components.images.split import HELD_OUT, TRAIN
-from components.order import positions, worker_share
 from components.priors.conditioning import MapSpec
 from components.priors.config import PriorConfig
 from components.priors.objective import PriorObjective
+from components.store import commits
+from components.store.weights import PriorDescription, pack
 from components.training import step as training
-from components.training.loop import Data
-from components.weights import PriorDescription, pack
-from components.workspace import Outcome, Workspace
+from components.training.batches import CodeBatch
+from components.training.loop import FitData
+from components.training.sample_order import batch_rows, worker_slice
+from components.workspace import StepOutput, Workspace
 
 
 def fit_prior(
@@ -32,10 +32,10 @@ def fit_prior(
     *,
     classes: int,
     dimensions: int,
-    share: Share,
+    resources: StepResources,
     cluster: Cluster,
     workspace: Workspace,
-) -> Outcome:
+) -> StepOutput:
     """Fit p(codes of `level` | class, codes of the levels above) and commit the best weights by held-out nats.
 
     `dimensions` are the numbers of an image, height x width x channels.
@@ -56,24 +56,24 @@ def fit_prior(
         build=functools.partial(_build, description, dimensions),
         data=_CodeFeed(codes.uri, number, config.training, workspace.seed),
         config=config.training,
-        share=share,
+        resources=resources,
     )
-    fitted = training.run(job, cluster=cluster, workspace=workspace)
+    fitted = training.run_fit(job, cluster=cluster, workspace=workspace)
     model = description.build()
     model.load_state_dict(fitted.weights)
-    nats = fitted.standing.held_out["nats_per_code"]
+    nats = fitted.fit_progress.held_out["nats_per_code"]
     facts = {
         "nats_per_code": nats,
         "bits_per_code": nats / math.log(2),
-        "bits_per_dimension": fitted.standing.held_out["bits_per_dimension"],
+        "bits_per_dimension": fitted.fit_progress.held_out["bits_per_dimension"],
         "unigram_nats": unigram_entropy(train, held_out, level),
-        "codes_an_image": own.height * own.width,
-        "best_update": fitted.standing.best_update,
-        "updates": fitted.standing.update,
+        "codes_per_image": own.height * own.width,
+        "best_update": fitted.fit_progress.best_update,
+        "updates": fitted.fit_progress.update,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     workspace.lease.check()
-    return Outcome(digest=storage.save(workspace.uri, pack(model, description), facts), facts=facts)
+    return StepOutput(digest=commits.save_artifact(workspace.uri, pack(model, description), facts), facts=facts)
 
 
 def _build(description: PriorDescription, dimensions: int) -> nn.Module:
@@ -89,9 +89,9 @@ class _CodeFeed:
     config: TrainingConfig
     seed: int
 
-    def __call__(self, rank: int, workers: int) -> Data:
+    def __call__(self, rank: int, workers: int) -> FitData:
         """The share of worker `rank`."""
-        return Data(
+        return FitData(
             batches=lambda start: self._batches(start, rank, workers), held_out=lambda: self._held_out(rank, workers)
         )
 
@@ -99,8 +99,8 @@ class _CodeFeed:
         table = read_codes(self.folder, TRAIN)
         size = self.config.batch_size
         for update in range(start, self.config.updates):
-            drawn = positions(update * size, size, self.seed, len(table))
-            yield self._upto(table.batch(worker_share(drawn, rank, workers)))
+            drawn = batch_rows(update * size, size, self.seed, len(table))
+            yield self._upto(table.batch(worker_slice(drawn, rank, workers)))
 
     def _held_out(self, rank: int, workers: int) -> Iterator[CodeBatch]:
         table = read_codes(self.folder, HELD_OUT)

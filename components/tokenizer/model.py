@@ -14,7 +14,7 @@ from components.config import require
 from components.tokenizer.config import VQVAEConfig
 from components.tokenizer.decoder import ImageDecoder, doublings
 from components.tokenizer.encoder import Encoder, LowerHead, TopHead
-from components.tokenizer.quantizer import Quantized, Quantizer, Statistics
+from components.tokenizer.quantizer import CodebookUse, Quantized, Quantizer
 
 
 class TokenizerOutput(NamedTuple):
@@ -26,7 +26,7 @@ class TokenizerOutput(NamedTuple):
     """int64 (n, h, w) a level."""
     commitment: Tensor
     """Scalar: beta * mean |sg[e] - E(x)|^2, summed over levels (equation 2)."""
-    statistics: tuple[Statistics, ...]
+    statistics: tuple[CodebookUse, ...]
     """Use of each level's codebook."""
 
 

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.batches import ImageBatch
 from components.tokenizer.model import Tokenizer, to_images
+from components.training.batches import ImageBatch
 
-SMALLEST_ERROR = 1e-12
+MIN_SQUARED_ERROR = 1e-12
 """Squared error taken for a perfect reconstruction, so that its PSNR (120 dB) is a number."""
 
 
@@ -41,4 +41,4 @@ class TokenizerObjective(nn.Module):
 def _psnr(reconstruction: Tensor, images: Tensor) -> Tensor:
     # A range of 2 instead of 1 makes the squared error four times as large.
     error = F.mse_loss(reconstruction.float().clamp(-1, 1), images) / 4
-    return -10 * torch.log10(error.clamp(min=SMALLEST_ERROR))
+    return -10 * torch.log10(error.clamp(min=MIN_SQUARED_ERROR))

@@ -12,15 +12,15 @@ from torch.nn import functional as F
 
 DISTANCES_CPU, DISTANCES_DEVICE = 2**19, 2**26
 """Distances held at once by a search: few enough for a processor's cache, enough to keep an accelerator busy."""
-BLOCK = 64
+DISTANCES_PER_BLOCK = 64
 """Distances among which the least is sought at a time, on a processor."""
-POOL = 8
+CANDIDATES_PER_VECTOR = 8
 """Encoder outputs among which one new vector is drawn."""
 SMALLEST_COUNT = 1e-20
 """Average count below which a vector stays where it is: m_i / N_i nears 0 / 0."""
 
 
-class Statistics(NamedTuple):
+class CodebookUse(NamedTuple):
     """How a codebook was used: in training by the batches of all workers, in evaluation by this worker's batch."""
 
     perplexity: Tensor
@@ -38,7 +38,7 @@ class Quantized(NamedTuple):
     """int64 (n, h, w)."""
     distance: Tensor
     """Mean of |sg[e] - E(x)|^2 over all numbers: equation 2's commitment term without beta."""
-    statistics: Statistics
+    statistics: CodebookUse
 
 
 class Quantizer(nn.Module):
@@ -75,7 +75,7 @@ class Quantizer(nn.Module):
         flat = features.detach().permute(0, 2, 3, 1).flatten(0, 2)  # v d
         if self.training:
             self._initialise(flat)
-        codes = nearest(flat, self.codebook)
+        codes = nearest_codes(flat, self.codebook)
         nearest_vectors = F.embedding(codes, self.codebook)  # copied before the update moves the codebook
         counts = self._update(flat, codes) if self.training else _count(codes, len(self.codebook))
         n, _, h, w = features.shape
@@ -88,7 +88,7 @@ class Quantizer(nn.Module):
     def encode(self, features: Tensor) -> Tensor:
         """Encoder outputs (n, d, h, w) -> codes int64 (n, h, w)."""
         last = features.permute(0, 2, 3, 1).to(self.codebook.dtype)
-        return nearest(last.flatten(0, 2), self.codebook).view(last.shape[:3])
+        return nearest_codes(last.flatten(0, 2), self.codebook).view(last.shape[:3])
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes int64 (n, h, w) -> vectors (n, d, h, w)."""
@@ -109,7 +109,7 @@ class Quantizer(nn.Module):
         """At the first update, take vectors from real encoder outputs."""
         if int(self.updates) > 0:
             return
-        rank, workers = _place()
+        rank, workers = _rank_and_workers()
         sizes = flat.new_zeros(workers)
         sizes[rank] = len(flat)
         if workers > 1:
@@ -122,7 +122,7 @@ class Quantizer(nn.Module):
 
         Counts are exact while a worker has fewer than 2^24 vectors an update.
         """
-        (k, d), (rank, workers) = self.codebook.shape, _place()
+        (k, d), (rank, workers) = self.codebook.shape, _rank_and_workers()
         reduced = flat.new_zeros(k + k * d + workers)
         counts, sums, sizes = reduced.split([k, k * d, workers])
         counts.copy_(_count(codes, k))
@@ -150,11 +150,11 @@ class Quantizer(nn.Module):
         """
         generator = torch.Generator().manual_seed((self.seed << 32) + int(self.updates))
         count = int(which.sum())
-        pool = _pool(flat, sizes.long(), POOL * count, generator)
+        pool = _draw_candidates(flat, sizes.long(), CANDIDATES_PER_VECTOR * count, generator)
         drawn = flat.new_empty(count, flat.shape[1])
-        rank, workers = _place()
+        rank, workers = _rank_and_workers()
         if rank == 0:
-            drawn.copy_(_spread(pool.cpu(), self.codebook[~which].cpu(), count, generator))
+            drawn.copy_(_spread_out(pool.cpu(), self.codebook[~which].cpu(), count, generator))
         if workers > 1:
             dist.broadcast(drawn, 0)
         weight = (1 - self.decay) * sizes.sum() / len(which)
@@ -164,7 +164,7 @@ class Quantizer(nn.Module):
         self.born[which] = self.updates
 
 
-def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
+def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     """Equation 1: the code whose vector lies nearest to each of (v, d) in (k, d), int64 (v); the first of equals.
 
     Time is that of one matrix product, 2 v k d operations; memory beside the operands is v codes and at most
@@ -178,21 +178,21 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
         bias = rest.square().sum(dim=1) + 2 * (rest @ mean)
         distances = DISTANCES_CPU if vectors.device.type == "cpu" else DISTANCES_DEVICE
         parts = vectors.split(max(1, distances // len(codebook)))
-        return torch.cat([_least(torch.addmm(bias, part, rest.t(), alpha=-2)) for part in parts])
+        return torch.cat([_argmin_rows(torch.addmm(bias, part, rest.t(), alpha=-2)) for part in parts])
 
 
-def _least(distances: Tensor) -> Tensor:
+def _argmin_rows(distances: Tensor) -> Tensor:
     """argmin of each row (v, k), the first of equals.
 
     On a processor argmin looks at one number at a time, amin at many: the least of each block says in which to look.
     """
     v, k = distances.shape
-    if distances.device.type != "cpu" or k % BLOCK or k <= 2 * BLOCK:
+    if distances.device.type != "cpu" or k % DISTANCES_PER_BLOCK or k <= 2 * DISTANCES_PER_BLOCK:
         return distances.argmin(dim=1)
-    blocks = distances.view(-1, BLOCK)
-    block = blocks.amin(dim=1).view(v, k // BLOCK).argmin(dim=1)
-    chosen = blocks.index_select(0, torch.arange(0, v * k // BLOCK, k // BLOCK) + block)
-    return block * BLOCK + chosen.argmin(dim=1)
+    blocks = distances.view(-1, DISTANCES_PER_BLOCK)
+    block = blocks.amin(dim=1).view(v, k // DISTANCES_PER_BLOCK).argmin(dim=1)
+    chosen = blocks.index_select(0, torch.arange(0, v * k // DISTANCES_PER_BLOCK, k // DISTANCES_PER_BLOCK) + block)
+    return block * DISTANCES_PER_BLOCK + chosen.argmin(dim=1)
 
 
 def _count(codes: Tensor, size: int) -> Tensor:
@@ -201,19 +201,19 @@ def _count(codes: Tensor, size: int) -> Tensor:
     return torch.zeros(size, device=codes.device).index_add_(0, codes, ones)
 
 
-def _statistics(counts: Tensor) -> Statistics:
+def _statistics(counts: Tensor) -> CodebookUse:
     share = counts / counts.sum()
-    return Statistics(torch.exp(-torch.xlogy(share, share).sum()), (counts > 0).float().mean())
+    return CodebookUse(torch.exp(-torch.xlogy(share, share).sum()), (counts > 0).float().mean())
 
 
-def _place() -> tuple[int, int]:
+def _rank_and_workers() -> tuple[int, int]:
     """This worker's rank and the number of workers."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def _pool(flat: Tensor, sizes: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def _draw_candidates(flat: Tensor, sizes: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """`count` vectors drawn from those of all workers (all of them where there are fewer), the same on each: (p, d)."""
-    rank, workers = _place()
+    rank, workers = _rank_and_workers()
     total, before = int(sizes.sum()), int(sizes[:rank].sum())
     chosen = torch.arange(total) if total <= count else torch.randint(total, (count,), generator=generator)
     own = ((chosen >= before) & (chosen < before + len(flat))).nonzero()[:, 0]
@@ -224,7 +224,7 @@ def _pool(flat: Tensor, sizes: Tensor, count: int, generator: torch.Generator) -
     return pool
 
 
-def _spread(pool: Tensor, known: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def _spread_out(pool: Tensor, known: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """`count` rows of the pool (p, d), each drawn by its squared distance to the nearest of `known` and those drawn.
 
     This is k-means++ (Arthur and Vassilvitskii 2007). A uniform draw would give most codes to the images' background,
@@ -232,8 +232,8 @@ def _spread(pool: Tensor, known: Tensor, count: int, generator: torch.Generator)
     """
     if len(known) == 0:
         first = pool[torch.randint(len(pool), (1,), generator=generator)]
-        return torch.cat([first, _spread(pool, first, count - 1, generator)])
-    distance = (pool - known[nearest(pool, known)]).square().sum(dim=1)
+        return torch.cat([first, _spread_out(pool, first, count - 1, generator)])
+    distance = (pool - known[nearest_codes(pool, known)]).square().sum(dim=1)
     rows = []
     for _ in range(count):
         # Outputs of a fit that diverges may not be finite: the loss will say so, this draw must only not fail first.

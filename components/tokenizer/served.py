@@ -14,23 +14,23 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from pydantic import BaseModel
 
-from components.serving import decode_image, encode_image, with_defaults
+from components.serving import image_from_base64, image_to_base64, with_defaults
+from components.store.weights import TokenizerDescription, describe_tokenizer, load_tokenizer
 from components.tokenizer.model import to_images, to_pixels
-from components.weights import TokenizerDescription, describe_tokenizer, load_tokenizer
 
-PARAMETERS = {"reconstruct": True}
+TOKENIZER_PARAMETERS = {"reconstruct": True}
 """Parameters of predict and their defaults."""
-BATCH = 64
+IMAGES_PER_BATCH = 64
 """Images encoded at a time."""
 
 
-def input_example(description: TokenizerDescription) -> list[str]:
+def tokenizer_example(description: TokenizerDescription) -> list[str]:
     """A gray image that the tokenizer accepts."""
     size = description.image_size
-    return [encode_image(np.full((size, size, description.channels), 128, np.uint8))]
+    return [image_to_base64(np.full((size, size, description.channels), 128, np.uint8))]
 
 
-class Answer(BaseModel):
+class EncodedImage(BaseModel):
     """One image."""
 
     codes: dict[str, list[list[int]]]
@@ -46,29 +46,29 @@ class ServedTokenizer(PythonModel):
         folder = Path(context.artifacts["tokenizer"])
         self.description, self.tokenizer = describe_tokenizer(folder), load_tokenizer(folder)
 
-    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[Answer]:
+    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[EncodedImage]:
         """Code maps by level, and the reconstruction unless `reconstruct` is false."""
         try:
-            options = with_defaults(params, PARAMETERS)
+            options = with_defaults(params, TOKENIZER_PARAMETERS)
             size, channels = self.description.image_size, self.description.channels
-            images = [decode_image(text, size=size, channels=channels) for text in model_input]
+            images = [image_from_base64(text, size=size, channels=channels) for text in model_input]
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        answers: list[Answer] = []
-        for start in range(0, len(images), BATCH):
-            answers += self._answer(np.stack(images[start : start + BATCH]), bool(options["reconstruct"]))
+        answers: list[EncodedImage] = []
+        for start in range(0, len(images), IMAGES_PER_BATCH):
+            answers += self._answer(np.stack(images[start : start + IMAGES_PER_BATCH]), bool(options["reconstruct"]))
         return answers
 
     @torch.no_grad()
-    def _answer(self, pixels: np.ndarray, reconstruct: bool) -> list[Answer]:
+    def _answer(self, pixels: np.ndarray, reconstruct: bool) -> list[EncodedImage]:
         maps = self.tokenizer.encode(to_images(torch.from_numpy(pixels)))
         names = [level.name for level in self.description.settings.levels]
         levels = [level.tolist() for level in maps]
         codes = [dict(zip(names, each, strict=True)) for each in zip(*levels, strict=True)]
         if not reconstruct:
-            return [Answer(codes=each) for each in codes]
-        pictures = [encode_image(image) for image in to_pixels(self.tokenizer.decode(maps)).numpy()]
-        return [Answer(codes=each, reconstruction=png) for each, png in zip(codes, pictures, strict=True)]
+            return [EncodedImage(codes=each) for each in codes]
+        pictures = [image_to_base64(image) for image in to_pixels(self.tokenizer.decode(maps)).numpy()]
+        return [EncodedImage(codes=each, reconstruction=png) for each, png in zip(codes, pictures, strict=True)]
 
 
 mlflow.models.set_model(ServedTokenizer())

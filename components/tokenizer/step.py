@@ -7,23 +7,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from components import storage
 from components.artifacts import Artifact
 from components.cluster.step import Cluster
-from components.config import Share
+from components.config import StepResources
 from components.images.config import ImagesConfig
-from components.images.manifest import read_snapshot
 from components.images.pixels import PixelReader
+from components.images.snapshot import read_snapshot
 from components.images.split import HELD_OUT
 from components.pictures import prefix_grid, reconstruction_grid
+from components.store import commits
+from components.store.weights import TokenizerDescription, pack
 from components.tokenizer.config import VQVAEConfig
 from components.tokenizer.model import Tokenizer, to_images, to_pixels
 from components.tokenizer.objective import TokenizerObjective
 from components.training import step as training
-from components.weights import TokenizerDescription, pack
-from components.workspace import Outcome, Workspace
+from components.workspace import StepOutput, Workspace
 
-SHOWN = 12
+IMAGES_SHOWN = 12
 """Held-out images in the pictures."""
 
 
@@ -32,10 +32,10 @@ def fit_tokenizer(
     images_config: ImagesConfig,
     images: Artifact,
     *,
-    share: Share,
+    resources: StepResources,
     cluster: Cluster,
     workspace: Workspace,
-) -> Outcome:
+) -> StepOutput:
     """Fit on the training rows of the snapshot `images` and commit the best weights by held-out loss."""
     feed = training.ImageFeed(
         folder=images.uri,
@@ -43,7 +43,7 @@ def fit_tokenizer(
         pixel_seed=workspace.seed,
         config=config.training,
         order_seed=workspace.seed,
-        readers=share.readers,
+        readers=resources.readers,
     )
     painter = _Painter(images.uri, images_config, workspace.seed)
     job = training.FitJob(
@@ -51,25 +51,25 @@ def fit_tokenizer(
         data=feed,
         pictures=painter,
         config=config.training,
-        share=share,
+        resources=resources,
     )
-    fitted = training.run(job, cluster=cluster, workspace=workspace)
+    fitted = training.run_fit(job, cluster=cluster, workspace=workspace)
     model = Tokenizer(config, channels=images_config.channels)
     model.load_state_dict(fitted.weights)
     model.eval()
     facts = {
-        "reconstruction_error": fitted.standing.held_out["reconstruction_error"],
-        "psnr": fitted.standing.held_out["psnr"],
-        "best_update": fitted.standing.best_update,
-        "updates": fitted.standing.update,
+        "reconstruction_error": fitted.fit_progress.held_out["reconstruction_error"],
+        "psnr": fitted.fit_progress.held_out["psnr"],
+        "best_update": fitted.fit_progress.best_update,
+        "updates": fitted.fit_progress.update,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     description = TokenizerDescription(
         settings=config, channels=images_config.channels, image_size=images_config.image_size
     )
     workspace.lease.check()
-    digest = storage.save(workspace.uri, pack(model, description), facts)
-    return Outcome(digest=digest, facts=facts, pictures=painter.paint(model))
+    digest = commits.save_artifact(workspace.uri, pack(model, description), facts)
+    return StepOutput(digest=digest, facts=facts, pictures=painter.paint(model))
 
 
 def _build(config: VQVAEConfig, channels: int) -> nn.Module:
@@ -91,7 +91,7 @@ class _Painter:
     @torch.no_grad()
     def paint(self, model: Tokenizer) -> dict[str, bytes]:
         """`reconstruction`: images above their reconstructions; `levels`: decoded from the top, then from more."""
-        rows = read_snapshot(self.folder).originals(HELD_OUT).slice(0, SHOWN)
+        rows = read_snapshot(self.folder).originals(HELD_OUT).slice(0, IMAGES_SHOWN)
         pixels = PixelReader(self.images, self.seed).read(rows)
         device = next(model.parameters()).device
         maps = model.encode(to_images(torch.from_numpy(pixels)).to(device))

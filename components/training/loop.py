@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from components.batches import CodeBatch, ImageBatch
 from components.config import TrainingConfig
+from components.training.batches import CodeBatch, ImageBatch
 from components.training.state import FitState
 
 Batch = ImageBatch | CodeBatch
@@ -44,7 +44,7 @@ class Compilable(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class FitData:
     """What a fit reads; each worker gets its own share of each batch."""
 
     batches: Callable[[int], Iterator[Batch]]
@@ -53,7 +53,7 @@ class Data:
     """This worker's share of the held-out samples, once through."""
 
 
-def learning_rate(config: TrainingConfig, update: int) -> float:
+def learning_rate_at(config: TrainingConfig, update: int) -> float:
     """Rate at `update` (from 0): linear warm-up, then half a cosine down to final_rate."""
     if update < config.warmup_updates:
         return config.learning_rate * (update + 1) / config.warmup_updates
@@ -62,12 +62,12 @@ def learning_rate(config: TrainingConfig, update: int) -> float:
     return config.learning_rate * (config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def fit(
+def fit_objective(
     objective: nn.Module,
     *,
     config: TrainingConfig,
     seed: int,
-    data: Data,
+    data: FitData,
     observer: Observer,
     resume: Path | None = None,
     device: str = "cpu",
@@ -81,37 +81,37 @@ def fit(
     state = FitState(objective, optimizer, config.weight_ema)
     if resume is not None:
         state.load(resume)
-    standing = state.standing
+    fit_progress = state.fit_progress
     rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     module: nn.Module = objective
     if workers > 1:
         devices = [torch.device(device)] if device.startswith("cuda") else None
         module = DistributedDataParallel(objective, device_ids=devices, broadcast_buffers=False)
     meter = _Meter(config.batch_size)
-    batches = data.batches(standing.update) if not standing.finished else iter(())
-    while not standing.finished:
+    batches = data.batches(fit_progress.update) if not fit_progress.finished else iter(())
+    while not fit_progress.finished:
         objective.train()
-        torch.manual_seed((seed * 1_000_003 + standing.update) * 4099 + rank)
+        torch.manual_seed((seed * 1_000_003 + fit_progress.update) * 4099 + rank)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, standing.update)
+            group["lr"] = learning_rate_at(config, fit_progress.update)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             loss, metrics = module(next(batches).to(device))
-        _require_finite(loss, standing.update)
+        _require_finite(loss, fit_progress.update)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if config.gradient_clip:
             nn.utils.clip_grad_norm_(objective.parameters(), config.gradient_clip)
         optimizer.step()
-        standing.update += 1
+        fit_progress.update += 1
         state.update_average()
         meter.add(metrics)
-        last = standing.update == config.updates
-        if last or standing.update % config.evaluate_every == 0:
+        last = fit_progress.update == config.updates
+        if last or fit_progress.update % config.evaluate_every == 0:
             _evaluate(state, objective, data, observer, config, device)
-        if meter.due() or last or standing.finished:
-            observer.progress(standing.update, *meter.take())
-        standing.finished |= last
-        if standing.finished or standing.update % config.checkpoint_every == 0:
+        if meter.due() or last or fit_progress.finished:
+            observer.progress(fit_progress.update, *meter.take())
+        fit_progress.finished |= last
+        if fit_progress.finished or fit_progress.update % config.checkpoint_every == 0:
             observer.checkpoint(state)
     return state
 
@@ -127,25 +127,25 @@ def _prepare(objective: nn.Module, config: TrainingConfig, device: str) -> None:
 
 
 def _evaluate(
-    state: FitState, objective: nn.Module, data: Data, observer: Observer, config: TrainingConfig, device: str
+    state: FitState, objective: nn.Module, data: FitData, observer: Observer, config: TrainingConfig, device: str
 ) -> None:
     """Measure the averaged weights on the held-out samples; keep them if they are the best; see whether to stop."""
-    standing = state.standing
+    fit_progress = state.fit_progress
     state.swap_average()
-    metrics = evaluate(objective, data.held_out(), device)
-    if metrics["loss"] < standing.best_loss:
-        standing.best_loss, standing.best_update, standing.worse = metrics["loss"], standing.update, 0
-        standing.held_out = metrics
+    metrics = evaluate_objective(objective, data.held_out(), device)
+    if metrics["loss"] < fit_progress.best_loss:
+        fit_progress.best_loss, fit_progress.best_update, fit_progress.worse = metrics["loss"], fit_progress.update, 0
+        fit_progress.held_out = metrics
         state.keep_best()
     else:
-        standing.worse += 1
-    observer.evaluated(standing.update, metrics, objective)
+        fit_progress.worse += 1
+    observer.evaluated(fit_progress.update, metrics, objective)
     state.swap_average()
-    standing.finished = bool(config.patience) and standing.worse >= config.patience
+    fit_progress.finished = bool(config.patience) and fit_progress.worse >= config.patience
 
 
 @torch.no_grad()
-def evaluate(objective: nn.Module, batches: Iterable[Batch], device: str = "cpu") -> dict[str, float]:
+def evaluate_objective(objective: nn.Module, batches: Iterable[Batch], device: str = "cpu") -> dict[str, float]:
     """Mean of each metric over `batches`, weighted by samples, over all workers."""
     objective.eval()
     sums: dict[str, float] = {}

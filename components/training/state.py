@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-TENSORS, NUMBERS = "state.safetensors", "state.json"
+STATE_TENSORS, STATE_NUMBERS = "state.safetensors", "state.json"
 
 
 @dataclass
-class Standing:
+class FitProgress:
     """How far a fit has come."""
 
     update: int = 0
@@ -32,16 +32,16 @@ class Standing:
     """Held-out metrics at best_update."""
 
 
-def read_standing(folder: Path) -> Standing:
+def read_fit_progress(folder: Path) -> FitProgress:
     """What `FitState.save` wrote into state.json."""
-    return Standing(**json.loads((folder / NUMBERS).read_text()))
+    return FitProgress(**json.loads((folder / STATE_NUMBERS).read_text()))
 
 
 class FitState:
     """Weights, their moving average, the best weights and Adam's moments, by name."""
 
     def __init__(self, objective: nn.Module, optimizer: torch.optim.Adam, weight_ema: float) -> None:
-        self.standing = Standing()
+        self.fit_progress = FitProgress()
         self._objective, self._optimizer, self._decay = objective, optimizer, weight_ema
         self.average = (
             {name: value.detach().clone() for name, value in objective.named_parameters()} if weight_ema else {}
@@ -53,7 +53,7 @@ class FitState:
         """average <- d average + (1 - d) weights, with d rising as (1 + t) / (10 + t) at the start."""
         if not self._decay:
             return
-        decay = min(self._decay, (1 + self.standing.update) / (10 + self.standing.update))
+        decay = min(self._decay, (1 + self.fit_progress.update) / (10 + self.fit_progress.update))
         parameters = dict(self._objective.named_parameters())
         names = list(self.average)
         torch._foreach_lerp_([self.average[name] for name in names], [parameters[name] for name in names], 1 - decay)
@@ -80,15 +80,15 @@ class FitState:
             for slot, value in self._optimizer.state[parameter].items():
                 tensors[f"adam.{slot}.{name}"] = torch.as_tensor(value)
         save_file(
-            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / TENSORS
+            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / STATE_TENSORS
         )
-        (folder / NUMBERS).write_text(json.dumps(asdict(self.standing)))
+        (folder / STATE_NUMBERS).write_text(json.dumps(asdict(self.fit_progress)))
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote, bit for bit."""
-        self.standing = read_standing(folder)
+        self.fit_progress = read_fit_progress(folder)
         groups: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "best": {}, "adam": {}}
-        for name, value in load_file(folder / TENSORS).items():
+        for name, value in load_file(folder / STATE_TENSORS).items():
             group, rest = name.split(".", 1)
             groups[group][rest] = value
         self._objective.load_state_dict(groups["weights"])

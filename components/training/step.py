@@ -22,29 +22,29 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from components import storage
-from components.batches import ImageBatch
-from components.cluster.step import Cluster, quiet_data
-from components.config import Share, TrainingConfig
+from components.cluster.step import Cluster, silence_ray_data
+from components.config import StepResources, TrainingConfig
 from components.images.config import ImagesConfig
-from components.images.manifest import read_snapshot
 from components.images.pixels import PixelReader
+from components.images.snapshot import read_snapshot
 from components.images.split import HELD_OUT, TRAIN
-from components.lease import Lease, beating
-from components.order import positions, worker_share
-from components.training.loop import Data, fit
-from components.training.notes import Evaluated, Progressed
-from components.training.state import NUMBERS, TENSORS, FitState, Standing, read_standing
+from components.store import commits, objects
+from components.store.lease import Lease, heartbeat
+from components.training.batches import ImageBatch
+from components.training.loop import FitData, fit_objective
+from components.training.messages import EvaluationMessage, ProgressMessage
+from components.training.sample_order import batch_rows, worker_slice
+from components.training.state import STATE_NUMBERS, STATE_TENSORS, FitProgress, FitState, read_fit_progress
 from components.workspace import Workspace
 
-IMAGES_A_TASK = 512
+IMAGES_PER_TASK = 512
 """Images a Ray Data task decodes."""
-TASKS_A_PLAN = 2048
+TASKS_PER_PLAN = 2048
 """Tasks planned at a time: bounds the driver's memory in a long fit."""
 DATA_TASK_CPUS = 0.5
 """Share of a CPU that a decoding task asks for, so that readers of two fits fit into the CPU kept for them."""
-LOOK_EVERY = 0.5
-"""Seconds between two looks at the board."""
+FIT_POLL_SECONDS = 0.5
+"""Seconds between two looks at the mailbox."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,39 +53,40 @@ class FitJob:
 
     build: Callable[[], nn.Module]
     """The objective, freshly initialised from torch's seed."""
-    data: Callable[[int, int], Data]
+    data: Callable[[int, int], FitData]
     """(rank, workers) -> that worker's share of the data."""
     pictures: Callable[[nn.Module], dict[str, bytes]] | None = None
     """Fixed-seed PNGs of the evaluated objective, made by worker 0."""
     config: TrainingConfig
-    share: Share
+    resources: StepResources
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class FitResult:
     """What a fit gives."""
 
     weights: dict[str, Tensor]
     """Best weights by held-out loss, by the names of the objective's `.model`."""
-    standing: Standing
+    fit_progress: FitProgress
 
 
-def run(job: FitJob, *, cluster: Cluster, workspace: Workspace) -> Fitted:
+def run_fit(job: FitJob, *, cluster: Cluster, workspace: Workspace) -> FitResult:
     """Fit `job` on the cluster and wait for it, telling progress and metrics as they come.
 
     A call after any death goes on from the last checkpoint kept under the workspace.
     """
-    work = storage.join(workspace.uri, storage.WORK)
+    work = objects.join(workspace.uri, commits.WORK_FOLDER)
     _forget_if_broken(work, workspace)
-    filesystem, path = storage.arrow_filesystem(work)
-    with cluster.share(workspace.name, job.share):
+    filesystem, path = objects.arrow_filesystem(work)
+    with cluster.reserve(workspace.name, job.resources):
         trainer = (_LocalTrainer if cluster.local else _Trainer)(
-            functools.partial(_worker, job, workspace.name, workspace.seed, workspace.lease, cluster.board),
-            backend_config=_process_group() if job.share.workers > 1 else None,
+            functools.partial(_worker, job, workspace.name, workspace.seed, workspace.lease, cluster.mailbox),
+            backend_config=_process_group() if job.resources.workers > 1 else None,
             scaling_config=ray.train.ScalingConfig(
-                num_workers=job.share.workers,
-                use_gpu=job.share.gpus > 0,
-                resources_per_worker={"CPU": job.share.cpus} | ({"GPU": job.share.gpus} if job.share.gpus else {}),
+                num_workers=job.resources.workers,
+                use_gpu=job.resources.gpus > 0,
+                resources_per_worker={"CPU": job.resources.cpus}
+                | ({"GPU": job.resources.gpus} if job.resources.gpus else {}),
             ),
             run_config=ray.train.RunConfig(
                 name="fit",
@@ -124,13 +125,13 @@ def _process_group() -> Any:
 
 def _forget_if_broken(work: str, workspace: Workspace) -> None:
     """Ray Train trusts its record of checkpoints; when one of them is gone, start over instead of failing."""
-    found = storage.sizes(storage.join(work, "fit"))
+    found = objects.object_sizes(objects.join(work, "fit"))
     folders = {name.split("/")[0] for name in found if name.startswith("checkpoint_") and "/" in name}
-    whole = {folder for folder in folders if {f"{folder}/{TENSORS}", f"{folder}/{NUMBERS}"} <= set(found)}
+    whole = {folder for folder in folders if {f"{folder}/{STATE_TENSORS}", f"{folder}/{STATE_NUMBERS}"} <= set(found)}
     record = next((name for name in found if name == "checkpoint_manager_snapshot.json"), None)
     if record is None:
         return
-    kept = json.loads(storage.read_bytes(storage.join(work, "fit", record)))
+    kept = json.loads(objects.read_bytes(objects.join(work, "fit", record)))
     named = {
         result["checkpoint_dir_name"]
         for result in [*kept["checkpoint_results"], kept["latest_checkpoint_result"]]
@@ -140,7 +141,7 @@ def _forget_if_broken(work: str, workspace: Workspace) -> None:
         workspace.progress.say(
             f"{workspace.name}: checkpoint {sorted(named - whole)[0]} is gone or cut; fitting starts over"
         )
-        storage.delete(work)
+        objects.delete(work)
 
 
 def _fit_listening(trainer: _Trainer, listener: "_Listener") -> Any:
@@ -156,7 +157,7 @@ def _fit_listening(trainer: _Trainer, listener: "_Listener") -> Any:
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
     while thread.is_alive():
-        thread.join(LOOK_EVERY)
+        thread.join(FIT_POLL_SECONDS)
         listener.look()
     listener.look()
     listener.close()
@@ -178,12 +179,12 @@ class _Listener:
     """Takes the workers' notes off the board and passes them to the person and the journal."""
 
     def __init__(self, job: FitJob, cluster: Cluster, workspace: Workspace) -> None:
-        self._job, self._board, self._workspace = job, cluster.board, workspace
+        self._job, self._mailbox, self._workspace = job, cluster.mailbox, workspace
         self._held_out = ""
 
     def look(self) -> None:
-        for note in ray.get(self._board.take.remote(self._workspace.name)):
-            if isinstance(note, Evaluated):
+        for note in ray.get(self._mailbox.take.remote(self._workspace.name)):
+            if isinstance(note, EvaluationMessage):
                 self._evaluated(note)
             else:
                 self._progressed(note)
@@ -191,7 +192,7 @@ class _Listener:
     def close(self) -> None:
         self._workspace.progress.finish(self._workspace.name)
 
-    def _progressed(self, note: Progressed) -> None:
+    def _progressed(self, note: ProgressMessage) -> None:
         training = {f"train/{name}": value for name, value in note.metrics.items()}
         self._workspace.journal.metrics(note.update, training | {"train/images_per_second": note.images_per_second})
         line = f"loss {note.metrics['loss']:.4f}{self._held_out}"
@@ -204,7 +205,7 @@ class _Listener:
             note=line,
         )
 
-    def _evaluated(self, note: Evaluated) -> None:
+    def _evaluated(self, note: EvaluationMessage) -> None:
         self._workspace.journal.metrics(
             note.update, {f"held_out/{name}": value for name, value in note.metrics.items()}
         )
@@ -213,14 +214,14 @@ class _Listener:
         self._held_out = f", held out {note.metrics['loss']:.4f}"
 
 
-def _fitted(checkpoint: Any) -> Fitted:
+def _fitted(checkpoint: Any) -> FitResult:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.to_directory(folder)
-        tensors = load_file(Path(folder) / TENSORS)
-        standing = read_standing(Path(folder))
+        tensors = load_file(Path(folder) / STATE_TENSORS)
+        fit_progress = read_fit_progress(Path(folder))
     prefix = "best.model."
     weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    return Fitted(weights=weights, standing=standing)
+    return FitResult(weights=weights, fit_progress=fit_progress)
 
 
 # --- images, through Ray Data -----------------------------------------------------------------------------------------
@@ -241,16 +242,16 @@ class ImageFeed:
     readers: int
     """Ray Data tasks that decode for a worker at a time; 0: the worker decodes for itself."""
 
-    def __call__(self, rank: int, workers: int) -> Data:
+    def __call__(self, rank: int, workers: int) -> FitData:
         """The share of worker `rank`."""
-        return Data(
+        return FitData(
             batches=lambda start: self._batches(start, rank, workers), held_out=lambda: self._held_out(rank, workers)
         )
 
     def _batches(self, start: int, rank: int, workers: int) -> Iterator[ImageBatch]:
         """Decoded a few updates at a time, in the order of the updates: by Ray Data tasks, or here without readers."""
         rows, share = read_snapshot(self.folder).split(TRAIN), self.config.batch_size // workers
-        a_task = max(1, IMAGES_A_TASK // share)
+        a_task = max(1, IMAGES_PER_TASK // share)
         firsts = range(start, self.config.updates, a_task)
         parts = (
             self._decoded(rows, firsts, share, a_task, rank, workers)
@@ -264,13 +265,13 @@ class ImageFeed:
         self, rows: pa.Table, firsts: range, share: int, a_task: int, rank: int, workers: int
     ) -> Iterator[dict[str, np.ndarray]]:
         """Batches of `share` images from Ray Data tasks of `a_task` updates each."""
-        quiet_data()
+        silence_ray_data()
         table = ray.put(rows)
 
         def decode(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return self._decode(ray.get(table), rank, workers, a_task, int(batch["item"][0]))
 
-        for some in (firsts[place : place + TASKS_A_PLAN] for place in range(0, len(firsts), TASKS_A_PLAN)):
+        for some in (firsts[place : place + TASKS_PER_PLAN] for place in range(0, len(firsts), TASKS_PER_PLAN)):
             planned = ray.data.from_items(list(some), override_num_blocks=len(some))
             decoded = planned.map_batches(decode, batch_size=None, num_cpus=DATA_TASK_CPUS, concurrency=self.readers)
             yield from decoded.iter_batches(batch_size=share, prefetch_batches=4)
@@ -278,8 +279,8 @@ class ImageFeed:
     def _decode(self, rows: pa.Table, rank: int, workers: int, updates: int, first: int) -> dict[str, np.ndarray]:
         """This worker's images of `updates` updates from `first` on."""
         size, wanted = self.config.batch_size, range(first, min(first + updates, self.config.updates))
-        drawn = [positions(update * size, size, self.order_seed, rows.num_rows) for update in wanted]
-        chosen = rows.take(pa.array(np.concatenate([worker_share(each, rank, workers) for each in drawn])))
+        drawn = [batch_rows(update * size, size, self.order_seed, rows.num_rows) for update in wanted]
+        chosen = rows.take(pa.array(np.concatenate([worker_slice(each, rank, workers) for each in drawn])))
         pixels = PixelReader(self.images, self.pixel_seed).read(chosen)
         return {"pixels": pixels, "labels": np.asarray(chosen["label"].fill_null(-1)).astype(np.int64)}
 
@@ -297,21 +298,21 @@ class ImageFeed:
 # --- in the workers ---------------------------------------------------------------------------------------------------
 
 
-def _worker(job: FitJob, name: str, seed: int, lease: Lease, board: Any) -> None:
+def _worker(job: FitJob, name: str, seed: int, lease: Lease, mailbox: Any) -> None:
     """One Ray Train worker: build, resume, fit."""
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    torch.set_num_threads(max(1, int(job.share.cpus)))
+    torch.set_num_threads(max(1, int(job.resources.cpus)))
     torch.manual_seed(seed)
     objective = job.build()
-    device = _device() if job.share.gpus else "cpu"
-    observer = _Worker(job, name, board, lease, rank)
+    device = _device() if job.resources.gpus else "cpu"
+    observer = _Worker(job, name, mailbox, lease, rank)
     checkpoint = ray.train.get_checkpoint()
     with contextlib.ExitStack() as stack:
         resume = Path(stack.enter_context(checkpoint.as_directory())) if checkpoint else None
         if rank == 0:
-            stack.enter_context(beating(lease))  # an orphan whose driver died is still seen to be writing
-        fit(
+            stack.enter_context(heartbeat(lease))  # an orphan whose driver died is still seen to be writing
+        fit_objective(
             objective,
             config=job.config,
             seed=seed,
@@ -332,23 +333,23 @@ def _device() -> str:
 class _Worker:
     """The training loop's observer in a Ray Train worker."""
 
-    def __init__(self, job: FitJob, name: str, board: Any, lease: Lease, rank: int) -> None:
-        self._job, self._name, self._board, self._lease, self._rank = job, name, board, lease, rank
+    def __init__(self, job: FitJob, name: str, mailbox: Any, lease: Lease, rank: int) -> None:
+        self._job, self._name, self._mailbox, self._lease, self._rank = job, name, mailbox, lease, rank
         self._posted: Any = None
 
     def close(self) -> None:
-        """Wait until the last note is on the board: the driver looks once more when the fit has ended."""
+        """Wait until the last note is on the mailbox: the driver looks once more when the fit has ended."""
         if self._posted is not None:
             ray.get(self._posted)
 
     def progress(self, update: int, metrics: dict[str, float], images_per_second: float) -> None:
         if self._rank == 0:
-            self._posted = self._board.post.remote(self._name, Progressed(update, metrics, images_per_second))
+            self._posted = self._mailbox.post.remote(self._name, ProgressMessage(update, metrics, images_per_second))
 
     def evaluated(self, update: int, metrics: dict[str, float], objective: nn.Module) -> None:
         if self._rank == 0:
             pictures = self._job.pictures(objective) if self._job.pictures else {}
-            self._posted = self._board.post.remote(self._name, Evaluated(update, metrics, pictures))
+            self._posted = self._mailbox.post.remote(self._name, EvaluationMessage(update, metrics, pictures))
 
     def checkpoint(self, state: FitState) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -357,4 +358,4 @@ class _Worker:
                 self._lease.check()
                 state.save(Path(folder))
                 saved = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report({"update": state.standing.update}, checkpoint=saved)
+            ray.train.report({"update": state.fit_progress.update}, checkpoint=saved)

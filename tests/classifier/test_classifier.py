@@ -5,11 +5,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from components.batches import ImageBatch
 from components.classifier.config import ClassifierConfig
 from components.classifier.model import Classifier
 from components.classifier.objective import ClassifierObjective
 from components.config import TrainingConfig
+from components.training.batches import ImageBatch
 
 TRAINING = TrainingConfig(updates=200, batch_size=64, learning_rate=2e-3)
 

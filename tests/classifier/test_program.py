@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from components import weights
 from components.classifier.config import ClassifierConfig
-from components.classifier.program import Program
+from components.classifier.program import ProgramClassifier
 from components.config import TrainingConfig
 from components.generator.ancestral import Generator
+from components.store import weights
 from components.tokenizer.model import to_images
 
 
@@ -45,7 +45,7 @@ def data(network):
 
 
 def test_it_scores_as_the_network_does_in_either_mode(network, data):
-    program, images = Program(data, channels=1, classes=3), torch.rand(7, 1, 16, 16)
+    program, images = ProgramClassifier(data, channels=1, classes=3), torch.rand(7, 1, 16, 16)
     program.check(16)
     for mode in (program.train(), program.eval()):
         torch.testing.assert_close(mode(images), network(images))
@@ -66,7 +66,7 @@ def test_a_generator_stores_loads_and_uses_it(network, data, generator_folders, 
 def test_a_program_of_other_classes_is_refused(generator, data):
     parts = (generator.tokenizer, list(generator.priors))
     with pytest.raises(ValueError, match="the classifier must know 2 classes as the generator does, got 3"):
-        Generator(*parts, Program(data, channels=1, classes=3), ["one", "two"])
+        Generator(*parts, ProgramClassifier(data, channels=1, classes=3), ["one", "two"])
 
 
 class Broken(Network):
@@ -85,19 +85,19 @@ class Broken(Network):
     ],
 )
 def test_what_does_not_classify_is_refused(network, dynamic, message):
-    program = Program(exported(network.eval(), dynamic), channels=1, classes=3)
+    program = ProgramClassifier(exported(network.eval(), dynamic), channels=1, classes=3)
     with pytest.raises(ValueError, match=message):
         program.check(16)
 
 
 def test_what_is_no_program_is_refused():
     with pytest.raises(ValueError, match=r"what torch\.export\.save wrote, but 4 bytes cannot be read"):
-        Program(b"nope", channels=1, classes=3)
+        ProgramClassifier(b"nope", channels=1, classes=3)
 
 
 def test_a_stored_program_that_is_gone_is_named(tmp_path):
     settings = ClassifierConfig(hidden=1, program="own.pt2", training=TrainingConfig(updates=1, batch_size=1))
     description = weights.ClassifierDescription(settings=settings, channels=1, class_names=("no", "yes"))
-    (tmp_path / weights.CONFIG).write_bytes(weights.pack_program(b"", description)[weights.CONFIG])
+    (tmp_path / weights.CONFIG_FILE).write_bytes(weights.pack_program(b"", description)[weights.CONFIG_FILE])
     with pytest.raises(ValueError, match=r"must have program\.pt2, but"):
         weights.load_rejector(tmp_path)

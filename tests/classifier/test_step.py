@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from components import storage
 from components.artifacts import Artifact
 from components.classifier.config import ClassifierConfig
 from components.classifier.model import Classifier
-from components.config import Share, TrainingConfig
+from components.config import StepResources, TrainingConfig
+from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig
-from components.images.snapshot import commit_snapshot
 from components.images.sources import list_images
-from components.weights import load_rejector
+from components.store import commits
+from components.store.weights import load_rejector
 
 pytestmark = pytest.mark.slow  # imports Ray
 
@@ -39,7 +39,7 @@ def adopted(images, folder, classes):
     torch.export.save(torch.export.export(network, (torch.zeros(2, 1, 16, 16),), dynamic_shapes=shapes), file)
     space = SimpleNamespace(uri=str(folder), seed=0, lease=SimpleNamespace(check=lambda: None))
     return network, fit_classifier(
-        CONFIG, IMAGES, images, program=file.getvalue(), share=Share(), cluster=None, workspace=space
+        CONFIG, IMAGES, images, program=file.getvalue(), resources=StepResources(), cluster=None, workspace=space
     )
 
 
@@ -47,7 +47,7 @@ def test_a_program_is_measured_and_committed(images, tmp_path):
     network, outcome = adopted(images, tmp_path / "own", classes=10)
     assert 0 <= outcome.facts["held_out_accuracy"] < 0.5
     pixels = torch.rand(3, 1, 16, 16)
-    torch.testing.assert_close(load_rejector(storage.local_copy(str(tmp_path / "own")))(pixels), network(pixels))
+    torch.testing.assert_close(load_rejector(commits.local_copy(str(tmp_path / "own")))(pixels), network(pixels))
 
 
 def test_a_program_of_other_classes_is_refused_before_anything_is_kept(images, tmp_path):

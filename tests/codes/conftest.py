@@ -12,12 +12,12 @@ from PIL import Image
 from components.codes.config import CodesConfig
 from components.codes.dataset import CodeDataset, TokenizerFiles, commit_dataset, tokenizer_digest
 from components.codes.schema import CodeLevel, CodeSchema
-from components.codes.writer import build_shard, shard_name, versions_of, write_shard
+from components.codes.writer import build_shard, row_versions, shard_name, write_shard
 from components.config import TrainingConfig
 from components.images.config import ImagesConfig
-from components.images.manifest import SCHEMA, SnapshotFile
+from components.images.snapshot import SNAPSHOT_SCHEMA, StoredSnapshot
+from components.store.weights import TokenizerDescription, pack
 from components.tokenizer.config import LevelConfig, VQVAEConfig
-from components.weights import TokenizerDescription, pack
 
 LEVELS = (
     CodeLevel(name="top", height=2, width=3, codebook_size=16),
@@ -34,23 +34,23 @@ class Codes:
     maps: tuple[np.ndarray, ...]
     errors: np.ndarray
     tokenizer: TokenizerFiles
-    snapshot: SnapshotFile
+    snapshot: StoredSnapshot
 
     @property
     def versions(self) -> np.ndarray:
-        return versions_of(self.rows)
+        return row_versions(self.rows)
 
     def shard(self, start: int, stop: int) -> pa.Table:
         maps = [codes[start:stop] for codes in self.maps]
         rows = self.rows.slice(start, stop - start)
-        return build_shard(self.schema, rows, versions_of(rows), maps, self.errors[start:stop])
+        return build_shard(self.schema, rows, row_versions(rows), maps, self.errors[start:stop])
 
-    def write(self, folder: Path | str, rows_a_shard: int = 16, before: CodeDataset | None = None) -> CodeDataset:
+    def write(self, folder: Path | str, rows_per_shard: int = 16, before: CodeDataset | None = None) -> CodeDataset:
         shards = []
-        for start in range(0, self.rows.num_rows, rows_a_shard):
-            table = self.shard(start, min(start + rows_a_shard, self.rows.num_rows))
+        for start in range(0, self.rows.num_rows, rows_per_shard):
+            table = self.shard(start, min(start + rows_per_shard, self.rows.num_rows))
             rows = self.rows.slice(start, table.num_rows)
-            shards.append(write_shard(str(folder), shard_name(self.schema, rows, versions_of(rows)), table))
+            shards.append(write_shard(str(folder), shard_name(self.schema, rows, row_versions(rows)), table))
         return self.commit(folder, shards, [], before)
 
     def commit(self, folder: Path | str, shards: list, rejects: list, before: CodeDataset | None = None) -> CodeDataset:
@@ -76,11 +76,11 @@ def codes(tmp_path_factory) -> Codes:
         "size": np.ones(n, np.int64),
         "etag": [""] * n,
     }
-    rows = pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+    rows = pa.table([pa.array(columns[field.name], field.type) for field in SNAPSHOT_SCHEMA], schema=SNAPSHOT_SCHEMA)
     maps = tuple(random.integers(0, level.codebook_size, (n, level.height, level.width)) for level in LEVELS)
     files = TokenizerFiles(folder, "t" * 64, "models:/pets-tokenizer/3", "run")
     settings = ImagesConfig(source="files", uri="unused", image_size=16)
-    snapshot = SnapshotFile("unused", "s" * 64, n, ("a", "b", "c"), settings, 0, "p" * 64)
+    snapshot = StoredSnapshot("unused", "s" * 64, n, ("a", "b", "c"), settings, 0, "p" * 64)
     return Codes(schema, rows, maps, random.random(n), files, snapshot)
 
 

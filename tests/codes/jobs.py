@@ -10,23 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components import parquet, storage
 from components.cluster.step import Cluster
 from components.codes.config import CodesConfig
-from components.codes.dataset import LEASE, TokenizerFiles, read_dataset
-from components.codes.step import encode
-from components.config import Share
+from components.codes.dataset import LEASE_FOLDER, TokenizerFiles, read_dataset
+from components.codes.step import encode_snapshot
+from components.config import StepResources
+from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig
-from components.images.snapshot import commit_snapshot
 from components.images.sources import list_images
-from components.lease import acquire, kept_alive
 from components.progress import Progress
-from components.workspace import Outcome, Workspace
-from pipeline.encode import Silent
+from components.store import objects, parquet
+from components.store.lease import acquire_lease, keep_alive
+from components.workspace import StepOutput, Workspace
+from pipeline.verbs.codes import SilentJournal
 
-SMALL = CodesConfig(rows_a_shard=8, rows_a_wave=160, batch_size=4)
+SMALL = CodesConfig(rows_per_shard=8, rows_per_wave=160, batch_size=4)
 """Many shards of few images, in one wave."""
-WAVES = replace(SMALL, rows_a_wave=64)
+WAVES = replace(SMALL, rows_per_wave=64)
 """The same in several waves."""
 
 
@@ -45,25 +45,25 @@ def job(
     config: CodesConfig = SMALL,
     *,
     max_rejects: float = 0.01,
-    share: Share = Share(workers=2, readers=0),  # noqa: B008
+    resources: StepResources = StepResources(workers=2, readers=0),  # noqa: B008
     progress: Progress | None = None,
     wait: float = 0.2,
     **more: Any,
-) -> Outcome:
+) -> StepOutput:
     """One encode job under its lease."""
-    lease = acquire(storage.join(folder, LEASE), wait=wait, tell=print)
+    lease = acquire_lease(objects.join(folder, LEASE_FOLDER), wait=wait, tell=print)
     told = progress or Progress()
-    about = {"name": "encode", "fingerprint": "", "uri": folder, "seed": 0, "journal": Silent()}
-    with kept_alive(lease):
+    about = {"name": "encode", "fingerprint": "", "uri": folder, "seed": 0, "journal": SilentJournal()}
+    with keep_alive(lease):
         space = Workspace(lease=lease, progress=told, **about)
-        about = {"share": share, "cluster": cluster, "workspace": space, "max_rejects": max_rejects}
-        return encode(config, snapshot, tokenizer, **about, **more)
+        about = {"resources": resources, "cluster": cluster, "workspace": space, "max_rejects": max_rejects}
+        return encode_snapshot(config, snapshot, tokenizer, **about, **more)
 
 
 def rows_of(folder: str) -> list[dict]:
     """Every row that the manifest leads to, by key and copy."""
     dataset = read_dataset(folder)
-    tables = [parquet.from_bytes(storage.read_bytes(storage.join(folder, shard.path))) for shard in dataset.shards]
+    tables = [parquet.from_bytes(objects.read_bytes(objects.join(folder, shard.path))) for shard in dataset.shards]
     return sorted((row for table in tables for row in table.to_pylist()), key=lambda row: (row["key"], row["copy"]))
 
 

@@ -11,7 +11,7 @@ from ray.cluster_utils import Cluster as Nodes
 
 from components.cluster.step import Cluster
 from components.codes.dataset import TokenizerFiles, tokenizer_digest
-from components.config import Share
+from components.config import StepResources
 from tests.codes.jobs import job, parts, when
 
 NOTICED_SOON = {
@@ -29,7 +29,7 @@ def main(snapshot: str, tokenizer: str, folder: str) -> None:
     os.environ["RAY_ADDRESS"] = nodes.address
     files = TokenizerFiles(Path(tokenizer), tokenizer_digest(Path(tokenizer)))
     watcher = when(lambda: len(parts(folder)) >= 4, lost.kill_raylet)
-    job(folder, snapshot, files, Cluster(local_cpus=0), share=Share(workers=3, readers=0))
+    job(folder, snapshot, files, Cluster(local_cpus=0), resources=StepResources(workers=3, readers=0))
     watcher.join()
     deadline = time.monotonic() + 30
     while (alive := sum(node["Alive"] for node in ray.nodes())) > 1 and time.monotonic() < deadline:

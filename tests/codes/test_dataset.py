@@ -4,17 +4,18 @@ import json
 
 import pytest
 
-from components import parquet, storage
-from components.codes.dataset import Done, Record, note, read_dataset, tokenizer_digest
+from components.codes.dataset import JobRecord, ShardResult, read_dataset, record_shard, tokenizer_digest
 from components.codes.writer import write_shard
+from components.errors import StorageError
 from components.images.rejects import Reject
+from components.store import commits, parquet
 
 
 def test_the_manifest_says_where_everything_came_from(codes, tmp_path):
     dataset = codes.write(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     facts = manifest["facts"]
-    assert storage.faults(str(tmp_path), dataset.digest) == []
+    assert commits.artifact_faults(str(tmp_path), dataset.digest) == []
     assert (facts["rows"], facts["shards"], facts["splits"]) == (50, 4, {"held_out": 10, "train": 40})
     assert (facts["tokenizer"], facts["snapshot"], facts["version"]) == ("t" * 64, "s" * 64, 1)
     assert (facts["tokenizer_model"], facts["tokenizer_run"]) == ("models:/pets-tokenizer/3", "run")
@@ -29,14 +30,14 @@ def test_what_is_read_is_what_was_committed(codes, tmp_path):
     assert [shard.first_key for shard in dataset.shards] == ["k00", "k08", "k16", "k24"]
     train = codes.maps[1][[number % 5 != 0 for number in range(50)]]
     assert dataset.usage()["bottom"] == len(set(train.ravel().tolist())) / 512
-    assert dataset.bytes_an_image == sum(path.stat().st_size for path in tmp_path.glob("part-*")) / 50
+    assert dataset.bytes_per_image == sum(path.stat().st_size for path in tmp_path.glob("part-*")) / 50
 
 
 def test_a_commit_keeps_the_files_of_the_one_before_and_removes_older_ones(codes, tmp_path):
     first = codes.write(tmp_path, 5)
     assert codes.write(tmp_path, 5, before=first).version == 1  # nothing changed
     second = codes.write(tmp_path, 16, before=first)
-    assert second.version == 2 and storage.faults(str(tmp_path), second.digest) == []
+    assert second.version == 2 and commits.artifact_faults(str(tmp_path), second.digest) == []
     assert all((tmp_path / shard.path).exists() for shard in first.shards)
     third = codes.write(tmp_path, 20, before=second)
     there = {path.name for path in tmp_path.glob("part-*")}
@@ -67,31 +68,32 @@ def test_rejects_are_part_of_the_dataset(codes, tmp_path):
 
 
 def test_other_artifacts_are_refused(tmp_path):
-    storage.save(str(tmp_path), {"a": b"b"}, {"rows": 1})
-    with pytest.raises(storage.StorageError, match="must hold a code dataset of this version: encode again"):
+    commits.save_artifact(str(tmp_path), {"a": b"b"}, {"rows": 1})
+    with pytest.raises(StorageError, match="must hold a code dataset of this version: encode again"):
         read_dataset(str(tmp_path))
 
 
 def test_a_record_knows_what_was_done_as_long_as_the_file_is_whole(codes, tmp_path):
     folder = str(tmp_path)
     made = [
-        Done(f"part-{n}.parquet", write_shard(folder, f"part-{n}.parquet", codes.shard(n, n + 9))) for n in range(3)
+        ShardResult(f"part-{n}.parquet", write_shard(folder, f"part-{n}.parquet", codes.shard(n, n + 9)))
+        for n in range(3)
     ]
-    empty = Done("part-9.parquet", None, (Reject("k", "u", "empty", "0 bytes"),))
-    Record(folder).close_wave(0, made[:1])
+    empty = ShardResult("part-9.parquet", None, (Reject("k", "u", "empty", "0 bytes"),))
+    JobRecord(folder).close_wave(0, made[:1])
     for done in (made[1], made[2], empty):
-        note(folder, done)
+        record_shard(folder, done)
     (tmp_path / "part-2.parquet").write_bytes(b"cut")
-    record = Record(folder)
+    record = JobRecord(folder)
     assert [record.find(done.name) for done in (*made[:2], empty)] == [*made[:2], empty]
     assert record.find("part-2.parquet") is None and record.find("part-7.parquet") is None
     record.clear()
-    assert Record(folder).find("part-0.parquet") is None
+    assert JobRecord(folder).find("part-0.parquet") is None
 
 
 def test_a_tokenizer_has_the_digest_of_its_artifact(tmp_path):
     files = {"config.json": b"1", "model.safetensors": b"2"}
-    assert storage.save(str(tmp_path), files, {}) == tokenizer_digest(tmp_path)
+    assert commits.save_artifact(str(tmp_path), files, {}) == tokenizer_digest(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match=r"must hold config.json and model.safetensors, .* has no \['config.json'\]"):
         tokenizer_digest(tmp_path)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components import storage
 from components.cluster.step import Cluster
 from components.codes.dataset import read_dataset
-from components.codes.verify import verify
-from components.config import Share
-from components.lease import TIME_TO_LIVE
-from components.storage import StorageError
+from components.codes.verify import verify_dataset
+from components.config import StepResources
+from components.errors import StorageError
+from components.store import objects
+from components.store.lease import TIME_TO_LIVE
 from tests.codes.jobs import job, rows_of, snapshot_of
 from tests.services.faulty_proxy import FaultyProxy
 
@@ -33,7 +33,7 @@ def store(s3):
         patch.setenv("AWS_MAX_ATTEMPTS", "1")  # botocore's own patience would hide the faults, and take minutes
         root = f"s3://{s3.bucket}/encode"
         for number in range(IMAGES):
-            storage.write_bytes(f"{root}/images/{number % 3}/{number:03}.png", picture(number))
+            objects.write_bytes(f"{root}/images/{number % 3}/{number:03}.png", picture(number))
         yield proxy, root
 
 
@@ -63,7 +63,7 @@ def run(store, cluster, fitted):
         _, root = store
         folder = f"{root}/{name}"
         snapshot = snapshot_of(f"{root}/images", f"{folder}-snapshot", source="folder", channels=1)
-        job(folder, snapshot, fitted, cluster, share=Share(workers=1, readers=0), **more)
+        job(folder, snapshot, fitted, cluster, resources=StepResources(workers=1, readers=0), **more)
         return folder
 
     return make
@@ -78,7 +78,7 @@ def picture(number: int) -> bytes:
 
 def test_faults_that_pass_change_nothing(run, proxy):
     whole = run("whole")
-    assert verify(whole) == [] and len(rows_of(whole)) == IMAGES
+    assert verify_dataset(whole) == [] and len(rows_of(whole)) == IMAGES
     proxy.share = 0.15
     faulty = run("faulty")
     assert all(proxy.seen[fault] > 3 for fault in ("throttled", "reset", "slow", "cut")), proxy.seen
@@ -93,15 +93,15 @@ def test_an_object_deleted_in_the_middle_is_a_reject_confirmed_by_the_store(run,
     def delete(method: str, path: str) -> None:
         if method == "GET" and path.endswith("/0/000.png"):
             proxy.before = lambda method, path: None
-            storage.delete(gone)
+            objects.delete(gone)
 
     proxy.before = delete
     try:
         folder = run("deleted", max_rejects=0.05)
         table = read_dataset(folder)
-        assert (table.facts["rows"], table.facts["rejects"]) == (IMAGES - 1, 1) and verify(folder) == []
+        assert (table.facts["rows"], table.facts["rejects"]) == (IMAGES - 1, 1) and verify_dataset(folder) == []
     finally:
-        storage.write_bytes(gone, picture(59))
+        objects.write_bytes(gone, picture(59))
 
 
 def test_a_store_that_stays_away_fails_the_job_and_it_goes_on_later(run, proxy):
@@ -118,7 +118,7 @@ def test_a_store_that_stays_away_fails_the_job_and_it_goes_on_later(run, proxy):
     again: list[str] = []
     proxy.before = lambda method, path: again.append(path) if is_shard(method, path) else None
     folder = run("broken", wait=TIME_TO_LIVE + 5)  # the lease could not be given back either: it has to grow stale
-    assert verify(folder) == [] and len(rows_of(folder)) == IMAGES
+    assert verify_dataset(folder) == [] and len(rows_of(folder)) == IMAGES
     assert len(set(again)) <= 8 - 3 + 2  # what was written, and noted, is not written again
 
 
@@ -128,6 +128,6 @@ def is_shard(method: str, path: str) -> bool:
 
 def test_no_secret_is_in_anything_that_was_written(run, store, s3):
     _, root = store
-    for path in storage.sizes(f"{root}/whole"):
-        assert s3.secret.encode() not in storage.read_bytes(f"{root}/whole/{path}")
+    for path in objects.object_sizes(f"{root}/whole"):
+        assert s3.secret.encode() not in objects.read_bytes(f"{root}/whole/{path}")
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == s3.secret and Path(root).name == "encode"

@@ -10,24 +10,30 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from components import parquet, storage
 from components.codes.dataset import CodeDataset
-from components.codes.plan import SPLITS, Encode, Ledger, Rewrite, plan
-from components.codes.writer import Shard, build_shard, rewritten, write_shard
+from components.codes.plan import SPLITS, EncodeRequest, RewriteRequest, ShardLedger, plan_waves
+from components.codes.writer import Shard, build_shard, rewrite_rows, write_shard
+from components.images.commit import row_ids
 from components.images.config import ImagesConfig
-from components.images.manifest import SCHEMA, SNAPSHOT, SnapshotFile, open_snapshot, to_parquet
-from components.images.snapshot import ids_of
+from components.images.snapshot import (
+    SNAPSHOT_FILE,
+    SNAPSHOT_SCHEMA,
+    StoredSnapshot,
+    open_snapshot,
+    snapshot_to_parquet,
+)
 from components.images.split import split_of
+from components.store import commits, parquet
 
 Images = dict[str, tuple[str, int | None]]
 """Etag and label by key."""
 
 
-def snapshot_of(images: Images, folder: Path, copies: int = 1) -> SnapshotFile:
+def snapshot_of(images: Images, folder: Path, copies: int = 1) -> StoredSnapshot:
     keys = [key for key in sorted(images) for _ in range(copies)]
     copy = np.tile(np.arange(copies), len(images))
     columns = {
-        "id": ids_of(keys, copy),
+        "id": row_ids(keys, copy),
         "key": keys,
         "label": [images[key][1] for key in keys],
         "split": [split_of(key, 0.3) for key in keys],
@@ -37,9 +43,9 @@ def snapshot_of(images: Images, folder: Path, copies: int = 1) -> SnapshotFile:
         "size": [1] * len(keys),
         "etag": [images[key][0] for key in keys],
     }
-    table = pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
-    data = to_parquet(table, ("a", "b"), ImagesConfig(source="files", uri="x", image_size=16), 0)
-    storage.save(str(folder), {SNAPSHOT: data}, {})
+    table = pa.table([pa.array(columns[field.name], field.type) for field in SNAPSHOT_SCHEMA], schema=SNAPSHOT_SCHEMA)
+    data = snapshot_to_parquet(table, ("a", "b"), ImagesConfig(source="files", uri="x", image_size=16), 0)
+    commits.save_artifact(str(folder), {SNAPSHOT_FILE: data}, {})
     return open_snapshot(str(folder))
 
 
@@ -51,28 +57,30 @@ class Job:
         self.dataset: CodeDataset | None = None
         self.encoded: list[str] = []
 
-    def run(self, images: Images, a_wave: int, a_shard: int, copies: int = 1) -> CodeDataset:
+    def run(self, images: Images, rows_per_wave: int, rows_per_shard: int, copies: int = 1) -> CodeDataset:
         self.encoded = []
         snapshot = snapshot_of(images, self.folder.parent / "snapshot", copies)
-        ledger = Ledger(str(self.folder), self.codes.schema, self.dataset.shards if self.dataset else ())
+        ledger = ShardLedger(str(self.folder), self.codes.schema, self.dataset.shards if self.dataset else ())
         shards: list[Shard] = []
-        for wave in plan(snapshot, self.codes.schema, ledger, a_wave=a_wave, a_shard=a_shard):
+        for wave in plan_waves(
+            snapshot, self.codes.schema, ledger, rows_per_wave=rows_per_wave, rows_per_shard=rows_per_shard
+        ):
             made = [*map(self.encode, wave.encode), *map(self.rewrite, wave.rewrite)]
             shards += [*wave.keep, *made]
         self.dataset = replace(self.codes, snapshot=snapshot).commit(self.folder, shards, [], self.dataset)
         return self.dataset
 
-    def encode(self, asked: Encode) -> Shard:
+    def encode(self, asked: EncodeRequest) -> Shard:
         rows = asked.rows.to_pylist()
         self.encoded += [row["key"] for row in rows]
         maps = [np.stack([codes_of(row, level) for row in rows]) for level in self.codes.schema.levels]
         table = build_shard(self.codes.schema, asked.rows, asked.versions, maps, np.zeros(len(rows)))
         return write_shard(str(self.folder), asked.name, table)
 
-    def rewrite(self, asked: Rewrite) -> Shard:
+    def rewrite(self, asked: RewriteRequest) -> Shard:
         table = parquet.from_bytes((self.folder / asked.shard.path).read_bytes())
         splits = [SPLITS[split] for split in asked.splits]
-        return write_shard(str(self.folder), asked.name, rewritten(table, asked.places, asked.labels, splits))
+        return write_shard(str(self.folder), asked.name, rewrite_rows(table, asked.places, asked.labels, splits))
 
     def rows(self) -> list[dict]:
         assert self.dataset is not None
@@ -109,8 +117,8 @@ def test_after_any_changes_each_row_is_there_once_and_only_what_changed_was_enco
     images: Images = {f"k{number:03}": ("e0", number % 2) for number in draw.sample(range(400), 60)}
     known: Images = {}
     for step in range(7):
-        a_shard = draw.choice([1, 4, 16])
-        job.run(images, a_shard * draw.choice([1, 3, 50]), a_shard, copies)
+        rows_per_shard = draw.choice([1, 4, 16])
+        job.run(images, rows_per_shard * draw.choice([1, 3, 50]), rows_per_shard, copies)
         changed = [key for key in images for _ in range(copies) if known.get(key, ("",))[0] != images[key][0]]
         assert sorted(job.encoded) == sorted(changed)
         got = [(row["key"], row["copy"], row["label"], row["split"], row["top"], row["bottom"]) for row in job.rows()]
@@ -142,6 +150,6 @@ def test_memory_is_that_of_a_wave_and_not_of_the_rows(tmp_path):
 
 def _peak(folder: Path, rows: int) -> int:
     folder.mkdir()
-    line = [sys.executable, "-m", "benchmarks.planner", str(folder), str(rows), "--a-wave", str(1 << 16)]
+    line = [sys.executable, "-m", "benchmarks.planner", str(folder), str(rows), "--rows-per-wave", str(1 << 16)]
     told = subprocess.run(line, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True).stdout
     return int(told.split()[-1])

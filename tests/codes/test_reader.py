@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from components import storage
-from components.codes.reader import frequencies, read_codes, unigram_entropy, usage
+from components.codes.reader import code_frequencies, codebook_usage, read_codes, unigram_entropy
+from components.errors import StorageError
+from components.store import commits
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_a_batch_is_int64_in_the_order_asked(tables):
 def test_only_what_the_manifest_lists_is_opened(codes, tables, tmp_path):
     (tmp_path / "codes" / "part-99.parquet").write_bytes(b"half written")
     assert len(read_codes(str(tmp_path / "codes"), "train", tmp_path / "other")) == len(tables[0])
-    (tmp_path / "codes" / storage.MANIFEST).unlink()
+    (tmp_path / "codes" / commits.MANIFEST_FILE).unlink()
     with pytest.raises(FileNotFoundError):
         read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
 
@@ -67,7 +68,7 @@ def test_a_damaged_shard_is_noticed_and_leaves_no_cache(codes, tmp_path):
     codes.write(tmp_path / "codes")
     path = next((tmp_path / "codes").glob("part-*.parquet"))
     path.write_bytes(path.read_bytes()[::-1])
-    with pytest.raises(storage.StorageError, match=r"part-.*\.parquet .* is not the file"):
+    with pytest.raises(StorageError, match=r"part-.*\.parquet .* is not the file"):
         read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
     assert [found.suffix for found in (tmp_path / "cache").iterdir()] == [".lock"]
 
@@ -77,7 +78,7 @@ def test_an_unknown_split_and_a_cache_that_cannot_be_made_are_told(codes, tmp_pa
     with pytest.raises(ValueError, match=r"split must be one of \['held_out', 'train'\], got 'test'"):
         read_codes(str(tmp_path / "codes"), "test", tmp_path / "cache")
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(storage.StorageError, match=r"codes must be unpacked into .*file, got: .* set TMPDIR"):
+    with pytest.raises(StorageError, match=r"codes must be unpacked into .*file, got: .* set TMPDIR"):
         read_codes(str(tmp_path / "codes"), "train", tmp_path / "file")
 
 
@@ -86,7 +87,7 @@ def test_a_disk_that_takes_no_more_is_told_and_left_clean(codes, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(storage.StorageError, match="Free some space"):
+        with pytest.raises(StorageError, match="Free some space"):
             read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -96,8 +97,8 @@ def test_a_disk_that_takes_no_more_is_told_and_left_clean(codes, tmp_path):
 def test_workers_that_start_together_unpack_once(codes, tmp_path, monkeypatch):
     codes.write(tmp_path / "codes")
     reads = []
-    read = storage.read_listed
-    monkeypatch.setattr(storage, "read_listed", lambda *file: reads.append(file) or read(*file))
+    read = commits.read_verified
+    monkeypatch.setattr(commits, "read_verified", lambda *file: reads.append(file) or read(*file))
     with ThreadPoolExecutor(4) as pool:
         tables = [pool.submit(read_codes, str(tmp_path / "codes"), "train", tmp_path / "cache") for _ in range(4)]
     assert [len(table.result()) for table in tables] == [40] * 4 and len(reads) == 4  # one a shard
@@ -109,7 +110,7 @@ def test_statistics_match_counting_by_hand(tables):
     total = sum(seen.values())
     nats = sum(-math.log((seen[code] + 1) / (total + 16)) * count for code, count in asked.items())
     assert unigram_entropy(train, held_out, "top") == pytest.approx(nats / sum(asked.values()))
-    assert usage(held_out, "bottom") == len(set(held_out.maps[1].ravel().tolist())) / 512
-    assert frequencies(train, "top").sum() == train.maps[0].size
+    assert codebook_usage(held_out, "bottom") == len(set(held_out.maps[1].ravel().tolist())) / 512
+    assert code_frequencies(train, "top").sum() == train.maps[0].size
     with pytest.raises(ValueError, match="level must be one of"):
-        usage(train, "middle")
+        codebook_usage(train, "middle")

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from components.codes.schema import CodeLevel, CodeSchema
-from components.storage import StorageError
+from components.errors import StorageError
 
 
 def level(name="top", **changes) -> CodeLevel:

@@ -9,17 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from components import parquet
 from components.cluster.step import Cluster
 from components.codes.config import CodesConfig
-from components.codes.dataset import LEASE, read_dataset
-from components.codes.verify import verify
-from components.config import Share
-from components.images.rejects import TooManyRejects
-from components.lease import LeaseHeld, acquire, kept_alive
-from components.storage import StorageError
+from components.codes.dataset import LEASE_FOLDER, read_dataset
+from components.codes.verify import verify_dataset
+from components.config import StepResources
+from components.errors import LeaseHeld, StorageError, TooManyRejects
+from components.store import parquet
+from components.store.lease import acquire_lease, keep_alive
+from components.store.weights import load_tokenizer
 from components.tokenizer.model import to_images
-from components.weights import load_tokenizer
 from tests.codes.conftest import tokenizer_with_seed, write_pictures
 from tests.codes.jobs import WAVES, job, kill_an_encoder, parts, rows_of, snapshot_of, when
 
@@ -66,7 +65,7 @@ def test_the_codes_are_the_tokenizers_own(made, pictures, fitted):
 
 
 def test_readers_of_their_own_change_nothing(made):
-    here, apart = made("here"), made("apart", share=Share(workers=1, readers=2))
+    here, apart = made("here"), made("apart", resources=StepResources(workers=1, readers=2))
     assert read_dataset(here).digest == read_dataset(apart).digest
 
 
@@ -78,7 +77,7 @@ def test_only_new_and_changed_images_are_encoded_and_deleted_ones_disappear(made
     (pictures / "0" / "0030.png").unlink()
     made()
     after, fresh = rows_of(folder), made("fresh")
-    assert after == rows_of(fresh) and len(after) == 169 and verify(folder) == []
+    assert after == rows_of(fresh) and len(after) == 169 and verify_dataset(folder) == []
     assert sum(row not in after for row in before) == 4  # three changed, one gone
     dataset = read_dataset(folder)
     written = [shard for shard in dataset.shards if shard.path not in kept]
@@ -113,7 +112,7 @@ def test_what_cannot_be_used_is_a_reject_and_too_much_of_it_fails(made, pictures
     folder = made(max_rejects=0.02)
     rejects = parquet.from_bytes((Path(folder) / "rejects.parquet").read_bytes()).to_pylist()
     assert {row["key"]: row["reason"] for row in rejects} == {"0/bad.png": "not_an_image", "1/gone.png": "missing"}
-    assert verify(folder) == [] and len(rows_of(folder)) == 150
+    assert verify_dataset(folder) == [] and len(rows_of(folder)) == 150
     with pytest.raises(TooManyRejects, match=r"at most 1\.00% .* got 2 of 152(.|\n)*not_an_image"):
         made("other", max_rejects=0.01)
 
@@ -129,7 +128,7 @@ def test_an_image_that_changed_since_the_snapshot_fails_the_job(cluster, fitted,
 def test_a_second_job_is_told_who_is_at_work(cluster, fitted, pictures, tmp_path):
     snapshot = snapshot_of(str(pictures), str(tmp_path / "snapshot"))
     with (
-        kept_alive(acquire(str(tmp_path / "codes" / LEASE), wait=0, tell=print)) as lease,
+        keep_alive(acquire_lease(str(tmp_path / "codes" / LEASE_FOLDER), wait=0, tell=print)) as lease,
         pytest.raises(LeaseHeld, match=rf"is held by {re.escape(lease.holder)} since {lease.since}"),
     ):
         job(str(tmp_path / "codes"), snapshot, fitted, cluster)
@@ -140,7 +139,7 @@ def test_an_encoder_that_is_killed_costs_nothing_but_its_shards(made, tmp_path):
     watcher = when(lambda: len(parts(tmp_path / "killed")) >= 4, kill_an_encoder)
     assert read_dataset(made("killed", config=WAVES)).digest == whole
     watcher.join()
-    assert verify(str(tmp_path / "killed")) == []
+    assert verify_dataset(str(tmp_path / "killed")) == []
 
 
 def test_an_encoder_that_cannot_begin_tells_why(made, tmp_path):
@@ -158,17 +157,17 @@ def test_what_is_damaged_is_made_again_and_only_that(made, tmp_path):
     paths = [shard.path for shard in whole.shards]
     (Path(folder) / paths[1]).unlink()
     (Path(folder) / paths[3]).write_bytes(b"x" * (Path(folder) / paths[3]).stat().st_size)
-    wrong = frozenset(fault.path for fault in verify(folder))
+    wrong = frozenset(fault.path for fault in verify_dataset(folder))
     assert wrong == {paths[1], paths[3]}
     made(distrusted=wrong)
-    assert verify(folder) == [] and read_dataset(folder).digest == whole.digest
+    assert verify_dataset(folder) == [] and read_dataset(folder).digest == whole.digest
     assert {path for path, when in parts(folder).items() if written.get(path) != when} == wrong
 
 
 def test_precision_and_batches_of_another_size_are_as_good(made):
     plain = rows_of(made("plain"))
     coarse = rows_of(
-        made("coarse", config=CodesConfig(rows_a_shard=64, rows_a_wave=64, batch_size=7, precision="bfloat16"))
+        made("coarse", config=CodesConfig(rows_per_shard=64, rows_per_wave=64, batch_size=7, precision="bfloat16"))
     )
     same = np.mean([one["bottom"] == other["bottom"] for one, other in zip(plain, coarse, strict=True)])
     assert [row["id"] for row in plain] == [row["id"] for row in coarse] and same > 0.5

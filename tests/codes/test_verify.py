@@ -8,19 +8,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components import parquet, storage
 from components.codes.dataset import read_dataset
-from components.codes.verify import verify
-from components.codes.writer import shard_name, versions_of, write_shard
+from components.codes.verify import verify_dataset
+from components.codes.writer import row_versions, shard_name, write_shard
 from components.images.config import ImagesConfig
-from components.images.manifest import SNAPSHOT, open_snapshot, to_parquet
+from components.images.snapshot import SNAPSHOT_FILE, open_snapshot, snapshot_to_parquet
+from components.store import commits, objects, parquet
 
 
 @pytest.fixture
 def dataset(codes, tmp_path):
     """A dataset whose snapshot is there."""
-    data = to_parquet(codes.rows, ("a", "b", "c"), ImagesConfig(source="files", uri="x", image_size=16), 0)
-    storage.save(str(tmp_path / "snapshot"), {SNAPSHOT: data}, {})
+    data = snapshot_to_parquet(codes.rows, ("a", "b", "c"), ImagesConfig(source="files", uri="x", image_size=16), 0)
+    commits.save_artifact(str(tmp_path / "snapshot"), {SNAPSHOT_FILE: data}, {})
     replace(codes, snapshot=open_snapshot(str(tmp_path / "snapshot"))).write(tmp_path / "codes")
     return tmp_path / "codes"
 
@@ -33,7 +33,7 @@ def rewrite(dataset, change, **written) -> None:
     pq.write_table(table, path, **{"compression": "zstd", **written})
     manifest = json.loads((dataset / "manifest.json").read_text())
     line = next(file for file in manifest["files"] if file["path"] == shard.path)
-    line |= vars(storage.entry(shard.path, path.read_bytes()))
+    line |= vars(commits.file_entry(shard.path, path.read_bytes()))
     (dataset / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -44,7 +44,7 @@ def column(name: str, make):
 
 def test_a_whole_dataset_has_no_faults_and_each_shard_is_told(dataset):
     told = []
-    assert verify(str(dataset), lambda done, total: told.append((done, total))) == []
+    assert verify_dataset(str(dataset), lambda done, total: told.append((done, total))) == []
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -60,7 +60,7 @@ def test_a_whole_dataset_has_no_faults_and_each_shard_is_told(dataset):
 def test_damage_to_a_file_is_told_with_its_path(dataset, file, harm, what):
     path = next(dataset.glob(file))
     harm(path)
-    (fault,) = verify(str(dataset))
+    (fault,) = verify_dataset(str(dataset))
     assert fault.path == str(path.relative_to(dataset)) and what in fault.what
 
 
@@ -79,7 +79,7 @@ def test_damage_to_a_file_is_told_with_its_path(dataset, file, harm, what):
 )
 def test_wrong_rows_are_told(dataset, change, what):
     rewrite(dataset, change)
-    assert any(what in str(fault) for fault in verify(str(dataset)))
+    assert any(what in str(fault) for fault in verify_dataset(str(dataset)))
 
 
 def test_codes_out_of_range_are_told(dataset):
@@ -89,32 +89,34 @@ def test_codes_out_of_range_are_told(dataset):
         return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=table.schema.field("top").type)
 
     rewrite(dataset, column("top", spoil))
-    assert [fault.what for fault in verify(str(dataset))] == ["has code 16 in level 'top', codes lie in 0..15"]
+    assert [fault.what for fault in verify_dataset(str(dataset))] == ["has code 16 in level 'top', codes lie in 0..15"]
 
 
 def test_codes_that_are_not_packed_are_told(dataset):
     rewrite(dataset, lambda table: table, compression="snappy", use_dictionary=False)
-    said = " ".join(fault.what for fault in verify(str(dataset)))
+    said = " ".join(fault.what for fault in verify_dataset(str(dataset)))
     assert "dictionary-encoded, ['bottom.list.element', 'top.list.element'] are not" in said
     assert "must be compressed by zstd, got ['SNAPPY']" in said
 
 
 def test_a_snapshot_that_is_gone_or_another_is_told(codes, dataset, tmp_path):
     settings = ImagesConfig(source="files", uri="x", image_size=16)
-    other = to_parquet(codes.rows.slice(1), ("a", "b", "c"), settings, 0)
-    storage.save(str(tmp_path / "snapshot"), {SNAPSHOT: other}, {})
-    (fault,) = verify(str(dataset))
+    other = snapshot_to_parquet(codes.rows.slice(1), ("a", "b", "c"), settings, 0)
+    commits.save_artifact(str(tmp_path / "snapshot"), {SNAPSHOT_FILE: other}, {})
+    (fault,) = verify_dataset(str(dataset))
     assert "its snapshot" in fault.what and "the dataset is of" in fault.what
-    storage.delete(str(tmp_path / "snapshot"))
-    (fault,) = verify(str(dataset))
+    objects.delete(str(tmp_path / "snapshot"))
+    (fault,) = verify_dataset(str(dataset))
     assert fault.path == "" and "cannot be read" in fault.what
 
 
 def test_a_shard_that_is_in_the_manifest_twice_repeats_its_ids(codes, dataset):
     first = codes.rows.slice(0, 16)
     twin = write_shard(str(dataset), "part-twin.parquet", codes.shard(0, 16))
-    assert shard_name(codes.schema, first, versions_of(first)) != twin.path
+    assert shard_name(codes.schema, first, row_versions(first)) != twin.path
     manifest = json.loads((dataset / "manifest.json").read_text())
     manifest["files"].append(vars(twin))
     (dataset / "manifest.json").write_text(json.dumps(manifest))
-    assert [str(fault) for fault in verify(str(dataset))] == ["part-twin.parquet: repeats 16 ids, for example 0"]
+    assert [str(fault) for fault in verify_dataset(str(dataset))] == [
+        "part-twin.parquet: repeats 16 ids, for example 0"
+    ]

@@ -4,16 +4,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from components import parquet
 from components.codes.schema import CodeLevel, CodeSchema
 from components.codes.writer import (
     build_shard,
-    dictionary_encoded,
+    dictionary_encoded_columns,
     encode_shard,
+    row_versions,
     shard_name,
-    versions_of,
     write_shard,
 )
+from components.store import parquet
 
 
 def test_a_shard_holds_the_codes_row_major(codes):
@@ -38,7 +38,7 @@ def test_code_columns_are_packed_by_their_dictionary(size):
     rows = pa.table({"id": np.arange(n), "key": ["k"] * n, "label": [1] * n, "split": ["train"] * n, "copy": [0] * n})
     maps = np.random.default_rng(0).integers(0, size, (n, 32, 32))
     data = encode_shard(build_shard(schema, rows, np.zeros(n, np.int64), [maps], np.zeros(n)))
-    assert "top.list.element" in dictionary_encoded(data)
+    assert "top.list.element" in dictionary_encoded_columns(data)
     floor, dictionary = np.ceil(np.log2(size)) / 8 * maps.size, 4 * min(size, maps.size)
     assert len(data) < 1.02 * (floor + dictionary) + 30 * n
 
@@ -82,7 +82,7 @@ def test_a_name_follows_what_is_asked_and_nothing_else(codes):
 def test_a_version_changes_with_the_file_and_not_with_its_place(codes):
     def changed(column, value):
         place = codes.rows.schema.get_field_index(column)
-        return versions_of(codes.rows.set_column(place, column, pa.array([value] * 50)))
+        return row_versions(codes.rows.set_column(place, column, pa.array([value] * 50)))
 
     moved = [changed("uri", "elsewhere"), changed("id", 7), changed("label", 2), changed("split", "train")]
     assert all((versions == codes.versions).all() for versions in moved)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pytest
 from mlflow import MlflowClient
 
-from components import storage
 from components.artifacts import Artifact
+from components.store import commits
 from tests.endtoend.conftest import Place
 
 pytestmark = [pytest.mark.ray, pytest.mark.services, pytest.mark.slow]
@@ -55,9 +55,9 @@ def test_every_artifact_is_whole_on_s3_and_known_to_the_server(away):
     made = {run.data.tags["vqvae2.step"]: Artifact.from_json(run.data.tags["vqvae2.artifact"]) for run in runs}
     assert set(made) == STEPS and len(runs) == len(STEPS)
     for artifact in made.values():
-        assert artifact.uri.startswith(away.root) and storage.faults(artifact.uri, artifact.digest) == []
-        for file in storage.read_manifest(artifact.uri)["files"]:
-            storage.read_listed(artifact.uri, file)  # compares the SHA-256
+        assert artifact.uri.startswith(away.root) and commits.artifact_faults(artifact.uri, artifact.digest) == []
+        for file in commits.read_manifest(artifact.uri)["files"]:
+            commits.read_verified(artifact.uri, file)  # compares the SHA-256
 
 
 def test_nothing_is_left_on_the_drivers_disk_but_pictures_and_the_orchestrators_state(away):

@@ -16,7 +16,7 @@ from tests.endtoend.conftest import ROOT, environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-SETTINGS = ("codes.rows_a_shard=8", "codes.rows_a_wave=160", "codes.batch_size=4", "share.workers=2")
+SETTINGS = ("codes.rows_per_shard=8", "codes.rows_per_wave=160", "codes.batch_size=4", "resources.workers=2")
 
 
 def command(verb: str, *arguments: str, settings: tuple[str, ...] = SETTINGS) -> list[str]:
@@ -92,7 +92,7 @@ def test_wrong_arguments_are_told_before_anything_starts(place):
     ):
         result = run(place, "encode", *arguments)
         assert result.returncode in (1, 2) and message in result.stderr, result.stderr
-    result = run(place, "encode", "tokenizer", "pictures", "out", settings=("codes.batch=3", "share.workers=0"))
+    result = run(place, "encode", "tokenizer", "pictures", "out", settings=("codes.batch=3", "resources.workers=0"))
     assert result.returncode == 2 and "2 faults" in result.stderr
     assert run(place, "show", "pictures", settings=()).returncode == 2 and not (place / "out").exists()
 

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from components.batches import ImageBatch
 from components.classifier.config import ClassifierConfig
 from components.classifier.model import Classifier
 from components.config import TrainingConfig
 from components.evaluation import metrics
 from components.tokenizer.model import to_images
+from components.training.batches import ImageBatch
 
 
 def normal(*shape, seed=0):
@@ -52,7 +52,7 @@ def slow_share_among(points, members, k):
 
 
 def test_precision_and_recall_agree_with_the_definition(monkeypatch):
-    monkeypatch.setattr(metrics, "CHUNK", 7)
+    monkeypatch.setattr(metrics, "IMAGES_PER_CHUNK", 7)
     real, others = normal(30, 3), normal(20, 3, seed=1) + 1.5
     expected = slow_share_among(others, real, 3), slow_share_among(real, others, 3)
     assert metrics.precision_recall(real, others, 3) == pytest.approx(expected)

@@ -5,14 +5,14 @@ import re
 import pytest
 import torch
 
-from components.batches import ImageBatch
 from components.classifier.config import ClassifierConfig
 from components.classifier.model import Classifier
 from components.config import TrainingConfig
 from components.evaluation.config import EvaluationConfig
-from components.evaluation.protocol import draws_a_class, evaluate
-from components.evaluation.report import LineageRow, paint, render
-from components.generator.rejection import draw, generate
+from components.evaluation.protocol import draws_per_class, evaluate_samples
+from components.evaluation.report import LineageRow, paint_pictures, render_report
+from components.generator.rejection import draw_samples, generate_samples
+from components.training.batches import ImageBatch
 
 CONFIG = EvaluationConfig(samples_per_class=6, keep=0.5, shares=(0.25, 1.0), neighbours=2, pictures=4)
 
@@ -24,7 +24,7 @@ def real(count, seed):
 
 
 def measured(generator, judge, drawn, train):
-    return evaluate(
+    return evaluate_samples(
         generator, judge, drawn, train=train, held_out=real(12, 2), nats_per_code=[2.0, 1.0], config=CONFIG, seed=4
     )
 
@@ -38,7 +38,7 @@ def judge():
 
 @pytest.fixture(scope="module")
 def drawn(generator):
-    return draw(generator, classes=range(3), count=draws_a_class(CONFIG), seed=4)
+    return draw_samples(generator, classes=range(3), count=draws_per_class(CONFIG), seed=4)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def evaluation(generator, judge, drawn):
 
 def test_before_and_after_are_what_generate_gives(generator, evaluation):
     for samples, keep in ((evaluation.before, 1.0), (evaluation.after, 0.5)):
-        expected = generate(generator, classes=range(3), count=6, seed=4, keep=keep)
+        expected = generate_samples(generator, classes=range(3), count=6, seed=4, keep=keep)
         torch.testing.assert_close(samples.maps[1], expected.maps[1])
 
 
@@ -67,7 +67,7 @@ def test_the_curve_falls_from_all_to_the_smallest_share_at_equal_n(evaluation):
     assert [point.share for point in scores.curve] == [1.0, 0.5, 0.25]
     assert scores.samples == len(evaluation.before) == len(evaluation.after) == 18
     assert scores.compared == 18
-    assert draws_a_class(CONFIG) == 24
+    assert draws_per_class(CONFIG) == 24
 
 
 def test_figures_name_every_headline(evaluation):
@@ -97,10 +97,10 @@ def test_a_draw_of_the_wrong_size_is_refused(generator, judge, drawn):
 
 
 def test_the_page_stands_alone_and_escapes_what_it_shows(generator, evaluation):
-    page = render(
+    page = render_report(
         title="<b>digits</b> & more",
         scores=evaluation.scores,
-        pictures=paint(evaluation, generator, real(12, 2), CONFIG.pictures),
+        pictures=paint_pictures(evaluation, generator, real(12, 2), CONFIG.pictures),
         lineage=[LineageRow(kind="tokenizer", digest="abc" * 20, run_id="run1", url="http://127.0.0.1:5000/#/run1")],
         config="levels: <two>",
     )

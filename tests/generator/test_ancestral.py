@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from components.generator.ancestral import Generator
-from components.priors.choice import Choice
+from components.priors.choice import SamplingConfig
 from components.priors.sampler import Sampler
 from components.tokenizer.model import to_images, to_pixels
 
-COLD = Choice(temperature=1e-4)
+COLD = SamplingConfig(temperature=1e-4)
 LABELS, SEEDS = torch.tensor([0, 1, 2, 1, 0]), torch.tensor([7, -3, 2**62, 0, 8])
 
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_resampled_or_completed_is_refused(generator, method, cha
     [
         ({"labels": LABELS + 1}, r"labels must lie in 0 \.\. 2, got 1 \.\. 3"),
         ({"seeds": SEEDS[:2]}, "one an image, got 5 and 2"),
-        ({"choice": Choice(guidance=2.0)}, "knows 'no class', fitted with label_dropout above 0, got 0"),
+        ({"choice": SamplingConfig(guidance=2.0)}, "knows 'no class', fitted with label_dropout above 0, got 0"),
         ({"given": [LABELS] * 3}, r"at most a code map a level \(2\), got 3"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"labels": LABELS[:0], "seeds": SEEDS[:0]}, "at least one label"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from components.generator.rejection import best, draw, draws_for, generate, sample_seeds
+from components.generator.rejection import best_indices, draw_samples, draws_needed, generate_samples, sample_seeds
 
 
 def splitmix(x):
@@ -27,32 +27,32 @@ def test_seeds_do_not_meet():
 
 def test_best_agrees_with_sorting_by_hand():
     probability = torch.rand(4, 50, generator=torch.Generator().manual_seed(0)).mul(10).round()  # many ties
-    for row, kept in zip(probability.tolist(), best(probability, 12).tolist(), strict=True):
+    for row, kept in zip(probability.tolist(), best_indices(probability, 12).tolist(), strict=True):
         assert kept == sorted(sorted(range(50), key=lambda index: (-row[index], index))[:12])
 
 
 @pytest.mark.parametrize(("count", "keep", "draws"), [(1, 1.0, 1), (3, 0.1, 30), (7, 0.07, 100), (5, 0.3, 17)])
 def test_draws_are_rounded_up_but_not_by_rounding_error(count, keep, draws):
-    assert draws_for(count, keep) == draws
+    assert draws_needed(count, keep) == draws
 
 
 def test_generate_keeps_the_best_of_each_class(generator):
-    kept = generate(generator, classes=[2, 0], count=3, seed=5, keep=0.25)
+    kept = generate_samples(generator, classes=[2, 0], count=3, seed=5, keep=0.25)
     assert kept.labels.tolist() == [2, 2, 2, 0, 0, 0]
     for start, label in ((0, 2), (3, 0)):
-        whole = draw(generator, classes=[label], count=12, seed=5)
+        whole = draw_samples(generator, classes=[label], count=12, seed=5)
         wanted = whole.probability.topk(3).values.sort().values
         torch.testing.assert_close(kept.probability[start : start + 3].sort().values, wanted)
         assert set(kept.seeds[start : start + 3].tolist()) <= set(whole.seeds.tolist())
 
 
 def test_the_same_request_gives_the_same_samples(generator):
-    first, second = (generate(generator, classes=[0, 1], count=2, seed=1, keep=0.5) for _ in range(2))
+    first, second = (generate_samples(generator, classes=[0, 1], count=2, seed=1, keep=0.5) for _ in range(2))
     torch.testing.assert_close(first.pixels, second.pixels, rtol=0, atol=0)
 
 
 def test_a_longer_draw_begins_with_the_shorter(generator):
-    short, long = (draw(generator, classes=[1], count=count, seed=3) for count in (2, 6))
+    short, long = (draw_samples(generator, classes=[1], count=count, seed=3) for count in (2, 6))
     torch.testing.assert_close(long.maps[1][:2], short.maps[1])
 
 
@@ -70,4 +70,4 @@ def test_a_longer_draw_begins_with_the_shorter(generator):
 )
 def test_what_cannot_be_generated_is_refused(generator, change, message):
     with pytest.raises(ValueError, match=message):
-        generate(generator, **{"classes": [0], "count": 1, "seed": 0, **change})
+        generate_samples(generator, **{"classes": [0], "count": 1, "seed": 0, **change})

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageOps
 from sklearn.datasets import load_sample_image
 
 from components.images import decode as module
-from components.images.decode import Unusable, decode
+from components.images.decode import UnusableImage, decode_image
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def reason(settings):
     """reason(data): why the bytes cannot be used."""
 
     def judge(data: bytes) -> str:
-        with pytest.raises(Unusable) as caught:
-            decode(data, settings())
+        with pytest.raises(UnusableImage) as caught:
+            decode_image(data, settings())
         assert " at 0x" not in caught.value.detail  # equal files must give equal rejects
         return caught.value.reason
 
@@ -35,13 +35,13 @@ def close(left: np.ndarray, right: np.ndarray, tolerance: int = 2) -> bool:
 
 def test_short_side_and_centre_crop_match_pillow_fit(photo, settings, encoded):
     expected = np.asarray(ImageOps.fit(photo, (16, 16), Image.Resampling.LANCZOS))
-    assert close(decode(encoded(photo, "PNG"), settings()), expected, 1)
+    assert close(decode_image(encoded(photo, "PNG"), settings()), expected, 1)
 
 
 def test_real_photo_scaled_while_decoding_is_close_to_the_full_resize(settings, encoded):
     photo = Image.fromarray(load_sample_image("china.jpg"))
     expected = np.asarray(ImageOps.fit(photo, (64, 64), Image.Resampling.LANCZOS))
-    got = decode(encoded(photo, "JPEG", quality=95), settings(image_size=64))
+    got = decode_image(encoded(photo, "JPEG", quality=95), settings(image_size=64))
     assert np.abs(got.astype(int) - expected).mean() < 2
 
 
@@ -54,38 +54,38 @@ def test_every_orientation_is_turned_upright(photo, kind, orientation, settings,
     turned = encoded(photo, kind, exif=exif, **options)
     with Image.open(io.BytesIO(turned)) as image:
         expected = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (16, 16), Image.Resampling.LANCZOS)
-    assert close(decode(turned, settings()), np.asarray(expected), 3)
+    assert close(decode_image(turned, settings()), np.asarray(expected), 3)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_does_not_cost_the_image(photo, settings, encoded):
     data = encoded(photo, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff", quality=95)
-    assert decode(data, settings()).shape == (16, 16, 3)
+    assert decode_image(data, settings()).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_uniform_image_keeps_its_grey_in_every_format(kind, channels, settings, encoded):
     data = encoded(Image.new("L", (20, 30), 90), kind)
-    pixels = decode(data, settings(channels=channels))
+    pixels = decode_image(data, settings(channels=channels))
     assert pixels.dtype == np.uint8 and pixels.shape == (16, 16, channels) and close(pixels, np.full(1, 90), 1)
 
 
 def test_cmyk_jpeg_is_not_inverted(settings, encoded):
     red = encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
-    assert close(decode(red, settings()), np.array([255, 0, 0]), 6)
+    assert close(decode_image(red, settings()), np.array([255, 0, 0]), 6)
 
 
 def test_sixteen_bit_values_are_scaled_not_clipped(settings, encoded):
     ramp = np.tile(np.linspace(0, 65535, 16).astype(np.uint16), (16, 1))
     expected = np.rint(ramp / 257)[..., None]
     for kind in ("PNG", "TIFF"):
-        assert (decode(encoded(Image.fromarray(ramp), kind), settings(channels=1)) == expected).all()
+        assert (decode_image(encoded(Image.fromarray(ramp), kind), settings(channels=1)) == expected).all()
 
 
 def test_floats_in_the_unit_interval_are_scaled_and_others_refused(settings, encoded, reason):
     ramp = np.tile(np.linspace(0, 1, 16, dtype=np.float32), (16, 1))
-    assert (decode(encoded(Image.fromarray(ramp), "TIFF"), settings())[0, :, 0] == np.rint(ramp[0] * 255)).all()
+    assert (decode_image(encoded(Image.fromarray(ramp), "TIFF"), settings())[0, :, 0] == np.rint(ramp[0] * 255)).all()
     assert reason(encoded(Image.fromarray(ramp * 300), "TIFF")) == "out_of_range"
     assert reason(encoded(Image.fromarray(ramp * np.nan), "TIFF")) == "out_of_range"
     assert reason(encoded(Image.fromarray(np.full((16, 16), 70000, np.int32)), "TIFF")) == "out_of_range"
@@ -94,7 +94,7 @@ def test_floats_in_the_unit_interval_are_scaled_and_others_refused(settings, enc
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_half_transparent_black_lets_half_of_the_background_through(mode, settings, encoded):
     black = (0, 128) if mode == "LA" else (0, 0, 0, 128)
-    pixels = decode(encoded(Image.new(mode, (16, 16), black), "PNG"), settings(background=(255, 0, 100)))
+    pixels = decode_image(encoded(Image.new(mode, (16, 16), black), "PNG"), settings(background=(255, 0, 100)))
     assert close(pixels, np.array([127, 0, 50]), 1)
 
 
@@ -102,21 +102,21 @@ def test_transparent_palette_entry_and_transparent_grey_become_background(settin
     palette = Image.new("P", (16, 16), 3)
     palette.putpalette([10, 20, 30] * 8)
     for image in (palette, Image.new("L", (16, 16), 3)):
-        assert (decode(encoded(image, "PNG", transparency=3), settings(background=(1, 2, 3))) == (1, 2, 3)).all()
-        assert not (decode(encoded(image, "PNG"), settings(background=(1, 2, 3))) == (1, 2, 3)).all()
+        assert (decode_image(encoded(image, "PNG", transparency=3), settings(background=(1, 2, 3))) == (1, 2, 3)).all()
+        assert not (decode_image(encoded(image, "PNG"), settings(background=(1, 2, 3))) == (1, 2, 3)).all()
 
 
 def test_hidden_colours_do_not_bleed_through_the_resize(settings, encoded):
     image = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
     image.paste((255, 255, 255, 255), (0, 0, 32, 64))
-    assert decode(encoded(image, "PNG"), settings()).min() >= 254
+    assert decode_image(encoded(image, "PNG"), settings()).min() >= 254
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_an_animation_gives_its_first_frame(kind, settings, encoded):
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
-    assert close(decode(data, settings()), np.array([255, 0, 0]), 3)
+    assert close(decode_image(data, settings()), np.array([255, 0, 0]), 3)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -136,7 +136,7 @@ def test_small_images_are_refused_unless_upscale_is_on(settings, encoded, reason
     dot = encoded(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG")
     assert reason(dot) == "too_small"
     assert reason(encoded(Image.new("RGB", (400, 15)), "PNG")) == "too_small"
-    assert (decode(dot, settings(upscale=True)) == (9, 8, 7)).all()
+    assert (decode_image(dot, settings(upscale=True)) == (9, 8, 7)).all()
 
 
 @pytest.mark.parametrize(("width", "height"), [(9500, 9500), (60_000, 60_000)])
@@ -153,8 +153,8 @@ def test_bombs_are_refused_by_their_header(width, height, reason):
 def test_lab_is_converted(settings, encoded):
     lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
     image = ImageCms.applyTransform(Image.new("RGB", (16, 16), "red"), lab)
-    assert close(decode(encoded(image, "TIFF"), settings()), np.array([255, 0, 0]), 6)
-    assert close(decode(encoded(image, "TIFF"), settings(channels=1)), np.array([76]), 6)
+    assert close(decode_image(encoded(image, "TIFF"), settings()), np.array([255, 0, 0]), 6)
+    assert close(decode_image(encoded(image, "TIFF"), settings(channels=1)), np.array([76]), 6)
 
 
 def test_importing_the_component_leaves_pillow_as_it_is():

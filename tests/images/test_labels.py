@@ -4,20 +4,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.images.labels import numbered
+from components.images.labels import number_labels
 from components.images.sources import list_images
 
 
 def test_names_are_numbered_in_sorted_order_and_numbers_stay():
-    assert numbered(["dog", None, "cat", "dog"]) == ([1, None, 0, 1], ("cat", "dog"))
-    assert numbered([2, -1, None, 0]) == ([2, None, None, 0], ("0", "1", "2"))
-    assert numbered([0, 3], ["ant", "bee"]) == ([0, 3], ("ant", "bee", "2", "3"))
-    assert numbered([None, None]) == ([None, None], ())
+    assert number_labels(["dog", None, "cat", "dog"]) == ([1, None, 0, 1], ("cat", "dog"))
+    assert number_labels([2, -1, None, 0]) == ([2, None, None, 0], ("0", "1", "2"))
+    assert number_labels([0, 3], ["ant", "bee"]) == ([0, 3], ("ant", "bee", "2", "3"))
+    assert number_labels([None, None]) == ([None, None], ())
 
 
 def test_an_identifier_is_no_label():
     with pytest.raises(ValueError, match="must be class numbers below 1048576, got 123456789"):
-        numbered([1, 123456789])
+        number_labels([1, 123456789])
 
 
 def test_files_without_a_table_have_no_labels(tree, settings):

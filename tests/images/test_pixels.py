@@ -4,15 +4,16 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from components import storage
+from components.errors import StorageError
 from components.images import fetch as module
 from components.images.augment import augment
+from components.images.commit import commit_snapshot
 from components.images.config import AugmentConfig
-from components.images.decode import decode
-from components.images.manifest import read_snapshot
+from components.images.decode import decode_image
 from components.images.pixels import PixelReader
-from components.images.snapshot import commit_snapshot
+from components.images.snapshot import read_snapshot
 from components.images.sources import list_images
+from components.store import objects
 
 AUGMENT = AugmentConfig(copies=3, degrees=20, shift=0.1)
 
@@ -28,7 +29,7 @@ def test_rows_are_decoded_and_augmented_in_their_order(tree, tmp_path, settings)
     rows = snapshot_of(config, tmp_path / "s").table.take([7, 3, 100, 4, 4])
     got = PixelReader(config, 5).read(rows)
     for row, pixels in zip(rows.to_pylist(), got, strict=True):
-        original = decode((tree / row["key"]).read_bytes(), config)
+        original = decode_image((tree / row["key"]).read_bytes(), config)
         assert (pixels == augment(original, AUGMENT, seed=5, key=row["key"], copy=row["copy"])).all()
 
 
@@ -37,7 +38,7 @@ def test_a_packed_file_is_read_once(tmp_path, monkeypatch, settings):
     rows = snapshot_of(config, tmp_path / "s").table
     reads = []
     module._row_group.cache_clear()
-    monkeypatch.setattr(storage, "opened", lambda uri, read=storage.opened: reads.append(uri) or read(uri))
+    monkeypatch.setattr(objects, "open_object", lambda uri, read=objects.open_object: reads.append(uri) or read(uri))
     halves = [PixelReader(config, 0).read(half) for half in (rows.slice(0, 900), rows.slice(900))]
     assert len(reads) == 1 and np.concatenate(halves).shape == (1797, 8, 8, 1)
 
@@ -57,7 +58,7 @@ def test_no_failure_passes_for_an_image(tree, tmp_path, settings):
     rows = snapshot_of(config, tmp_path / "s").table
     (tree / "cat" / "00.png").unlink()
     (tree / "cat" / "01.png").write_bytes(b"changed")
-    for key, error in (("cat/00.png", FileNotFoundError), ("cat/01.png", storage.StorageError)):
+    for key, error in (("cat/00.png", FileNotFoundError), ("cat/01.png", StorageError)):
         with pytest.raises(error):
             PixelReader(config, 0).read(rows.filter(pc.equal(rows["key"], key)))
 
@@ -67,5 +68,5 @@ def test_other_content_in_a_packed_file_is_noticed(tmp_path, settings):
     rows = snapshot_of(config, tmp_path / "s").table
     module._row_group.cache_clear()
     list_images(settings(source="digits", uri=None, image_size=16, channels=1), str(tmp_path / "s"))
-    with pytest.raises(storage.StorageError, match=r"digit-0000 in .* changed since"):
+    with pytest.raises(StorageError, match=r"digit-0000 in .* changed since"):
         PixelReader(config, 0).read(rows)

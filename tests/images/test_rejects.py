@@ -2,9 +2,9 @@
 
 import pytest
 
-from components.images.rejects import Reject, TooManyRejects, check_share, inspect_rows, to_table
+from components.errors import StorageError, TooManyRejects
+from components.images.rejects import Reject, check_reject_fraction, inspect_rows, rejects_table
 from components.images.sources import list_images
-from components.storage import StorageError
 
 
 def test_only_the_bad_files_are_rejected(tree, settings):
@@ -40,12 +40,12 @@ def test_a_file_changed_after_the_listing_fails_the_run(tree, settings):
 
 def test_too_many_rejects_are_told_by_reason():
     rejects = [Reject(f"k{number:02}", "u", "truncated" if number < 7 else "empty", "cut") for number in range(9)]
-    check_share(rejects, 900, 0.01)
+    check_reject_fraction(rejects, 900, 0.01)
     with pytest.raises(TooManyRejects, match=r"got 9 of 899:[^$]*7  truncated +k00: cut[^$]*2  empty +k07"):
-        check_share(rejects, 899, 0.01)
+        check_reject_fraction(rejects, 899, 0.01)
 
 
 def test_the_table_is_sorted_and_may_be_empty():
     rows = [Reject("b", "u", "r", "e"), Reject("a", "u", "r", "e")]
-    assert to_table(rows)["key"].to_pylist() == ["a", "b"]
-    assert to_table([]).num_rows == 0 and to_table([]).schema == to_table(rows).schema
+    assert rejects_table(rows)["key"].to_pylist() == ["a", "b"]
+    assert rejects_table([]).num_rows == 0 and rejects_table([]).schema == rejects_table(rows).schema

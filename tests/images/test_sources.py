@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from components import storage
+from components.errors import StorageError
 from components.images.config import ImagesConfig
-from components.images.fetch import fetch
-from components.images.sources import PACKED, list_images
+from components.images.fetch import fetch_image
+from components.images.sources import DIGITS_FILE, list_images
+from components.store import objects
 
 DIGITS = ImagesConfig(source="digits", image_size=32, channels=1)
 
@@ -49,7 +50,7 @@ def test_linked_class_folders_are_followed_and_loops_refused(tree, tmp_path, lis
     (tmp_path / "other" / "lynx").symlink_to(tree / "cat")
     assert listed(tmp_path / "other").table.num_rows == 30
     (tmp_path / "other" / "loop").symlink_to(tmp_path / "other")
-    with pytest.raises(storage.StorageError, match="links back to a folder"):
+    with pytest.raises(StorageError, match="links back to a folder"):
         listed(tmp_path / "other")
 
 
@@ -59,7 +60,7 @@ def test_any_fsspec_url_works(photo, encoded, listed):
         fsspec.filesystem("memory").pipe_file(f"{root}/{name}", encoded(photo, "PNG"))
     rows = listed(root).table.to_pylist()
     assert [row["uri"] for row in rows] == [f"{root}/a/1.png", f"{root}/b/2.png"] and all(row["etag"] for row in rows)
-    assert storage.read_bytes(rows[0]["uri"]) == encoded(photo, "PNG")
+    assert objects.read_bytes(rows[0]["uri"]) == encoded(photo, "PNG")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_the_digest_of_a_listing_follows_the_files(tree, listed):
 
 def test_digits_are_packed_whole_and_enlarged_smoothly(tmp_path):
     listing = list_images(DIGITS, str(tmp_path))
-    packed = [fetch(row) for row in listing.table.to_pylist()]
+    packed = [fetch_image(row) for row in listing.table.to_pylist()]
     assert len(packed) == 1797 and listing.classes == tuple("0123456789")
     pixels = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in packed])
     means = pixels.reshape(-1, 8, 4, 8, 4).mean((2, 4)) / 255 * 16
@@ -106,5 +107,5 @@ def test_digits_are_packed_whole_and_enlarged_smoothly(tmp_path):
 def test_digits_give_the_same_bytes_twice(tmp_path):
     first, second = (list_images(DIGITS, str(tmp_path / name)) for name in ("a", "b"))
     assert first.files == second.files and first.digest() == second.digest()
-    assert (tmp_path / "a" / PACKED).read_bytes() == (tmp_path / "b" / PACKED).read_bytes()
-    assert pq.read_schema(tmp_path / "a" / PACKED).names == ["key", "image", "label"]
+    assert (tmp_path / "a" / DIGITS_FILE).read_bytes() == (tmp_path / "b" / DIGITS_FILE).read_bytes()
+    assert pq.read_schema(tmp_path / "a" / DIGITS_FILE).names == ["key", "image", "label"]

@@ -6,10 +6,10 @@ import re
 import pytest
 import yaml
 
-from components import storage
 from components.progress import Progress
-from components.workspace import Outcome
-from pipeline.config import config_from
+from components.store import commits
+from components.workspace import StepOutput
+from pipeline.config import parse_config
 from pipeline.session import Session, open_memo
 
 TRAINING = {"updates": 2, "batch_size": 4}
@@ -68,7 +68,7 @@ def config_file(tree, tmp_path):
 def config(tree, tmp_path, mlflow_state, request):
     """The tiny config, with an MLflow experiment and an artifact root of this test's own."""
     name = re.sub(r"\W", "-", request.node.name)
-    return config_from(
+    return parse_config(
         tree | {"name": name, "state": str(mlflow_state), "artifact_root": str(tmp_path / "artifacts")}, "a test"
     )
 
@@ -89,7 +89,7 @@ def finished(mlflow_state, generator_folders, tmp_path_factory):
         "artifact_root": str(folder / "artifacts"),
     }
     (folder / "finished.yaml").write_text(yaml.safe_dump(tree))
-    config = config_from(tree, "a test")
+    config = parse_config(tree, "a test")
     session = Session(config)
 
     def work_of(name):
@@ -104,8 +104,9 @@ def finished(mlflow_state, generator_folders, tmp_path_factory):
                 if where
                 for file in where.iterdir()
             }
-            return Outcome(
-                digest=storage.save(space.uri, contents or {"data": name.encode()}, FACTS[name]), facts=FACTS[name]
+            return StepOutput(
+                digest=commits.save_artifact(space.uri, contents or {"data": name.encode()}, FACTS[name]),
+                facts=FACTS[name],
             )
 
         return work

@@ -5,11 +5,11 @@ import dataclasses
 import dagster as dg
 import pytest
 
-from components.workspace import TooFewResources
+from components.errors import TooFewResources
 from pipeline.assets import assets_of, promote
 from pipeline.definitions import JOB, definitions_of, instance_folder
-from pipeline.run import materialise
 from pipeline.session import Session
+from pipeline.verbs.run import materialise
 
 ORDER = ["images", "tokenizer", "codes", "prior_top", "prior_bottom", "generator", "evaluation", "promotion"]
 

@@ -5,13 +5,17 @@ import sys
 
 import pytest
 
-from components.lease import LeaseHeld
-from components.storage import StorageError
-from components.tracking import NotFound, TrackingError
-from components.workspace import TooFewResources
+from components.errors import (
+    ConfigError,
+    LeaseHeld,
+    MissingArtifact,
+    StorageError,
+    TooFewResources,
+    TrackingError,
+    UnknownModel,
+    UsageError,
+)
 from pipeline import cli
-from pipeline.config import ConfigError
-from pipeline.session import NotMade
 
 VERBS = ["plan", "validate", "run", "status", "ui", "doctor", "sample", "reconstruct", "lineage"]
 
@@ -60,9 +64,9 @@ def test_a_traceback_is_shown_when_asked_for(config_file):
     ("error", "code"),
     [
         (ConfigError("x", ["y"]), 2),
-        (cli.UsageError(), 2),
-        (NotFound(), 2),
-        (NotMade(), 2),
+        (UsageError(), 2),
+        (UnknownModel(), 2),
+        (MissingArtifact(), 2),
         (TrackingError(), 4),
         (StorageError(), 4),
         (ConnectionRefusedError(), 4),

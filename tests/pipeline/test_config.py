@@ -3,14 +3,15 @@
 import pytest
 import yaml
 
-from pipeline.config import ConfigError, config_digest, config_from, flat, load_config, preset_names, to_tree
+from components.errors import ConfigError
+from pipeline.config import config_digest, flatten, load_config, parse_config, preset_names, to_plain
 
 
 def faults(tree, overrides=(), folder=None):
     """Everything that is said against a config."""
     with pytest.raises(ConfigError) as caught:
         if folder is None:
-            config_from(tree, "a test")
+            parse_config(tree, "a test")
         else:
             path = folder / "config.yaml"
             path.write_text(yaml.safe_dump(tree))
@@ -126,7 +127,7 @@ def test_a_file_gives_only_what_differs_from_its_base(tree, tmp_path):
 def test_a_preset_can_be_the_base(tmp_path):
     (tmp_path / "own.yaml").write_text("base: digits\nname: mine\n")
     own, digits = load_config(str(tmp_path / "own.yaml")), load_config("digits")
-    assert to_tree(own) == to_tree(digits) | {"name": "mine"}
+    assert to_plain(own) == to_plain(digits) | {"name": "mine"}
 
 
 def test_a_base_that_leads_back_is_told(tmp_path):
@@ -158,20 +159,20 @@ def test_a_missing_file_names_the_presets():
 
 
 def test_the_tree_of_a_config_is_read_back_equal(tree):
-    config = config_from(tree, "a test")
-    assert config_from(to_tree(config), "its tree") == config
+    config = parse_config(tree, "a test")
+    assert parse_config(to_plain(config), "its tree") == config
 
 
 def test_the_digest_leaves_out_where_and_on_what_it_runs(tree):
-    digest = config_digest(config_from(tree, "a test"))
+    digest = config_digest(parse_config(tree, "a test"))
     outside = {
         "artifact_root": "s3://b/x",
         "state": "s",
         "resources": {"prior": {"workers": 2}},
         "orchestration": {"retries": 0},
     }
-    assert config_digest(config_from(tree | outside | {"gates": {"reconstruction_error": 1.0}}, "a test")) == digest
-    assert config_digest(config_from(tree | {"seed": 1}, "a test")) != digest
+    assert config_digest(parse_config(tree | outside | {"gates": {"reconstruction_error": 1.0}}, "a test")) == digest
+    assert config_digest(parse_config(tree | {"seed": 1}, "a test")) != digest
 
 
 def test_infinite_numbers_are_refused(tree):
@@ -180,7 +181,7 @@ def test_infinite_numbers_are_refused(tree):
 
 
 def test_flat_names_every_leaf():
-    assert flat({"a": {"b": 1, "c": [2, {"d": 3}]}}) == {"a.b": 1, "a.c.0": 2, "a.c.1.d": 3}
+    assert flatten({"a": {"b": 1, "c": [2, {"d": 3}]}}) == {"a.b": 1, "a.c.0": 2, "a.c.1.d": 3}
 
 
 def test_a_judge_is_fitted_here(tree):

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from pipeline import doctor
-from pipeline.doctor import examine
+from pipeline.verbs import doctor
+from pipeline.verbs.doctor import run_doctor
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def report(capsys):
     """report(source, overrides): (exit code, verdict and text by topic)."""
 
     def run(source, *overrides):
-        code = examine(source, overrides)
+        code = run_doctor(source, overrides)
         lines = [
             line.split(maxsplit=1)
             for line in capsys.readouterr().out.splitlines()
@@ -53,7 +53,7 @@ def test_servers_that_are_not_there_are_problems_and_passwords_stay_hidden(confi
 
 
 def test_a_store_that_is_silent_is_a_problem_soon(config_file, report, monkeypatch):
-    monkeypatch.setattr(doctor, "STORE_PATIENCE", 0.5)
+    monkeypatch.setattr(doctor, "STORE_SECONDS", 0.5)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -90,7 +90,7 @@ def test_gpus_that_this_machine_lacks_are_a_problem(config_file, report, monkeyp
 def test_packages_are_compared_with_their_pins(tmp_path, monkeypatch, report, config_file):
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["Torch>=2", "PyYAML", "not_there[x]>=1"]\n')
     (tmp_path / "constraints.txt").write_text("# pins\ntorch==1.0\nPyYAML==0.1\n")
-    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    monkeypatch.setattr(doctor, "PROJECT_ROOT", tmp_path)
     monkeypatch.setattr(doctor, "_version", {"torch": "1.0+cu130", "pyyaml": "0.2"}.get)
     assert report(config_file)[0] == 4
     findings = [str(one) for one in doctor._packages()]
@@ -106,7 +106,7 @@ def test_the_packages_here_are_all_there(report, config_file):
 
 
 def test_little_space_is_worth_a_note(monkeypatch, report, config_file):
-    monkeypatch.setattr(doctor, "SPACIOUS", {"memory": 1e18, "disk": 1e18, "shm": 1e18})
+    monkeypatch.setattr(doctor, "COMFORTABLE_BYTES", {"memory": 1e18, "disk": 1e18, "shm": 1e18})
     code, found = report(config_file)
     assert code == 0 and all(
         found[name].startswith("note:") and "little" in found[name] for name in ("memory", "disk", "shm")

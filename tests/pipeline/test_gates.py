@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.config import config_from
-from pipeline.gates import gate_names, summary, verdicts
-from pipeline.steps import steps_of
+from pipeline.config import parse_config
+from pipeline.dag import steps_of
+from pipeline.gates import gate_names, summarise_verdicts, verdicts
 
 CASES = [
     ("tokenizer", {"reconstruction_error": 0.05}, {"reconstruction_error": 0.2}, "reconstruction_error"),
@@ -27,7 +27,7 @@ CASES = [
 @pytest.fixture
 def gated(tree):
     """A config with a limit of every kind."""
-    return config_from(
+    return parse_config(
         tree | {"gates": {"reconstruction_error": 0.1, "judge_accuracy": 0.8, "kept_accuracy": 0.8}}, "a test"
     )
 
@@ -50,8 +50,8 @@ def test_every_step_has_the_gates_that_it_names(gated):
 
 
 def test_the_summary_names_what_failed_and_by_how_much(gated):
-    assert summary(verdicts("tokenizer", {"reconstruction_error": 0.05}, gated)) == "passed"
-    failed = summary(verdicts("tokenizer", {"reconstruction_error": 0.25}, gated))
+    assert summarise_verdicts(verdicts("tokenizer", {"reconstruction_error": 0.05}, gated)) == "passed"
+    failed = summarise_verdicts(verdicts("tokenizer", {"reconstruction_error": 0.25}, gated))
     assert failed == "failed: reconstruction_error: held-out mean squared error is 0.25, beyond the limit of 0.1"
 
 

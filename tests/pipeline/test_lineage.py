@@ -4,14 +4,15 @@ import argparse
 
 import pytest
 
-from components.tracking import NotFound
-from pipeline.cli import UsageError
-from pipeline.lineage import lineage
+from components.errors import UnknownModel, UsageError
+from pipeline.verbs.lineage import print_lineage
 
 
 def test_a_generator_leads_back_to_the_image_snapshot(finished, mlflow_state, capsys):
     _, _, session = finished
-    assert lineage(argparse.Namespace(model="models:/finished-generator@challenger", state=str(mlflow_state))) == 0
+    assert (
+        print_lineage(argparse.Namespace(model="models:/finished-generator@challenger", state=str(mlflow_state))) == 0
+    )
     out = capsys.readouterr().out
     line = {text.strip("│├└─ ").split(",")[0]: text for text in out.splitlines() if ", code " in text}
     behind = {
@@ -26,14 +27,14 @@ def test_a_generator_leads_back_to_the_image_snapshot(finished, mlflow_state, ca
 
 
 def test_what_is_shared_is_shown_once(finished, mlflow_state, capsys):
-    lineage(argparse.Namespace(model="finished-generator", state=str(mlflow_state)))
+    print_lineage(argparse.Namespace(model="finished-generator", state=str(mlflow_state)))
     out = capsys.readouterr().out
     images = finished[2].artifact("images")
     assert out.count(images.uri + "\n") == 1 and out.count(f"images {images.digest[:12]} (above)") == 2
 
 
 def test_what_is_not_there_is_told(finished, mlflow_state, tmp_path):
-    with pytest.raises(NotFound, match="no model 'other'"):
-        lineage(argparse.Namespace(model="other", state=str(mlflow_state)))
+    with pytest.raises(UnknownModel, match="no model 'other'"):
+        print_lineage(argparse.Namespace(model="other", state=str(mlflow_state)))
     with pytest.raises(UsageError, match="there is no registry"):
-        lineage(argparse.Namespace(model="other", state=str(tmp_path)))
+        print_lineage(argparse.Namespace(model="other", state=str(tmp_path)))

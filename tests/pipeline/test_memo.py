@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from components import storage
-from components.lease import LeaseHeld, acquire, sign_of_life
+from components.errors import LeaseHeld
 from components.progress import Progress
-from components.tracking import ARTIFACT, FINGERPRINT, GATES, PARENT
-from components.workspace import Outcome
+from components.store import commits, objects
+from components.store.lease import acquire_lease, read_sign_of_life
+from components.tracking.runs import ARTIFACT_TAG, FINGERPRINT_TAG, GATES_TAG, PARENT_TAG
+from components.workspace import StepOutput
 from pipeline.session import open_memo
 
 GOOD = {"reconstruction_error": 0.05}
@@ -24,8 +25,10 @@ def step():
         def work(space):
             get.calls.append(name)
             contents = {"data.bin": name.encode(), "more/data.bin": b"more"}
-            return Outcome(
-                digest=storage.save(space.uri, contents, facts or {}), facts=facts or {}, pictures={"look": b"png"}
+            return StepOutput(
+                digest=commits.save_artifact(space.uri, contents, facts or {}),
+                facts=facts or {},
+                pictures={"look": b"png"},
             )
 
         return memo.get_or_run(name, made_from, work)
@@ -62,7 +65,7 @@ def test_a_damaged_artifact_is_noticed_and_made_again(config, memo, step, capsys
     if damage == "cut":
         victim.write_bytes(b"mo")
     elif damage == "all gone":
-        storage.delete(str(folder))
+        objects.delete(str(folder))
     else:
         victim.unlink()
     again = step(open_memo(config, Progress()))
@@ -99,7 +102,7 @@ def test_an_error_leaves_the_run_open_and_the_next_call_goes_on_in_it(config, me
     def work(space):
         for update, loss in ((1, 9.0), (2, 2.0), (3, 1.0)):
             space.journal.metrics(update, {"loss": loss})
-        return Outcome(digest=storage.save(space.uri, {"data": b"x"}, {}))
+        return StepOutput(digest=commits.save_artifact(space.uri, {"data": b"x"}, {}))
 
     with pytest.raises(RuntimeError, match="power"):
         memo.get_or_run("images", {}, fail)
@@ -120,12 +123,12 @@ def test_work_is_done_under_a_lease_that_is_given_back(memo, step):
 
     def work(space):
         space.lease.check()
-        seen.append(sign_of_life(space.lease.folder))
-        return Outcome(digest=storage.save(space.uri, {"data": b"x"}, {}))
+        seen.append(read_sign_of_life(space.lease.folder))
+        return StepOutput(digest=commits.save_artifact(space.uri, {"data": b"x"}, {}))
 
     memo.get_or_run("images", {}, work)
     fingerprint = memo.fingerprint(memo.steps["images"], {})
-    assert seen[0] is not None and sign_of_life(storage.join(memo.root, "leases", fingerprint[:16])) is None
+    assert seen[0] is not None and read_sign_of_life(objects.join(memo.root, "leases", fingerprint[:16])) is None
 
 
 def test_who_finds_the_lease_held_stops_with_a_message(config, memo, step):
@@ -133,7 +136,7 @@ def test_who_finds_the_lease_held_stops_with_a_message(config, memo, step):
         dataclasses.replace(config, orchestration=dataclasses.replace(config.orchestration, lease_wait=0.0)), Progress()
     )
     fingerprint = memo.fingerprint(memo.steps["images"], {})
-    held = acquire(storage.join(memo.root, "leases", fingerprint[:16]), wait=0, tell=print)
+    held = acquire_lease(objects.join(memo.root, "leases", fingerprint[:16]), wait=0, tell=print)
     with pytest.raises(LeaseHeld, match="shows signs of life"):
         step(impatient)
     held.release()
@@ -148,7 +151,7 @@ def test_of_two_at_once_one_works_and_the_other_waits_for_it(config, memo):
         calls.append(space.name)
         at_work.set()
         threading.Event().wait(1.0)
-        return Outcome(digest=storage.save(space.uri, {"data": b"x"}, {}))
+        return StepOutput(digest=commits.save_artifact(space.uri, {"data": b"x"}, {}))
 
     first = threading.Thread(target=lambda: results.append(memo.get_or_run("images", {}, work)))
     first.start()
@@ -160,10 +163,10 @@ def test_of_two_at_once_one_works_and_the_other_waits_for_it(config, memo):
 
 def test_a_writer_that_lost_its_lease_commits_nothing(memo, monkeypatch):
     def work(space):
-        storage.create_bytes(
-            storage.join(space.lease.folder, "000002.json"), b'{"beat": "taken", "holder": "x", "since": "y"}'
+        objects.create_bytes(
+            objects.join(space.lease.folder, "000002.json"), b'{"beat": "taken", "holder": "x", "since": "y"}'
         )
-        return Outcome(digest=storage.save(space.uri, {"data": b"x"}, {}))
+        return StepOutput(digest=commits.save_artifact(space.uri, {"data": b"x"}, {}))
 
     with pytest.raises(Exception, match="taken over"):
         memo.get_or_run("images", {}, work)
@@ -183,12 +186,12 @@ def test_runs_tell_where_an_artifact_came_from(memo, step):
     }
     tags = run.data.tags
     assert (
-        tags[PARENT] == memo.parent()
-        and tags[GATES] == "passed"
-        and tags[FINGERPRINT] == codes.fingerprint
-        and tags[ARTIFACT] == codes.to_json()
+        tags[PARENT_TAG] == memo.parent()
+        and tags[GATES_TAG] == "passed"
+        and tags[FINGERPRINT_TAG] == codes.fingerprint
+        and tags[ARTIFACT_TAG] == codes.to_json()
     )
-    assert run.data.params["rows_a_shard"] == "4096" and run.data.metrics["usage_top"] == 1.0
+    assert run.data.params["rows_per_shard"] == "4096" and run.data.metrics["usage_top"] == 1.0
 
 
 def test_an_interrupted_pipeline_run_is_taken_up_and_a_finished_one_is_not(config, memo):
@@ -202,11 +205,11 @@ def test_an_interrupted_pipeline_run_is_taken_up_and_a_finished_one_is_not(confi
 
 def test_what_a_step_kept_to_resume_is_gone_when_it_is_done(memo):
     def work(space):
-        storage.write_bytes(storage.join(space.uri, storage.WORK, "checkpoint"), b"large")
-        return Outcome(digest=storage.save(space.uri, {"data": b"x"}, {}))
+        objects.write_bytes(objects.join(space.uri, commits.WORK_FOLDER, "checkpoint"), b"large")
+        return StepOutput(digest=commits.save_artifact(space.uri, {"data": b"x"}, {}))
 
     folder = memo.get_or_run("images", {}, work).artifact.uri
-    assert sorted(storage.sizes(folder)) == ["data", "manifest.json"]
+    assert sorted(objects.object_sizes(folder)) == ["data", "manifest.json"]
 
 
 def test_a_new_file_in_the_folder_asks_for_a_new_snapshot(config, tmp_path, step):

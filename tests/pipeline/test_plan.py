@@ -8,9 +8,9 @@ from components.priors.model import Prior
 from components.tokenizer.model import Tokenizer
 from components.training.state import FitState
 from pipeline.config import load_config
-from pipeline.plan import print_plan
 from pipeline.sizes import level_sizes, model_sizes
-from pipeline.tables import bytes_text
+from pipeline.verbs.plan import print_plan
+from pipeline.verbs.tables import format_bytes
 
 
 def table(text, title):
@@ -94,7 +94,7 @@ def test_what_is_done_is_told(finished, capsys):
 
 
 def test_bytes_are_readable():
-    assert [bytes_text(count) for count in (999, 1500, 2.5e6, 3e9, 4e12)] == [
+    assert [format_bytes(count) for count in (999, 1500, 2.5e6, 3e9, 4e12)] == [
         "999 B",
         "1.5 kB",
         "2.5 MB",

@@ -196,7 +196,7 @@ def test_workers_share_every_batch_evenly(name):
     shares = config.resources
     fits = [(config.vqvae, shares.tokenizer), (config.classifier, shares.classifier), (config.judge, shares.classifier)]
     fits += [(one, shares.prior) for one in config.priors.values()]
-    assert all(fit.training.batch_size % share.workers == 0 for fit, share in fits)
+    assert all(fit.training.batch_size % resources.workers == 0 for fit, resources in fits)
 
 
 @pytest.mark.parametrize("name", sorted(set(MAPS) - {"digits"}))

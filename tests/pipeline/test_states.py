@@ -5,24 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from components import storage
 from components.progress import Progress
-from components.workspace import Outcome
-from pipeline.config import config_from, to_tree
+from components.store import commits, objects
+from components.workspace import StepOutput
+from pipeline.config import parse_config, to_plain
+from pipeline.dag import steps_of
 from pipeline.session import look_up_memo, open_memo
-from pipeline.states import look
-from pipeline.steps import steps_of
+from pipeline.states import step_states
 
 
 def told(config):
     """Every step's state in words."""
-    return {name: str(state) for name, state in look(look_up_memo(config), steps_of(config)).items()}
+    return {name: str(state) for name, state in step_states(look_up_memo(config), steps_of(config)).items()}
 
 
 def changed(config, **sections):
     """The config with some sections' settings changed."""
-    tree = to_tree(config)
-    return config_from(
+    tree = to_plain(config)
+    return parse_config(
         {name: value | sections.get(name, {}) if isinstance(value, dict) else value for name, value in tree.items()},
         "a test",
     )
@@ -40,7 +40,7 @@ def test_a_changed_setting_is_named_and_what_follows_waits_for_it(finished):
 
 def test_a_changed_prior_leaves_the_other_alone(finished):
     config = finished[1]
-    priors = {"top": to_tree(config.priors["top"]) | {"layers": 3}}
+    priors = {"top": to_plain(config.priors["top"]) | {"layers": 3}}
     states = told(changed(config, priors=priors))
     assert states["prior_top"] == "would run (layers 2 -> 3)" and states["prior_bottom"] == "done"
     assert states["generator"] == "would run after prior_top"
@@ -50,12 +50,12 @@ def test_many_changes_are_cut(finished):
     states = told(
         changed(
             finished[1],
-            codes={"rows_a_shard": 1, "batch_size": 2},
+            codes={"rows_per_shard": 1, "batch_size": 2},
             evaluation={"keep": 0.5, "neighbours": 1, "pictures": 2, "temperature": 2},
         )
     )
     assert (
-        states["codes"] == "would run (batch_size 64 -> 2; rows_a_shard 4096 -> 1)"
+        states["codes"] == "would run (batch_size 64 -> 2; rows_per_shard 4096 -> 1)"
         and states["evaluation"] == "would run after prior_top, prior_bottom, generator"
     )
 
@@ -69,7 +69,7 @@ def test_a_gate_that_fails_blocks_what_is_not_done(finished):
 
 def test_a_missing_file_is_named(config, memo):
     def work(space):
-        return Outcome(digest=storage.save(space.uri, {"a": b"1", "b": b"2"}, {}))
+        return StepOutput(digest=commits.save_artifact(space.uri, {"a": b"1", "b": b"2"}, {}))
 
     folder = Path(memo.get_or_run("images", {}, work).artifact.uri)
     (folder / "a").unlink()
@@ -84,7 +84,7 @@ def test_a_missing_file_is_named(config, memo):
 def test_an_interrupted_step_goes_on(config, memo, kept, words):
     def work(space):
         if kept:
-            storage.write_bytes(storage.join(space.uri, storage.WORK, "checkpoint"), b"x")
+            objects.write_bytes(objects.join(space.uri, commits.WORK_FOLDER, "checkpoint"), b"x")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -2,19 +2,19 @@
 
 import pytest
 
-from components import lease, storage
-from components.lease import acquire, kept_alive
-from pipeline import status
-from pipeline.config import config_from, load_config, to_tree
+from components.store import lease, objects
+from components.store.lease import acquire_lease, keep_alive
+from pipeline.config import load_config, parse_config, to_plain
 from pipeline.session import look_up_memo
-from pipeline.status import print_status
+from pipeline.verbs import status
+from pipeline.verbs.status import print_status
 
 
 @pytest.fixture
 def soon(monkeypatch):
     """Signs of life come in tenths of a second."""
     for module in (lease, status):
-        monkeypatch.setattr(module, "RENEW_EVERY", 0.1)
+        monkeypatch.setattr(module, "RENEW_SECONDS", 0.1)
 
 
 def test_nothing_has_run_yet(config_file, tmp_path, capsys):
@@ -44,13 +44,13 @@ def test_a_failed_gate_is_shown(finished, capsys):
 
 def test_who_is_at_work_is_shown(finished, soon, capsys):
     source, config, _ = finished
-    changed = config_from(to_tree(config) | {"codes": {"batch_size": 2}}, "a test")
+    changed = parse_config(to_plain(config) | {"codes": {"batch_size": 2}}, "a test")
     memo = look_up_memo(changed)
     fingerprint = memo.fingerprint(
         memo.steps["codes"], {name: finished[2].artifact(name) for name in ("images", "tokenizer")}
     )
-    held = acquire(storage.join(memo.root, "leases", fingerprint[:16]), wait=0, tell=print)
-    with kept_alive(held):
+    held = acquire_lease(objects.join(memo.root, "leases", fingerprint[:16]), wait=0, tell=print)
+    with keep_alive(held):
         print_status(source, ["codes.batch_size=2"])
         assert f"at work: {held.holder}, since" in capsys.readouterr().out
     print_status(source, ["codes.batch_size=2"])
@@ -62,6 +62,6 @@ def test_who_died_at_work_is_shown(finished, soon, capsys):
     changed = load_config(source, ["judge.hidden=8"])
     memo = look_up_memo(changed)
     fingerprint = memo.fingerprint(memo.steps["judge"], {"images": session.artifact("images")})
-    held = acquire(storage.join(memo.root, "leases", fingerprint[:16]), wait=0, tell=print)
+    held = acquire_lease(objects.join(memo.root, "leases", fingerprint[:16]), wait=0, tell=print)
     print_status(source, ["judge.hidden=8"])
     assert f"interrupted: {held.holder} is silent" in capsys.readouterr().out

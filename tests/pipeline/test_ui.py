@@ -11,8 +11,8 @@ import urllib.request
 
 import pytest
 
-from pipeline.cli import UsageError
-from pipeline.ui import serve
+from components.errors import UsageError
+from pipeline.verbs.ui import serve_ui
 
 
 def test_a_port_in_use_is_told_before_anything_starts(config_file, tmp_path):
@@ -20,7 +20,7 @@ def test_a_port_in_use_is_told_before_anything_starts(config_file, tmp_path):
         socket.create_server(("127.0.0.1", 0)) as other,
         pytest.raises(UsageError, match=r"is in use: .* another by --port"),
     ):
-        serve(config_file, [], host="127.0.0.1", port=other.getsockname()[1])
+        serve_ui(config_file, [], host="127.0.0.1", port=other.getsockname()[1])
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
@@ -30,7 +30,7 @@ def test_a_port_in_use_is_told_before_anything_starts(config_file, tmp_path):
 )
 def test_an_address_that_cannot_be_had_is_told(config_file, host, port, said):
     with pytest.raises(UsageError, match=said):
-        serve(config_file, [], host=host, port=port)
+        serve_ui(config_file, [], host=host, port=port)
 
 
 def group(pid):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from components.priors.conditioning import ConditioningStack, MapSpec, ratio_of
+from components.priors.conditioning import ConditioningStack, MapSpec, side_ratio
 
 
 def test_each_map_is_embedded_and_repeated_to_the_nearest_ones_size():
@@ -28,4 +28,4 @@ def test_upsampling_reaches_this_levels_size_and_each_code_its_own_positions(rat
 @pytest.mark.parametrize("lower, upper", [((6, 6), (2, 2)), ((4, 4), (8, 8)), ((8, 4), (2, 2)), ((5, 4), (2, 2))])
 def test_sides_must_be_one_power_of_two_apart(lower: tuple[int, int], upper: tuple[int, int]):
     with pytest.raises(ValueError, match="one power of two times"):
-        ratio_of(lower, upper)
+        side_ratio(lower, upper)

@@ -2,12 +2,12 @@
 
 import torch
 
-from components.batches import CodeBatch
-from components.priors.choice import Choice
+from components.priors.choice import SamplingConfig
 from components.priors.conditioning import MapSpec
 from components.priors.model import Prior
 from components.priors.objective import PriorObjective
 from components.priors.sampler import Sampler
+from components.training.batches import CodeBatch
 
 
 def fit(prior: Prior, batch: CodeBatch, updates: int) -> float:
@@ -27,7 +27,7 @@ def test_maps_that_the_class_decides(build_prior):
     prior = build_prior((4, 4), attention_layers=1, dropout=0.1)
     loss = fit(prior, CodeBatch(((labels * 2)[:, None, None].expand(-1, 4, 4),), labels), 80)
     assert loss < 0.05
-    codes = Sampler(prior, 30, Choice(temperature=0.5)).sample(labels, (), torch.arange(30))
+    codes = Sampler(prior, 30, SamplingConfig(temperature=0.5)).sample(labels, (), torch.arange(30))
     assert torch.equal(codes, (labels * 2)[:, None, None].expand(-1, 4, 4))
 
 
@@ -36,7 +36,9 @@ def test_maps_that_the_map_above_decides(build_prior):
     bottom = top.repeat_interleave(2, 1).repeat_interleave(2, 2)
     prior = build_prior((4, 4), (MapSpec(2, 2, 4),), conditioning_layers=1)
     assert fit(prior, CodeBatch((top, bottom), torch.zeros(64).long()), 120) < 0.05
-    codes = Sampler(prior, 16, Choice(temperature=0.5)).sample(torch.zeros(16).long(), [top[:16]], torch.arange(16))
+    codes = Sampler(prior, 16, SamplingConfig(temperature=0.5)).sample(
+        torch.zeros(16).long(), [top[:16]], torch.arange(16)
+    )
     assert torch.equal(codes, bottom[:16])
 
 
@@ -45,7 +47,7 @@ def test_first_code_drawn_and_all_others_copied_from_it(build_prior):
     prior = build_prior((3, 3), filter_size=5, classes=0)
     loss = fit(prior, CodeBatch((maps,), torch.full((60,), -1)), 120)
     assert abs(loss - torch.tensor(3.0).log().item() / 9) < 0.02  # one of three at the first position, nothing after
-    codes = Sampler(prior, 90, Choice(temperature=0.8)).sample(torch.zeros(90).long(), (), torch.arange(90))
+    codes = Sampler(prior, 90, SamplingConfig(temperature=0.8)).sample(torch.zeros(90).long(), (), torch.arange(90))
     constant = (codes.flatten(1) == codes[:, 0, :1]).all(dim=1)
     assert constant.float().mean() > 0.95
     assert torch.bincount(codes[:, 0, 0], minlength=7)[:3].min() > 15

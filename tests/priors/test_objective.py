@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from components.batches import CodeBatch
 from components.priors.conditioning import MapSpec
 from components.priors.objective import PriorObjective
+from components.training.batches import CodeBatch
 
 BATCH = CodeBatch((torch.arange(8).view(2, 2, 2) % 4, torch.arange(32).view(2, 4, 4) % 7), torch.tensor([0, -1]))
 

@@ -5,8 +5,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from components.priors import sampler as module
-from components.priors.choice import AS_FITTED, Choice
-from components.priors.chooser import Chooser
+from components.priors.choice import AS_FITTED, SamplingConfig
+from components.priors.chooser import LogitFilter
 from components.priors.conditioning import MapSpec
 from components.priors.model import Prior
 from components.priors.sampler import Sampler
@@ -20,8 +20,13 @@ CASES = [
     ((4, 6), BOTTOM, {"conditioning_layers": 1}),
     ((8, 12), (MapSpec(2, 3, 4), MapSpec(4, 6, 4)), {"attention_layers": 2, "conditioning_layers": 2}),
 ]
-GUIDED = Choice(guidance=2.5)
-CHOICES = [AS_FITTED, Choice(temperature=0.6), GUIDED, Choice(temperature=0.9, top_k=4, top_p=0.8, guidance=0.5)]
+GUIDED = SamplingConfig(guidance=2.5)
+CHOICES = [
+    AS_FITTED,
+    SamplingConfig(temperature=0.6),
+    GUIDED,
+    SamplingConfig(temperature=0.9, top_k=4, top_p=0.8, guidance=0.5),
+]
 WEIGHTS = {"filter", "taps", "horizontal", "link", "vertical_out", "horizontal_out"} | {
     *("project", "bias", "codes", "out", "start", "masks", "tiny", "share", "temperature"),
     *("table", "position", "first_terms", "context_weight", "context_bias", "logits_weight", "logits_bias"),
@@ -46,7 +51,7 @@ def soil(sampler: Sampler) -> None:
 
 
 @torch.no_grad()
-def plain(prior: Prior, codes: torch.Tensor, labels: torch.Tensor, maps: list[torch.Tensor], choice: Choice):
+def plain(prior: Prior, codes: torch.Tensor, labels: torch.Tensor, maps: list[torch.Tensor], choice: SamplingConfig):
     """Guided logits by whole forward passes."""
     without = prior(codes, torch.full_like(labels, prior.classes), maps)
     return without + choice.guidance * (prior(codes, labels, maps) - without)
@@ -58,7 +63,7 @@ def mismatches(sampler: Sampler, codes: torch.Tensor, labels: torch.Tensor, maps
     logits = plain(prior, codes, labels, maps, choice).flatten(0, 2)
     noise = torch.stack([sampler.noise(seeds, row) for row in range(prior.shape[0])], dim=1).flatten(0, 2)
     drawn = torch.empty(len(logits), dtype=torch.int64)
-    Chooser(choice, logits).draw(logits, noise.to(logits.dtype), drawn)
+    LogitFilter(choice, logits).draw(logits, noise.to(logits.dtype), drawn)
     return (drawn != codes.flatten()).sum().item()
 
 
@@ -142,7 +147,7 @@ def test_given_codes_are_kept_and_the_others_drawn_after_them(build_prior, choic
 def test_first_codes_follow_the_softmax(build_prior):
     prior, count = build_prior((1, 2)), 8000
     labels = torch.full((count,), 1)
-    first = Sampler(prior, count, Choice(temperature=0.8)).sample(labels, (), torch.arange(count))[:, 0, 0]
+    first = Sampler(prior, count, SamplingConfig(temperature=0.8)).sample(labels, (), torch.arange(count))[:, 0, 0]
     expected = (prior(torch.zeros(1, 1, 2).long(), labels[:1], ())[0, 0, 0] / 0.8).softmax(-1) * count
     chi_square = ((torch.bincount(first, minlength=7) - expected) ** 2 / expected).sum().item()
     assert chi_square < 22.5  # 99.9% quantile at 6 degrees of freedom
@@ -179,7 +184,7 @@ def test_graphs_that_run_before_they_are_captured_change_nothing(build_prior, mo
         return [lambda work=work: work() for work in works]
 
     expected = Sampler(prior, 4, GUIDED).sample(labels, maps, seeds)
-    monkeypatch.setattr(module, "replayable", capture)
+    monkeypatch.setattr(module, "replay_graphs", capture)
     sampler = Sampler(prior, 4, GUIDED)
     assert torch.equal(sampler.sample(labels, maps, seeds), expected)
     assert torch.equal(sampler.sample(labels, maps, seeds), expected)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from components import storage
+from components.errors import StorageError
+from components.store import commits, objects
 from tests.services.swift_server import ObjectStore
 
 pytestmark = pytest.mark.services
@@ -23,67 +24,67 @@ def root(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], st
 
 def test_artifact_is_saved_and_found_whole(root) -> None:
     folder = root("whole")
-    digest = storage.save(folder, {"a.bin": b"a" * 1000, "deep/b.bin": b""}, {"rows": 1})
-    assert storage.faults(folder, digest) == []
-    assert storage.read_manifest(folder)["facts"] == {"rows": 1}
-    assert storage.read_bytes(f"{folder}/a.bin") == b"a" * 1000
+    digest = commits.save_artifact(folder, {"a.bin": b"a" * 1000, "deep/b.bin": b""}, {"rows": 1})
+    assert commits.artifact_faults(folder, digest) == []
+    assert commits.read_manifest(folder)["facts"] == {"rows": 1}
+    assert objects.read_bytes(f"{folder}/a.bin") == b"a" * 1000
 
 
 def test_missing_and_cut_files_are_noticed(root) -> None:
     folder = root("damaged")
-    digest = storage.save(folder, {"gone.bin": b"1", "cut.bin": b"22"}, {})
-    storage.delete(f"{folder}/gone.bin")
-    storage.write_bytes(f"{folder}/cut.bin", b"2")
-    assert [fault.split(" ")[0] for fault in storage.faults(folder, digest)] == ["cut.bin", "gone.bin"]
+    digest = commits.save_artifact(folder, {"gone.bin": b"1", "cut.bin": b"22"}, {})
+    objects.delete(f"{folder}/gone.bin")
+    objects.write_bytes(f"{folder}/cut.bin", b"2")
+    assert [fault.split(" ")[0] for fault in commits.artifact_faults(folder, digest)] == ["cut.bin", "gone.bin"]
 
 
 def test_only_one_of_two_creators_wins(root) -> None:
     uri = root("lease")
-    assert storage.create_bytes(uri, b"first")
-    assert not storage.create_bytes(uri, b"second")
-    assert storage.read_bytes(uri) == b"first"
+    assert objects.create_bytes(uri, b"first")
+    assert not objects.create_bytes(uri, b"second")
+    assert objects.read_bytes(uri) == b"first"
 
 
 def test_missing_object_is_told_from_a_failing_store(root) -> None:
     with pytest.raises(FileNotFoundError):
-        storage.read_bytes(root("nothing-here"))
+        objects.read_bytes(root("nothing-here"))
 
 
 def test_wrong_secret_is_refused_with_a_cure(root, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage.write_bytes(root("secret"), b"1")
+    objects.write_bytes(root("secret"), b"1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(storage.StorageError, match="AWS_ENDPOINT_URL and the credentials"):
-        storage.check_writable(root("secret"))
+    with pytest.raises(StorageError, match="AWS_ENDPOINT_URL and the credentials"):
+        objects.check_writable(root("secret"))
 
 
 def test_missing_bucket_is_refused_with_a_cure(root) -> None:
-    with pytest.raises(storage.StorageError, match="Check the bucket's name"):
-        storage.check_writable("s3://no-such-bucket/artifacts")
+    with pytest.raises(StorageError, match="Check the bucket's name"):
+        objects.check_writable("s3://no-such-bucket/artifacts")
 
 
 def test_closed_port_is_refused_with_a_cure(root, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(storage.StorageError, match="AWS_ENDPOINT_URL"):
-        storage.check_writable(root("closed"))
+    with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):
+        objects.check_writable(root("closed"))
 
 
 def test_deleted_folder_is_gone(root) -> None:
-    storage.save(root("folder"), {"a": b"1", "b/c": b"2"}, {})
-    storage.delete(root("folder"))
-    assert storage.sizes(root("folder")) == {}
+    commits.save_artifact(root("folder"), {"a": b"1", "b/c": b"2"}, {})
+    objects.delete(root("folder"))
+    assert objects.object_sizes(root("folder")) == {}
 
 
 def test_local_copy_holds_the_committed_bytes(root, tmp_path) -> None:
-    storage.save(root("copy"), {"a/b.bin": b"content"}, {})
-    assert (storage.local_copy(root("copy"), tmp_path) / "a/b.bin").read_bytes() == b"content"
+    commits.save_artifact(root("copy"), {"a/b.bin": b"content"}, {})
+    assert (commits.local_copy(root("copy"), tmp_path) / "a/b.bin").read_bytes() == b"content"
 
 
 def test_parquet_goes_through_the_arrow_filesystem(root) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    fs, path = storage.arrow_filesystem(root("table.parquet"))
+    fs, path = objects.arrow_filesystem(root("table.parquet"))
     table = pa.table({"code": list(range(1000))})
     parquet.write_table(table, path, filesystem=fs)
     assert parquet.read_table(path, filesystem=fs).equals(table)
@@ -98,7 +99,7 @@ def test_mlflow_keeps_runs_in_postgres_and_artifacts_in_s3(mlflow_server: str, r
     client.log_text(run.info.run_id, "a report", "report.txt")
     assert run.info.artifact_uri.startswith(root("mlflow"))
     assert client.get_run(run.info.run_id).data.metrics == {"loss": 0.5}
-    assert storage.read_bytes(f"{run.info.artifact_uri}/report.txt") == b"a report"
+    assert objects.read_bytes(f"{run.info.artifact_uri}/report.txt") == b"a report"
 
 
 def test_mlflow_server_refuses_a_foreign_host_header(mlflow_server: str) -> None:

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from components.batches import ImageBatch
 from components.config import TrainingConfig
 from components.tokenizer.config import LevelConfig, VQVAEConfig
 from components.tokenizer.model import Tokenizer, to_images
 from components.tokenizer.objective import TokenizerObjective
+from components.training.batches import ImageBatch
 
 
 def make():

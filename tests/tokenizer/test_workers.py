@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from components.batches import ImageBatch
 from components.config import TrainingConfig
 from components.tokenizer.config import LevelConfig, VQVAEConfig
 from components.tokenizer.model import Tokenizer
 from components.tokenizer.objective import TokenizerObjective
 from components.tokenizer.quantizer import Quantizer
+from components.training.batches import ImageBatch
 
 pytestmark = pytest.mark.slow  # three processes start
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from components.batches import ImageBatch
 from components.config import TrainingConfig
-from components.training.loop import Data, evaluate, fit, learning_rate
+from components.training.batches import ImageBatch
+from components.training.loop import FitData, evaluate_objective, fit_objective, learning_rate_at
 from components.training.state import FitState
 
 
@@ -42,10 +42,10 @@ class Kept:
         self.losses[update] = metrics["loss"]
 
     def checkpoint(self, state: FitState) -> None:
-        target = self.folder / str(state.standing.update)
+        target = self.folder / str(state.fit_progress.update)
         target.mkdir(parents=True)
         state.save(target)
-        self.checkpoints.append(state.standing.update)
+        self.checkpoints.append(state.fit_progress.update)
 
 
 def batch(update: int) -> ImageBatch:
@@ -60,7 +60,7 @@ def batches(start: int) -> Iterator[ImageBatch]:
         start += 1
 
 
-DATA = Data(batches=batches, held_out=lambda: [batch(10**6), batch(10**6 + 1)])
+DATA = FitData(batches=batches, held_out=lambda: [batch(10**6), batch(10**6 + 1)])
 
 
 def run(folder: Path, resume: Path | None = None, **settings: object) -> tuple[Line, Kept, FitState]:
@@ -76,7 +76,11 @@ def run(folder: Path, resume: Path | None = None, **settings: object) -> tuple[L
             **settings,
         }
     )  # type: ignore[arg-type]
-    return objective, observer, fit(objective, config=config, seed=3, data=DATA, observer=observer, resume=resume)
+    return (
+        objective,
+        observer,
+        fit_objective(objective, config=config, seed=3, data=DATA, observer=observer, resume=resume),
+    )
 
 
 def test_a_resumed_fit_ends_bit_for_bit_as_an_unbroken_one(tmp_path):
@@ -84,23 +88,23 @@ def test_a_resumed_fit_ends_bit_for_bit_as_an_unbroken_one(tmp_path):
     resumed, _, again = run(tmp_path / "resumed", resume=tmp_path / "whole" / "20", weight_ema=0.9, gradient_clip=1.0)
     assert torch.equal(whole.model.weight, resumed.model.weight) and torch.equal(whole.seen, resumed.seen)
     assert all(torch.equal(state.best[name], again.best[name]) for name in state.best)
-    assert state.standing == again.standing
+    assert state.fit_progress == again.fit_progress
 
 
 def test_evaluations_checkpoints_and_progress_come_when_they_should(tmp_path):
     _, observer, state = run(tmp_path, updates=45, evaluate_every=20, checkpoint_every=30)
     assert list(observer.losses) == [20, 40, 45] and observer.checkpoints == [30, 45]
-    assert observer.progressed == [20, 40, 45] and state.standing.finished
+    assert observer.progressed == [20, 40, 45] and state.fit_progress.finished
 
 
 def test_the_best_weights_are_kept_and_patience_stops(tmp_path):
     objective, observer, state = run(
         tmp_path, updates=400, learning_rate=2.0, patience=2, evaluate_every=5, checkpoint_every=400
     )
-    assert state.standing.update < 400 and state.standing.worse == 2
-    assert state.standing.best_loss == min(observer.losses.values())
+    assert state.fit_progress.update < 400 and state.fit_progress.worse == 2
+    assert state.fit_progress.best_loss == min(observer.losses.values())
     objective.load_state_dict(state.best)
-    assert evaluate(objective, DATA.held_out())["loss"] == pytest.approx(state.standing.best_loss)
+    assert evaluate_objective(objective, DATA.held_out())["loss"] == pytest.approx(state.fit_progress.best_loss)
 
 
 def test_the_average_follows_its_recursion(tmp_path):
@@ -116,7 +120,7 @@ def test_the_average_follows_its_recursion(tmp_path):
     config = TrainingConfig(
         updates=12, batch_size=8, learning_rate=0.1, weight_ema=0.5, checkpoint_every=1, evaluate_every=100
     )
-    state = fit(objective, config=config, seed=3, data=DATA, observer=Recording(tmp_path))
+    state = fit_objective(objective, config=config, seed=3, data=DATA, observer=Recording(tmp_path))
     average = first
     for update, value in enumerate(weights, start=1):
         decay = min(0.5, (1 + update) / (10 + update))
@@ -126,18 +130,18 @@ def test_the_average_follows_its_recursion(tmp_path):
 
 def test_the_rate_rises_then_falls_by_half_a_cosine():
     config = TrainingConfig(updates=110, batch_size=1, learning_rate=2.0, warmup_updates=10, final_rate=0.1)
-    assert [learning_rate(config, update) for update in (0, 4, 9)] == pytest.approx([0.2, 1.0, 2.0])
-    assert learning_rate(config, 60) == pytest.approx(2.0 * (0.1 + 0.9 / 2))
-    assert learning_rate(config, 110) == pytest.approx(0.2)
+    assert [learning_rate_at(config, update) for update in (0, 4, 9)] == pytest.approx([0.2, 1.0, 2.0])
+    assert learning_rate_at(config, 60) == pytest.approx(2.0 * (0.1 + 0.9 / 2))
+    assert learning_rate_at(config, 110) == pytest.approx(0.2)
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
-    broken = Data(
+    broken = FitData(
         batches=lambda start: iter([ImageBatch(batch(0).pixels, torch.full((8,), 2**62))] * 40), held_out=DATA.held_out
     )
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
         torch.manual_seed(0)
-        fit(
+        fit_objective(
             Line(),
             config=TrainingConfig(updates=40, batch_size=8, learning_rate=1e30),
             seed=0,
@@ -148,4 +152,4 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
 
 def test_no_held_out_samples_is_an_error_that_says_so():
     with pytest.raises(ValueError, match=r"raise images\.held_out"):
-        evaluate(Line(), [])
+        evaluate_objective(Line(), [])

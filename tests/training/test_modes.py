@@ -5,7 +5,6 @@ import itertools
 import pytest
 import torch
 
-from components.batches import CodeBatch, ImageBatch
 from components.classifier.config import ClassifierConfig
 from components.classifier.model import Classifier
 from components.classifier.objective import ClassifierObjective
@@ -17,7 +16,8 @@ from components.priors.objective import PriorObjective
 from components.tokenizer.config import LevelConfig, VQVAEConfig
 from components.tokenizer.model import Tokenizer
 from components.tokenizer.objective import TokenizerObjective
-from components.training.loop import Data, fit
+from components.training.batches import CodeBatch, ImageBatch
+from components.training.loop import FitData, fit_objective
 
 ONE = TrainingConfig(updates=1, batch_size=1)
 LEVELS = tuple(LevelConfig(name=name, stride=s, codebook_size=8) for name, s in (("top", 4), ("bottom", 2)))
@@ -59,7 +59,7 @@ class Observer:
         self.losses.append(metrics["loss"])
 
     def checkpoint(self, state):
-        if state.standing.update == 3:
+        if state.fit_progress.update == 3:
             state.save(self.folder)
 
 
@@ -67,14 +67,14 @@ def fitted(kind, folder, resume=None, **settings):
     """(objective, held-out losses after each update)."""
     torch.manual_seed(0)
     objective, observer = kind(), Observer(folder)
-    data = Data(
+    data = FitData(
         batches=lambda start: (batch(kind, update) for update in itertools.count(start)),
         held_out=lambda: [batch(kind, 10**6), batch(kind, 10**6 + 1, size=4)],
     )
     config = TrainingConfig(
         updates=6, batch_size=6, learning_rate=1e-3, weight_ema=0.5, evaluate_every=1, checkpoint_every=1, **settings
     )
-    fit(objective, config=config, seed=1, data=data, observer=observer, resume=resume)
+    fit_objective(objective, config=config, seed=1, data=data, observer=observer, resume=resume)
     return objective, observer.losses
 
 

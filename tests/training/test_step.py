@@ -12,18 +12,19 @@ import torch.distributed as dist
 from torch import nn
 
 from components.cluster.step import Cluster
-from components.config import Share, TrainingConfig
+from components.config import StepResources, TrainingConfig
+from components.errors import TooFewResources
+from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig
-from components.images.snapshot import commit_snapshot
 from components.images.sources import list_images
-from components.lease import acquire, kept_alive
 from components.progress import Progress
+from components.store.lease import acquire_lease, keep_alive
 from components.tokenizer.config import LevelConfig, VQVAEConfig
 from components.tokenizer.model import Tokenizer
 from components.tokenizer.objective import TokenizerObjective
-from components.tracking import RunJournal, Tracker
+from components.tracking.runs import RunJournal, Tracker
 from components.training import step
-from components.workspace import TooFewResources, Workspace
+from components.workspace import Workspace
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -87,7 +88,7 @@ def fit(tmp_path, snapshot, cluster):
     """Run a fit of `Watched`; returns (fitted, notes of each rank)."""
     tracker = Tracker(uri=None, name="test", state=str(tmp_path))
     journal = tracker.journal("tokenizer", "f" * 64, tracker.parent("p", {}))
-    lease = acquire(str(tmp_path / "lease"), wait=0, tell=print)
+    lease = acquire_lease(str(tmp_path / "lease"), wait=0, tell=print)
     space = Workspace(
         name="tokenizer",
         fingerprint="f",
@@ -99,20 +100,20 @@ def fit(tmp_path, snapshot, cluster):
     )
     feed = step.ImageFeed(folder=snapshot, images=IMAGES, pixel_seed=0, config=TRAINING, order_seed=0, readers=1)
 
-    def run(workers: int, dies_at: int = 0) -> tuple[step.Fitted, list[list[list]]]:
+    def run(workers: int, dies_at: int = 0) -> tuple[step.FitResult, list[list[list]]]:
         job = step.FitJob(
             build=functools.partial(build, str(tmp_path), dies_at),
             data=feed,
             config=TRAINING,
-            share=Share(workers=workers),
+            resources=StepResources(workers=workers),
         )
-        fitted = step.run(job, cluster=cluster, workspace=space)
+        fitted = step.run_fit(job, cluster=cluster, workspace=space)
         return fitted, [
             [json.loads(line) for line in path.read_text().splitlines()]
             for path in sorted(tmp_path.glob("rank-*.jsonl"))
         ]
 
-    with kept_alive(lease):
+    with keep_alive(lease):
         run.journal = journal  # type: ignore[attr-defined]
         yield run
 
@@ -123,7 +124,7 @@ def test_two_workers_share_the_batch_and_hold_identical_codebooks(fit):
     assert notes[0] == notes[1]  # after every update, on both
     assert {size for _, size, _ in notes[0]} == {TRAINING.batch_size // 2}
     assert len({digest for _, _, digest in notes[0]}) == TRAINING.updates  # and they do change
-    assert fitted.standing.update == TRAINING.updates
+    assert fitted.fit_progress.update == TRAINING.updates
 
 
 def test_a_dying_worker_is_replaced_from_the_last_checkpoint_and_the_result_is_the_same(fit, tmp_path):
@@ -139,7 +140,7 @@ def test_a_dying_worker_is_replaced_from_the_last_checkpoint_and_the_result_is_t
     assert [metric.step for metric in history] == [4, 8] and torch.isfinite(
         torch.tensor([metric.value for metric in history])
     ).all()
-    assert fitted.standing.best_loss == min(metric.value for metric in history)
+    assert fitted.fit_progress.best_loss == min(metric.value for metric in history)
 
 
 def test_a_job_larger_than_the_cluster_is_refused_with_the_number_it_needs(fit):

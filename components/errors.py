@@ -1,0 +1,164 @@
+"""Every error that the pipeline raises on purpose, with its exit code and whether trying again can help.
+
+    PipelineError                 1
+    ├── UserError                 2   the config, the command line or the data must change
+    │   ├── ConfigError               settings that do not hold together
+    │   ├── UsageError                a command line that names something that does not exist
+    │   ├── MissingArtifact           a step needs an artifact that was never made
+    │   ├── UnknownModel              the registry has no such run or model
+    │   └── TooManyRejects        1   more images than images.max_rejects allows cannot be used
+    ├── GateFailed                3   an artifact exists and is not good enough
+    ├── WorldError                4   something outside this program does not answer, or is too small
+    │   ├── StorageError              the artifact store
+    │   ├── TrackingError             MLflow (tried again: a server that restarts comes back)
+    │   ├── ClusterUnreachable        no Ray cluster answers
+    │   └── TooFewResources           the Ray cluster is smaller than a step needs
+    └── LeaseError                5
+        ├── LeaseHeld                 another run works on the same step
+        └── LeaseLost             1   another run took over: this one must not write any more
+
+A ValueError from a component counts as a failed step (exit code 1) that trying again cannot help.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the process ends with, for scripts."""
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> "ExitCode":
+        """An int that knows what it means."""
+        code = int.__new__(cls, value)
+        code._value_, code.meaning = value, meaning
+        return code
+
+    DONE = 0, "done"
+    FAILED = 1, "a step failed"
+    USAGE = 2, "the config or the command line is wrong"
+    GATE = 3, "a quality gate failed: the artifact exists but does not count as good"
+    UNREACHABLE = 4, "a server, a bucket or the cluster does not answer, or is too small"
+    HELD = 5, "another run holds the lease on a step"
+    STOPPED = 130, "stopped by Ctrl-C: the same command continues from the last checkpoint"
+
+
+class PipelineError(Exception):
+    """Base of all errors below."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    retry_helps: ClassVar[bool] = False
+    """Whether the same step may succeed when it is tried again."""
+
+
+# --- the user's -------------------------------------------------------------------------------------------------------
+
+
+class UserError(PipelineError):
+    """Something that a person gave must change."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(UserError):
+    """The config does not hold together; the message lists every fault."""
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        lines = "\n".join(f"  - {fault}" for fault in faults)
+        super().__init__(f"{source} has {len(faults)} fault{'s' if len(faults) != 1 else ''}:\n{lines}")
+        self.faults = list(faults)
+
+
+class UsageError(UserError):
+    """The command line names something that does not exist; the message lists what does."""
+
+
+class MissingArtifact(UserError):
+    """A step needs an artifact that was never made."""
+
+
+class UnknownModel(UserError):
+    """The registry answers, and has no such run or model."""
+
+
+class TooManyRejects(UserError, ValueError):
+    """More images than images.max_rejects allows cannot be used."""
+
+    exit_code = ExitCode.FAILED
+
+
+# --- quality ----------------------------------------------------------------------------------------------------------
+
+
+class GateFailed(PipelineError):
+    """An artifact is kept for inspection; nothing is built on it."""
+
+    exit_code = ExitCode.GATE
+
+
+# --- the world's ------------------------------------------------------------------------------------------------------
+
+
+class WorldError(PipelineError):
+    """Something outside this program does not answer, or is too small."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class StorageError(WorldError):
+    """The artifact store cannot be reached, read or written; the message says which URI and what to check."""
+
+
+class TrackingError(WorldError):
+    """The tracking server or the registry cannot do what was asked; the message says which and what to check."""
+
+    retry_helps = True
+
+
+class ClusterUnreachable(WorldError):
+    """No Ray cluster answers where one should; the message says where, and what to do."""
+
+
+class TooFewResources(WorldError):
+    """The Ray cluster is smaller than a step needs; the message says by how much and what to do."""
+
+
+# --- two runs at once -------------------------------------------------------------------------------------------------
+
+
+class LeaseError(PipelineError):
+    """Two runs want to write the same artifact."""
+
+    exit_code = ExitCode.HELD
+
+
+class LeaseHeld(LeaseError):
+    """Another run holds the lease; the message says who, where and since when."""
+
+
+class LeaseLost(LeaseError):
+    """Another run took the lease over: this one must not write any more."""
+
+    exit_code = ExitCode.FAILED
+
+
+# --- questions about any error ----------------------------------------------------------------------------------------
+
+_PERMANENT = (ValueError, TypeError, ImportError)
+"""Built-in errors that the same input raises again."""
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """The exit code that stands for `error`."""
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.STOPPED
+    if isinstance(error, PipelineError):
+        return error.exit_code
+    return ExitCode.UNREACHABLE if isinstance(error, ConnectionError) else ExitCode.FAILED
+
+
+def retry_helps(error: BaseException) -> bool:
+    """Whether a step that raised `error` may succeed when it is tried again."""
+    return error.retry_helps if isinstance(error, PipelineError) else not isinstance(error, _PERMANENT)

@@ -1,0 +1,1 @@
+"""The artifact store: objects, commits, weights, Parquet bytes, retries and leases."""

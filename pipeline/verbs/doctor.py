@@ -1,0 +1,287 @@
+"""`doctor`: what is installed, reachable and writable, and what to do about the rest. Starts nothing, never hangs."""
+
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from components.errors import ConfigError
+from pipeline.cli import OK, UNREACHABLE
+from pipeline.config import PipelineConfig, load_config
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+SERVER_SECONDS = 5.0
+"""Seconds a server gets to answer."""
+STORE_SECONDS = 30.0
+"""Seconds the artifact store gets, whose client tries more than once."""
+COMFORTABLE_BYTES = {"memory": 3e9, "disk": 5e9, "shm": 1e9}
+"""Bytes below which a run of the digits preset is in doubt."""
+
+GOOD, NOTE, PROBLEM = "ok", "note", "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    verdict: str
+    """ok; note: worth knowing; problem: a run would fail."""
+    what: str
+    detail: str
+
+
+def run_doctor(source: str, overrides: Sequence[str]) -> int:
+    """Print every finding; returns OK unless there is a problem."""
+    problems = 0
+    for finding in _findings(source, overrides):
+        problems += finding.verdict == PROBLEM
+        print(f"{finding.verdict:<8} {finding.what:<16} {finding.detail}", flush=True)
+    print(
+        "\nall that a run needs is there"
+        if not problems
+        else f"\n{problems} problem{'s' if problems > 1 else ''}: a run would fail"
+    )
+    return UNREACHABLE if problems else OK
+
+
+def _findings(source: str, overrides: Sequence[str]) -> Iterator[Finding]:
+    yield Finding(GOOD, "Python", ".".join(map(str, sys.version_info[:3])))  # an older one reads none of this
+    yield from _packages()
+    yield _devices()
+    try:
+        config = load_config(source, overrides)
+    except ConfigError as error:
+        yield Finding(PROBLEM, "config", str(error))
+        return
+    yield Finding(GOOD, "config", f"{source} is valid")
+    yield from _machine(config)
+    yield _within("artifact store", STORE_SECONDS, lambda: _store(config))
+    yield _within("MLflow", STORE_SECONDS, lambda: _tracking(config))
+    yield _ray(config)
+    yield from _optional()
+
+
+# --- this machine -----------------------------------------------------------------------------------------------------
+
+
+def _packages() -> Iterator[Finding]:
+    """What pyproject.toml asks for, at the versions of constraints.txt, by the installed packages' own metadata."""
+    project, pins = PROJECT_ROOT / "pyproject.toml", PROJECT_ROOT / "constraints.txt"
+    if not project.is_file() or not pins.is_file():
+        yield Finding(
+            NOTE, "packages", f"versions are not compared: {PROJECT_ROOT} has no pyproject.toml and constraints.txt"
+        )
+        return
+    import tomllib
+
+    needed = [_plain(line) for line in tomllib.loads(project.read_text())["project"]["dependencies"]]
+    pinned = dict(
+        line.strip().split("==") for line in pins.read_text().splitlines() if "==" in line and not line.startswith("#")
+    )
+    pinned = {_plain(name): version for name, version in pinned.items()}
+    found = {name: version for name in needed if (version := _version(name))}
+    missing = [name for name in needed if name not in found]
+    if missing:
+        yield Finding(
+            PROBLEM,
+            "packages",
+            f"{', '.join(missing)} must be installed: `make run` does, or pip install -c constraints.txt -e .",
+        )
+    # A local version names the build of the same release: torch 2.13.0+cu130.
+    other = [
+        f"{name} {version} (pinned {pinned[name]})"
+        for name, version in found.items()
+        if version.split("+")[0] != pinned.get(name, version)
+    ]
+    if other:
+        yield Finding(NOTE, "packages", f"other versions than the tested ones: {', '.join(other)}")
+    if not missing and not other:
+        yield Finding(GOOD, "packages", f"{len(found)} at their pinned versions")
+
+
+def _plain(requirement: str) -> str:
+    """`ray[train,data]>=2` -> `ray`, as package indexes compare names."""
+    return re.split(r"[\s\[<>=!~;]", requirement.strip())[0].lower().replace("_", "-")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> Finding:
+    try:
+        import torch
+    except Exception as error:  # a broken build raises more than ImportError
+        return Finding(PROBLEM, "torch", f"cannot be imported ({type(error).__name__}: {error}): install it again")
+    if not torch.cuda.is_available():
+        return Finding(GOOD, "torch", f"{torch.__version__}, no GPU: everything runs on the CPU")
+    names = sorted({torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())})
+    return Finding(
+        GOOD,
+        "torch",
+        f"{torch.__version__}, {torch.cuda.device_count()} GPU: {', '.join(names)} (for steps with resources.*.gpus)",
+    )
+
+
+def _machine(config: PipelineConfig) -> Iterator[Finding]:
+    from components.store import objects
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield _space("memory", memory, "memory", "close other programs, or lower batch sizes")
+    free = objects.free_bytes(objects.absolute(config.artifact_root))
+    if free is not None:
+        yield _space("disk", free, "free for artifacts", "free some, or set artifact_root to another disk")
+    yield _space(
+        "disk",
+        shutil.disk_usage(_existing(Path(config.state))).free,
+        "free for state",
+        "free some, or set state to another disk",
+    )
+    if os.path.isdir("/dev/shm") and not os.environ.get("RAY_ADDRESS"):
+        yield _space(
+            "shm",
+            shutil.disk_usage("/dev/shm").free,
+            "free in /dev/shm",
+            "Ray falls back to the slower /tmp; in a container, raise --shm-size",
+        )
+    temporary = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    if not os.access(temporary, os.W_OK):
+        yield Finding(PROBLEM, "temporary folder", f"{temporary} must be writable: set TMPDIR")
+
+
+def _space(kind: str, found: float, what: str, cure: str) -> Finding:
+    text = f"{found / 1e9:.1f} GB {what}"
+    return (
+        Finding(GOOD, kind, text)
+        if found >= COMFORTABLE_BYTES[kind]
+        else Finding(NOTE, kind, f"{text}, little: {cure}")
+    )
+
+
+def _existing(path: Path) -> Path:
+    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+
+
+# --- what it talks to -------------------------------------------------------------------------------------------------
+
+
+def _within(what: str, seconds: float, check: Callable[[], Finding]) -> Finding:
+    """`check`'s finding; a problem when it raises or takes too long."""
+    import threading
+
+    findings: list[Finding] = []
+
+    def run() -> None:
+        from components.tracking.runs import without_password
+
+        try:
+            findings.append(check())
+        except Exception as error:
+            findings.append(Finding(PROBLEM, what, without_password(str(error) or type(error).__name__)))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return (
+        findings[0]
+        if findings
+        else Finding(PROBLEM, what, f"gave no answer within {seconds:.0f} s: check the network and the address")
+    )
+
+
+def _store(config: PipelineConfig) -> Finding:
+    from components.store import objects
+
+    root = objects.absolute(config.artifact_root)
+    # A look leaves nothing behind: where the folder is still to be made, its parent is tried.
+    objects.check_writable(str(_existing(Path(root))) if objects.is_local(root) and "://" not in root else root)
+    return Finding(GOOD, "artifact store", f"{root} is writable")
+
+
+def _tracking(config: PipelineConfig) -> Finding:
+    from components.tracking.runs import check_reachable, sqlite_file, tracking_uri, without_password
+
+    uri = tracking_uri(config.state)
+    check_reachable(uri, SERVER_SECONDS)
+    if (database := sqlite_file(uri)) is not None:
+        folder = _existing(database.parent)
+        if not os.access(database if database.exists() else folder, os.W_OK) or not os.access(folder, os.W_OK):
+            return Finding(
+                PROBLEM, "MLflow", f"{database} must be writable: change its owner, or set `state` to another folder"
+            )
+        return Finding(
+            GOOD, "MLflow", f"SQLite in {database}" + ("" if database.exists() else " (made by the first run)")
+        )
+    if not uri.startswith(("http", "postgresql", "mysql")):
+        return Finding(
+            NOTE, "MLflow", f"{without_password(uri)} was not tried: whether it answers shows when a run starts"
+        )
+    return Finding(GOOD, "MLflow", f"{without_password(uri)} answers")
+
+
+def _ray(config: PipelineConfig) -> Finding:
+    from pipeline.dag import local_cpus, steps_of
+
+    address, needed = os.environ.get("RAY_ADDRESS", ""), local_cpus(config)
+    if not address:
+        wanted = max(
+            step.resources.workers * step.resources.gpus for step in steps_of(config).values() if step.resources
+        )
+        if wanted > (found := _gpus()):
+            return Finding(
+                PROBLEM,
+                "Ray",
+                f"resources.* ask for {wanted:g} GPUs, this machine has {found}: set gpus: 0, or name a cluster by "
+                "RAY_ADDRESS",
+            )
+        return Finding(
+            GOOD, "Ray", f"local, with {max(needed, os.cpu_count() or 1):g} logical CPUs on {os.cpu_count()} cores"
+        )
+    if address.startswith("ray://"):
+        return Finding(
+            PROBLEM,
+            "Ray",
+            f"RAY_ADDRESS must not be a Ray Client address, where Ray Data fails, got {address}: run on the cluster, "
+            "by `ray job submit`",
+        )
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdigit():
+        return Finding(
+            NOTE, "Ray", f"RAY_ADDRESS={address} is no host:port: whether it answers shows when a run joins it"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=SERVER_SECONDS).close()
+    except OSError as error:
+        return Finding(
+            PROBLEM,
+            "Ray",
+            f"nothing answers at RAY_ADDRESS={address} ({error}): start the cluster, correct the address, or unset it "
+            "to work locally",
+        )
+    return Finding(GOOD, "Ray", f"{address} answers; all fits side by side take {needed:g} CPUs there")
+
+
+def _gpus() -> int:
+    try:
+        import torch
+
+        return torch.cuda.device_count()
+    except Exception:  # told by the line about torch
+        return 0
+
+
+def _optional() -> Iterator[Finding]:
+    """What only the tests of the services and the serving on PostgreSQL use."""
+    servers = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    postgres = shutil.which("initdb") or (str(servers[-1]) if servers else None)
+    detail = postgres or "not installed: only the tests marked `services` start one"
+    yield Finding(GOOD if postgres else NOTE, "PostgreSQL", f"{detail} (optional)")

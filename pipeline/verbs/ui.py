@@ -1,0 +1,138 @@
+"""`ui`: the orchestrator's web UI and its scheduler, on the instance that `run` writes to."""
+
+import contextlib
+import errno
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from components.errors import UsageError
+from pipeline.cli import FAILED, OK
+from pipeline.config import PipelineConfig, load_config
+
+GRACE_SECONDS = 30.0
+"""Seconds the services get to end by themselves before they are killed."""
+
+
+def serve_ui(source: str, overrides: Sequence[str], *, host: str, port: int) -> int:
+    """Serve until Ctrl-C, SIGTERM, or the end of the services; returns the exit code."""
+    config = load_config(source, overrides)
+    _check_free(host, port)
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    # Handlers of ours also let the child start with the default ones: a shell that puts a job into the background
+    # makes it ignore SIGINT, which is how the services are asked to end.
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    child = _start(config, host, port)
+    try:
+        return _watch(child, config, host, port, stop)
+    finally:
+        _end(child)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise UsageError unless this process could listen at the address."""
+    if not 0 < port < 65536:
+        raise UsageError(f"--port must lie in 1..65535, got {port}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(
+                f"port {port} of {host} is in use: stop what listens there, or give another by --port"
+            ) from None
+        raise UsageError(
+            f"cannot listen at {host}:{port} ({error}): give another address by --host and --port"
+        ) from None
+
+
+def _start(config: PipelineConfig, host: str, port: int) -> subprocess.Popen[bytes]:
+    from pipeline.definitions import CONFIG_VARIABLE, instance_folder, write_config
+
+    package, folder = str(Path(__file__).resolve().parents[2]), instance_folder(config)
+    welcome = folder / ".nux" / "nux.yaml"  # where it is missing, the first page is covered by a newsletter's sign-up
+    welcome.parent.mkdir(exist_ok=True)
+    welcome.write_text("seen: 1\n")
+    environment = os.environ | {
+        "DAGSTER_HOME": str(folder),
+        CONFIG_VARIABLE: str(write_config(config)),
+        "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore"),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-m",
+        "pipeline.definitions",
+        "-a",
+        "defs",
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
+    # A group of its own: Ctrl-C reaches the services once, through us, and what outlives them can be ended with them.
+    return subprocess.Popen(
+        [*command, "--log-level", "error"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def _watch(child: subprocess.Popen[bytes], config: PipelineConfig, host: str, port: int, stop: threading.Event) -> int:
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    print(f"starting the orchestrator's UI and scheduler of '{config.name}' at {address}", flush=True)
+    told = False
+    while not stop.wait(0.5):
+        if child.poll() is not None:
+            print(
+                f"error: the orchestrator's services ended by themselves with exit code {child.returncode}, see above",
+                file=sys.stderr,
+            )
+            return FAILED
+        if not told and _answers(address):
+            told = True
+            schedule = (
+                f"; it starts a run at '{config.orchestration.schedule}'" if config.orchestration.schedule else ""
+            )
+            print(f"open {address}/asset-groups  (Ctrl-C stops it{schedule})", flush=True)
+    print("\nstopping the orchestrator's UI and scheduler", flush=True)
+    return OK
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/server_info", timeout=2) as reply:
+            return bool(reply.status == http.client.OK)
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ask the services to end, wait, then end the whole group."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+        try:
+            child.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            print("the services do not end by themselves: killing them", file=sys.stderr)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()

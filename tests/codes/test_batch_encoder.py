@@ -1,0 +1,55 @@
+"""The set-up encoder against the tokenizer itself, and its promise that an image's codes are its own."""
+
+import numpy as np
+import pytest
+import torch
+
+from components.codes.batch_encoder import BatchEncoder
+from components.store.weights import load_tokenizer
+from components.tokenizer.model import to_images
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (8, 16, 16, 1), dtype=np.uint8)
+
+
+def encoding(fitted, **changes) -> BatchEncoder:
+    settings = {"batch_size": 8, "precision": "float32", "device": "cpu", **changes}
+    return BatchEncoder(load_tokenizer(fitted.folder), **settings)
+
+
+def test_codes_are_the_tokenizers_and_errors_are_distances_to_the_codebooks(fitted, pixels):
+    maps, errors = encoding(fitted)(pixels)
+    model = load_tokenizer(fitted.folder)
+    images = to_images(torch.from_numpy(pixels))
+    output = model(images)
+    assert all((codes == other.numpy()).mean() > 0.99 for codes, other in zip(maps, output.codes, strict=True))
+    distance = output.commitment / model.config.beta  # the mean over images of what each is told
+    assert errors.dtype == np.float32 and errors.mean() == pytest.approx(float(distance.detach()), rel=0.01)
+
+
+def test_an_image_has_the_same_codes_in_whatever_company(fitted, pixels):
+    encode = encoding(fitted)
+    maps, errors = encode(pixels)
+    for place in range(8):
+        alone, error = encode(pixels[place : place + 1])
+        assert all((one[0] == other[place]).all() for one, other in zip(alone, maps, strict=True))
+        assert error[0] == errors[place]
+
+
+def test_every_batch_has_the_same_shape(fitted, pixels, monkeypatch):
+    encode, shapes = encoding(fitted), []
+    model = encode._model
+    run = model.encode_with_error
+    monkeypatch.setattr(model, "encode_with_error", lambda images: shapes.append(tuple(images.shape)) or run(images))
+    for count in (8, 3, 1):
+        assert len(encode(pixels[:count])[1]) == count
+    assert set(shapes) == {(8, 1, 16, 16)}
+    with pytest.raises(ValueError, match="must hold 1 to 8 images, got 9"):
+        encode(np.concatenate([pixels, pixels[:1]]))
+
+
+def test_bfloat16_gives_nearly_the_same_codes(fitted, pixels):
+    full, half = encoding(fitted)(pixels)[0], encoding(fitted, precision="bfloat16")(pixels)[0]
+    assert all((one == other).mean() > 0.6 for one, other in zip(full, half, strict=True))

@@ -1,0 +1,129 @@
+"""WebDataset tars and Parquet tables against the images that were packed, on a disk and on an object store."""
+
+import io
+import json
+import tarfile
+import uuid
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from components.errors import StorageError
+from components.images.fetch import fetch_image
+from components.images.pixels import PixelReader
+from components.images.rejects import inspect_rows
+from components.images.sources import list_images
+from components.store import objects
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request, tmp_path):
+    return str(tmp_path / "packed") if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def pictures(encoded):
+    """Forty images of one colour each: their bytes by number."""
+    kinds = ("JPEG", "PNG", "WEBP")
+    return [encoded(Image.new("RGB", (20, 20), (number * 6, 0, 0)), kinds[number % 3]) for number in range(40)]
+
+
+def write_tar(uri: str, members: dict[str, bytes]) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    objects.write_bytes(uri, sink.getvalue())
+
+
+def write_parquet(uri: str, table: pa.Table, **options) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **options)
+    objects.write_bytes(uri, sink.getvalue().to_pybytes())
+
+
+def test_a_tar_gives_images_with_labels_from_cls_or_json(root, pictures, settings):
+    half = {f"a/{number:02}.JPG": pictures[number] for number in range(20)}
+    write_tar(f"{root}/0.tar", half | {f"a/{number:02}.cls": str(number % 3).encode() for number in range(10)})
+    fields = {f"b.{number}.json": json.dumps({"label": number % 2}).encode() for number in range(20, 30)}
+    write_tar(f"{root}/deep/1.tar", {f"{n:02}.png": pictures[n] for n in range(30, 40)} | {"30.json": b'{"label": 2}'})
+    assert fields  # a name's part after its first dot is its kind: these belong to no image
+    write_tar(f"{root}/2.tar", fields | {"x.txt": b"no image"})
+    listing = list_images(settings(source="webdataset", uri=root), "unused")
+    rows = {row["key"]: row for row in listing.table.to_pylist()}
+    assert len(rows) == 30 and list(rows) == sorted(rows) and listing.classes == ("0", "1", "2")
+    assert all(fetch_image(rows[f"0.tar/a/{number:02}.JPG"]) == pictures[number] for number in range(20))
+    assert fetch_image(rows["deep/1.tar/30.png"]) == pictures[30] and rows["deep/1.tar/30.png"]["label"] == 2
+    assert [rows[f"0.tar/a/{number:02}.JPG"]["label"] for number in (4, 9, 15)] == [1, 0, None]
+
+
+@pytest.mark.parametrize("layout", ["struct", "binary"])
+def test_a_table_gives_images_by_file_and_row(root, pictures, settings, layout):
+    images = [{"bytes": data, "path": None} for data in pictures] if layout == "struct" else pictures
+    table = pa.table({"image": images, "label": [number % 4 - 1 for number in range(40)]})
+    write_parquet(f"{root}/train-0.parquet", table.slice(0, 25), row_group_size=10)
+    write_parquet(f"{root}/train-1.parquet", table.slice(25).drop_columns(["label"]))
+    config = settings(source="parquet", uri=root)
+    listing = list_images(config, "unused")
+    assert [fetch_image(row) for row in listing.table.to_pylist()] == pictures
+    labels = [None if number % 4 == 0 or number >= 25 else number % 4 - 1 for number in range(40)]
+    assert listing.table["label"].to_pylist() == labels and listing.classes == ("0", "1", "2")
+    pixels = PixelReader(config, 0).read(listing.table.append_column("copy", pa.array([0] * 40, pa.int16())))
+    assert (np.abs(pixels[:, 8, 8, 0].astype(int) - 6 * np.arange(40)) <= 4).all()
+
+
+def test_names_of_classes_are_taken_from_hugging_face(root, pictures, settings):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
+    rows = {"image": [Image.open(io.BytesIO(data)) for data in pictures[:4]], "label": [0, 1, 1, 0]}
+    sink = io.BytesIO()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(sink)
+    objects.write_bytes(f"{root}/part.parquet", sink.getvalue())
+    listing = list_images(settings(source="parquet", uri=root), "unused")
+    assert listing.classes == ("ant", "bee") and listing.table["label"].to_pylist() == [0, 1, 1, 0]
+    assert inspect_rows(listing.table, settings(source="parquet", uri=root)) == []
+
+
+def test_a_row_group_is_read_once_however_its_rows_are_cut(tmp_path, pictures, settings, monkeypatch):
+    write_parquet(f"{tmp_path}/t.parquet", pa.table({"image": pictures}), row_group_size=20)
+    rows = list_images(settings(source="parquet", uri=str(tmp_path)), "unused").table.to_pylist()
+    reads = []
+    monkeypatch.setattr(objects, "open_object", lambda uri, read=objects.open_object: reads.append(uri) or read(uri))
+    assert [fetch_image(row) for row in rows] == pictures and len(reads) == 2
+
+
+def test_bad_images_in_packed_files_are_rejects_and_absent_ones_too(root, pictures, settings):
+    write_parquet(f"{root}/t.parquet", pa.table({"image": [b"text", None, b"", pictures[0]]}))
+    config = settings(source="parquet", uri=root)
+    reasons = [reject.reason for reject in inspect_rows(list_images(config, "unused").table, config)]
+    assert reasons == ["not_an_image", "empty", "empty"]
+
+
+def test_a_packed_file_that_was_rewritten_is_noticed(root, pictures, settings):
+    write_tar(f"{root}/0.tar", {"a.jpg": pictures[0], "b.jpg": pictures[3]})
+    (row, _) = list_images(settings(source="webdataset", uri=root), "unused").table.to_pylist()
+    write_tar(f"{root}/0.tar", {"c.jpg": pictures[1], "b.jpg": pictures[2]})
+    with pytest.raises(StorageError, match=r"0\.tar changed since the snapshot listed it"):
+        fetch_image(row)
+
+
+@pytest.mark.parametrize(
+    ("source", "content", "message"),
+    [
+        ("webdataset", b"no tar", r"must be a whole, uncompressed tar"),
+        ("parquet", b"no table", r"must be a Parquet file"),
+        ("parquet", pa.table({"picture": [b"x"]}), r"must have the column 'image', found \['picture'\]"),
+        ("parquet", pa.table({"image": ["x"]}), r"must be binary or struct<bytes, path>, got string"),
+        ("parquet", pa.table({"image": [b"x"], "label": [0.5]}), r"labels must be integers or strings, got double"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, settings, source, content, message):
+    uri = f"{tmp_path}/0.{'tar' if source == 'webdataset' else 'parquet'}"
+    write_parquet(uri, content) if isinstance(content, pa.Table) else objects.write_bytes(uri, content)
+    with pytest.raises(ValueError, match=message):
+        list_images(settings(source=source, uri=str(tmp_path)), "unused")

@@ -1,0 +1,141 @@
+"""Snapshots: ids, splits, copies, digests, and what a reader gets back."""
+
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from components.errors import StorageError
+from components.images.commit import check_trainable, commit_snapshot, row_ids
+from components.images.config import AugmentConfig
+from components.images.rejects import REJECTS_FILE, inspect_rows
+from components.images.snapshot import SNAPSHOT_FILE, SNAPSHOT_SCHEMA, open_snapshot, read_snapshot
+from components.images.sources import list_images
+from components.images.split import TRAIN, split_of
+from components.store import commits, parquet
+
+AUGMENT = AugmentConfig(copies=3, degrees=10)
+
+
+@pytest.fixture
+def taken(settings, tree):
+    """taken(folder): a snapshot taken as the step takes it."""
+
+    def take(folder, seed=0, **changes):
+        config = settings(uri=str(tree), **{"held_out": 0.3, "augment": AUGMENT, **changes})
+        listing = list_images(config, str(folder))
+        commit_snapshot(str(folder), listing, inspect_rows(listing.table, config), config, seed=seed)
+        return read_snapshot(str(folder))
+
+    return take
+
+
+def test_rows_follow_the_sorted_keys_and_only_training_images_have_copies(tree, tmp_path, taken):
+    snapshot = taken(tmp_path / "s")
+    expected = []
+    for key in sorted(f"{name}/{number:02}.png" for name in ("cat", "dog") for number in range(30)):
+        split = split_of(key, 0.3)
+        expected += [(key, split, copy) for copy in range(3 if split == TRAIN else 1)]
+    columns = [snapshot.table[name].to_pylist() for name in ("key", "split", "copy")]
+    assert list(zip(*columns, strict=True)) == expected
+    assert snapshot.table.schema.equals(SNAPSHOT_SCHEMA) and snapshot.classes == ("cat", "dog")
+
+
+def test_an_image_keeps_its_id_and_its_split_when_others_come_and_go(tree, tmp_path, taken):
+    def rows(folder):
+        return {(row["key"], row["copy"]): (row["id"], row["split"]) for row in taken(folder).table.to_pylist()}
+
+    before = rows(tmp_path / "before")
+    (tree / "dog" / "07.png").unlink()
+    (tree / "bee").mkdir()
+    (tree / "cat" / "00.png").rename(tree / "bee" / "a.png")
+    (tree / "cat" / "01.png").rename(tree / "bee" / "b.png")
+    after = rows(tmp_path / "after")
+    assert before.keys() != after.keys() and all(after[row] == before[row] for row in before.keys() & after.keys())
+
+
+def test_ids_are_unique_where_hashes_meet():
+    ids = row_ids(["same"] * 3 + ["other"], np.array([0, 0, 0, 0]))
+    assert len(set(ids.tolist())) == 4 and ids[1] == ids[0] + 1 and ids[2] == ids[0] + 2 and ids.min() >= 0
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_waves_hold_every_row_once_in_order(tmp_path, taken, rows):
+    snapshot = taken(tmp_path / "s")
+    waves = list(open_snapshot(str(tmp_path / "s")).waves(rows))
+    assert all(wave.num_rows == rows for wave in waves[:-1]) and waves[-1].num_rows >= 1
+    assert pa.concat_tables(waves).to_pylist() == snapshot.table.to_pylist()
+
+
+def test_a_snapshot_file_knows_how_its_rows_become_pixels(tmp_path, taken):
+    taken(tmp_path / "s", seed=3, background=(1, 2, 3))
+    file = open_snapshot(str(tmp_path / "s"))
+    assert (file.settings.augment, file.settings.background, file.seed) == (AUGMENT, (1, 2, 3), 3)
+    assert file.rows == read_snapshot(str(tmp_path / "s")).table.num_rows
+    taken(tmp_path / "t", seed=4, background=(1, 2, 3))
+    assert open_snapshot(str(tmp_path / "t")).preprocessing != file.preprocessing
+
+
+def test_counts_and_views_agree(tree, tmp_path, taken):
+    snapshot = taken(tmp_path / "s")
+    counts = snapshot.counts()
+    assert counts.images == 60 and counts.train_rows == 3 * counts.train_images
+    assert counts.rows == snapshot.table.num_rows == counts.train_rows + counts.held_out
+    facts = commits.read_manifest(str(tmp_path / "s"))["facts"]
+    assert counts._asdict().items() <= facts.items() and facts["rejects"] == 0
+
+
+def test_rejects_leave_the_snapshot_and_are_kept_beside_it(tree, tmp_path, taken):
+    (tree / "cat" / "05.png").write_text("oops")
+    snapshot = taken(tmp_path / "s", max_rejects=0.1)
+    assert "cat/05.png" not in snapshot.table["key"].to_pylist() and snapshot.counts().images == 59
+    rejected = parquet.from_bytes((tmp_path / "s" / REJECTS_FILE).read_bytes()).to_pylist()
+    assert [(row["key"], row["reason"]) for row in rejected] == [("cat/05.png", "not_an_image")]
+
+
+def test_the_digest_names_rows_and_pixels(tree, tmp_path, taken):
+    first = taken(tmp_path / "1")
+    assert taken(tmp_path / "2").digest == first.digest
+    changes = [{"seed": 1}, {"held_out": 0.4}, {"background": (0, 0, 0)}, {"augment": AugmentConfig(copies=3)}]
+    digests = {taken(tmp_path / f"c{number}", **change).digest for number, change in enumerate(changes)}
+    assert len(digests | {first.digest}) == 5
+
+
+def test_the_seed_matters_only_where_copies_are_made(tree, tmp_path, taken):
+    plain = [taken(tmp_path / str(seed), seed=seed, augment=AugmentConfig()).digest for seed in (0, 1)]
+    assert plain[0] == plain[1]
+
+
+def test_a_packed_snapshot_may_move(tmp_path, settings):
+    config = settings(source="digits", uri=None, channels=1)
+    for name in ("here", "there"):
+        listing = list_images(config, str(tmp_path / name))
+        commit_snapshot(str(tmp_path / name), listing, [], config, seed=0)
+    shutil.move(tmp_path / "there", tmp_path / "moved")
+    here, moved = read_snapshot(str(tmp_path / "here")), read_snapshot(str(tmp_path / "moved"))
+    assert here.digest == moved.digest
+    assert set(moved.table["uri"].to_pylist()) == {str(tmp_path / "moved" / "images.parquet")}
+
+
+def test_a_class_without_training_images_is_refused_and_so_are_images_without_labels(tree, settings):
+    for path in sorted((tree / "dog").iterdir()):
+        if split_of(f"dog/{path.name}", 0.3) == TRAIN:
+            path.unlink()
+    with pytest.raises(ValueError, match=r"every class must keep at least one .* got none for 1 of 2.*'dog'"):
+        config = settings(uri=str(tree), held_out=0.3)
+        check_trainable(list_images(config, "unused"), [], config)
+    unlabelled = settings(uri=str(tree), source="files", held_out=0.3)
+    with pytest.raises(ValueError, match=r"every image must have a label .* have none: complete images\.labels"):
+        check_trainable(list_images(unlabelled, "unused"), [], unlabelled)
+
+
+def test_a_damaged_snapshot_is_noticed(tree, tmp_path, taken):
+    taken(tmp_path / "s")
+    path = tmp_path / "s" / SNAPSHOT_FILE
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    for read in (read_snapshot, open_snapshot):
+        with pytest.raises(StorageError, match="is not the file that its manifest lists"):
+            read(str(tmp_path / "s"))
+    with pytest.raises(FileNotFoundError):
+        read_snapshot(str(tmp_path / "nothing"))
