@@ -1,11 +1,59 @@
 """The records passed along the arrows of the DAG: small, frozen, never data."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any, Self, TypeVar
 
-Fact = str | int | float | bool | None
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a step tells about its result: each step has a subclass, in its component's facts.py.
+
+    Fields are numbers, strings, None, or mappings and tuples of these, so that JSON reads and writes them. A record may
+    be of another version of the project: fields that it lacks take their defaults, unknown ones are ignored.
+    """
+
+    def record(self) -> dict[str, Any]:
+        """The fields as JSON writes them."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Self:
+        """The facts that `record` holds; raises ValueError when one without a default is missing."""
+        known = [each.name for each in dataclasses.fields(cls) if each.name in record]
+        needed = [each.name for each in dataclasses.fields(cls) if _is_required(each)]
+        missing = [name for name in needed if name not in known]
+        if missing:
+            raise ValueError(
+                f"{cls.__name__} must have {missing}, got a record with {sorted(record)}: run the step again"
+            )
+        return cls(**{name: _frozen(record[name]) for name in known})
+
+    def figures(self) -> dict[str, float]:
+        """Every number by name, for MLflow and the orchestrator; those of a mapping as `<field>_<key>`."""
+        found: dict[str, float] = {}
+        for name, value in self.record().items():
+            pairs = {f"{name}_{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+            found |= {key: float(each) for key, each in pairs.items() if isinstance(each, int | float)}
+        return found
+
+    def headline(self) -> str:
+        """The figures that a person wants first, for the summary at the end of a run."""
+        raise NotImplementedError(f"{type(self).__name__} must say what its headline is")
+
+
+def _is_required(each: "dataclasses.Field[Any]") -> bool:
+    return each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
+
+
+FactsType = TypeVar("FactsType", bound=Facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +70,12 @@ class Artifact:
     """What the step was asked to do: digest of settings, inputs and component version."""
     run_id: str
     """MLflow run that made it."""
-    facts: Mapping[str, Fact] = field(default_factory=dict)
-    """A few figures that the next step or a reader needs: counts, held-out loss."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Record of the step's Facts."""
+
+    def read(self, facts_type: type[FactsType]) -> FactsType:
+        """Its facts, typed."""
+        return facts_type.read(self.facts)
 
     def to_json(self) -> str:
         """One line of JSON; `from_json` reads it back equal."""

@@ -1,7 +1,17 @@
-"""Settings that more than one component shares. Standard library only: reading a config imports no torch."""
+"""Settings that several components share, and the two sides of every setting. Standard library only: reading a config
+imports no torch.
 
+A setting either changes the result (then it is part of the step's fingerprint) or only says how the result is made (then
+it is declared in a subclass of `Execution`). A config class joins both kinds by inheritance and declares no field of its
+own, so that whoever adds a setting has to choose a side.
+"""
+
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+Side = Literal["result", "execution"]
 
 
 def require(condition: bool, message: str) -> None:
@@ -10,9 +20,65 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+# --- the two sides ----------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How one model is fitted: everything here changes the result, nothing here names a machine."""
+class Execution:
+    """Base of settings that say how a result is made and cannot change it: no fingerprint holds them."""
+
+
+def field_sides(config_type: type) -> dict[str, Side]:
+    """Side of each field of a config class, by the class that declares it; TypeError for a field without a side."""
+    sides: dict[str, Side] = {}
+    for declaring in reversed(config_type.__mro__):
+        own = declaring.__dict__.get("__annotations__", {})
+        names = [each.name for each in dataclasses.fields(config_type) if each.name in own]
+        joins = issubclass(declaring, Execution) and not _only_execution(declaring)
+        if names and joins:
+            raise TypeError(
+                f"{declaring.__name__} joins settings of both sides and must declare none itself, got {names}: "
+                "move them into the class for the result or into the one derived from Execution"
+            )
+        sides |= dict.fromkeys(names, "execution" if issubclass(declaring, Execution) else "result")
+    return sides
+
+
+def _only_execution(declaring: type) -> bool:
+    return all(issubclass(base, Execution) or base is object for base in declaring.__mro__)
+
+
+def to_plain(config: Any) -> Any:
+    """All settings of a config or of a section as plain values: what goes into YAML."""
+    return _plain(config, keep=lambda side: True)
+
+
+def result_settings(config: Any) -> Any:
+    """The settings that change the result, as plain values: what goes into fingerprints and MLflow."""
+    return _plain(config, keep=lambda side: side == "result")
+
+
+def _plain(config: Any, keep: Any) -> Any:
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        sides = field_sides(type(config))
+        return {name: _plain(getattr(config, name), keep) for name in _field_names(config) if keep(sides[name])}
+    if isinstance(config, Mapping):
+        return {key: _plain(value, keep) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [_plain(value, keep) for value in config]
+    return config
+
+
+def _field_names(config: Any) -> list[str]:
+    return [each.name for each in dataclasses.fields(config)]
+
+
+# --- fits -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSchedule:
+    """How one model is fitted: optimizer, batches, precision, evaluation."""
 
     updates: int
     """Optimizer steps in all (the most that are made when early stopping is on)."""
@@ -40,13 +106,11 @@ class TrainingConfig:
     """Updates between two held-out evaluations (and fixed-seed pictures)."""
     held_out_samples: int = 1024
     """Most held-out samples an evaluation measures."""
-    checkpoint_every: int = 100
-    """Updates between two checkpoints: the most work that a crash can cost."""
     patience: int = 0
     """Evaluations without a better held-out loss after which fitting stops; 0 never stops early."""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch_size", "evaluate_every", "checkpoint_every", "held_out_samples"):
+        for name in ("updates", "batch_size", "evaluate_every", "held_out_samples"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("warmup_updates", "patience"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
@@ -59,18 +123,41 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepResources:
-    """What one step asks the cluster for. Never part of a fingerprint: it does not change what a step means."""
+class TrainingExecution(Execution):
+    """What a fit does beside fitting."""
+
+    checkpoint_every: int = 100
+    """Updates between two checkpoints: the most work that a crash can cost."""
+
+    def __post_init__(self) -> None:
+        require(self.checkpoint_every >= 1, f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(TrainingExecution, TrainingSchedule):
+    """The section `training` of every fitted model."""
+
+    def __post_init__(self) -> None:
+        TrainingSchedule.__post_init__(self)
+        TrainingExecution.__post_init__(self)
+
+
+# --- what steps ask the cluster for -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResources(Execution):
+    """What one step asks the Ray cluster for."""
 
     workers: int = 1
     """Processes that do the step's work together."""
     cpus: float = 1.0
-    """Logical CPUs a worker."""
+    """Logical CPUs per worker."""
     gpus: float = 0.0
-    """GPUs a worker; 0 computes on the CPU."""
+    """GPUs per worker; 0 computes on the CPU."""
     readers: int = 1
-    """Ray tasks that decode images for a worker at a time, on half a CPU each; 0: the worker decodes for itself,
-    which saves their start where images are small, or where the model is what takes time."""
+    """Ray tasks that decode images for each worker, on half a CPU each; 0: the worker decodes its own images, which is
+    faster where images are small or where the model takes most of the time."""
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, f"workers must be at least 1, got {self.workers}")
@@ -80,8 +167,8 @@ class StepResources:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources:
-    """Each step's share of the cluster."""
+class Resources(Execution):
+    """What each step asks for."""
 
     tokenizer: StepResources = field(default_factory=StepResources)
     """Workers of the VQ-VAE's fit."""

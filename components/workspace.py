@@ -1,25 +1,85 @@
-"""What the pipeline gives a step to work in: where to write, whom to tell. Knows neither Ray nor MLflow."""
+"""What the pipeline gives a step to work in: where to write, whom to tell, where to compute. Knows neither Ray nor MLflow."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from components.artifacts import Fact
+from components.artifacts import Artifact, Facts
+from components.config import StepResources
 from components.progress import Progress
 from components.store.lease import Lease
 
 
 class Journal(Protocol):
-    """Where a step's figures and pictures go (an MLflow run, in components/tracking.py)."""
+    """Where a step's figures and pictures go (an MLflow run, in components/tracking/runs.py)."""
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Figures at an update; telling the same again after a resume changes nothing."""
+        """Figures at an update; logging the same again after a resume changes nothing."""
 
     def picture(self, name: str, png: bytes, step: int | None = None) -> None:
         """A PNG; with `step`, one of a series that shows how it changes."""
 
     def document(self, name: str, text: str) -> None:
         """A text file: a report page, a table."""
+
+
+class SilentJournal:
+    """A journal that keeps nothing: for work outside a pipeline run."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def picture(self, name: str, png: bytes, step: int | None = None) -> None:
+        """Nothing."""
+
+    def document(self, name: str, text: str) -> None:
+        """Nothing."""
+
+
+class ModelLookup(Protocol):
+    """What a step may ask the model registry and the tracking server."""
+
+    def registered_uri(self, artifact: Artifact) -> str | None:
+        """models:/<name>/<version> of the registered model made from `artifact`; None: it is not registered."""
+
+    def read_program(self, uri: str) -> bytes:
+        """Content of the one exported program (.pt2) in the registered model models:/<name>/<version>."""
+
+    def run_link(self, run_id: str) -> str:
+        """Page of an MLflow run; empty where there is no server."""
+
+
+class NoModels:
+    """A lookup for work outside a pipeline run: nothing is registered."""
+
+    def registered_uri(self, artifact: Artifact) -> str | None:
+        """None."""
+        return None
+
+    def read_program(self, uri: str) -> bytes:
+        """Raises ValueError."""
+        raise ValueError(f"there is no model registry to read {uri} from: give the path of a .pt2 file")
+
+    def run_link(self, run_id: str) -> str:
+        """Empty."""
+        return ""
+
+
+class ComputeCluster(Protocol):
+    """The Ray cluster, as steps know it (components/cluster/step.py)."""
+
+    local: bool
+    """Whether it ends with its driver."""
+    mailbox: Any
+    """Actor that carries messages from workers to the driver."""
+
+    def reserve(self, what: str, resources: StepResources) -> AbstractContextManager[None]:
+        """Hold resources while the body runs; raises TooFewResources when the cluster is smaller."""
+
+
+def _in_this_process() -> None:
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +93,16 @@ class Workspace:
     """Folder of the artifact to make."""
     seed: int
     lease: Lease
-    journal: Journal
-    progress: Progress
+    journal: Journal = field(default_factory=SilentJournal)
+    models: ModelLookup = field(default_factory=NoModels)
+    progress: Progress = field(default_factory=Progress)
+    connect: Callable[[], ComputeCluster | None] = _in_this_process
+    """Joins the cluster, or starts one; gives None where the step is to work in this process."""
+
+    @property
+    def cluster(self) -> ComputeCluster | None:
+        """The cluster to work on, joined at the first call; None: work in this process."""
+        return self.connect()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +111,9 @@ class StepOutput:
 
     digest: str
     """Of the committed content."""
-    facts: Mapping[str, Fact] = field(default_factory=dict)
+    facts: Facts
     """Figures that go with the artifact's record: gates and later steps read them."""
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     """PNGs by name, shown in the orchestrator's UI, MLflow and the summary."""
+    documents: Mapping[str, str] = field(default_factory=dict)
+    """Text files by name, as report.html: kept beside the artifact and in MLflow."""

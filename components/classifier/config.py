@@ -5,29 +5,37 @@ from dataclasses import dataclass
 from components.config import TrainingConfig, require
 
 CLASSIFIER_VERSION = 1
-"""Raised whenever the same settings would now give another result: part of every fingerprint of this step."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
-    """A small residual classifier and its fit."""
+class ClassifierArchitecture:
+    """What is needed to build a classifier: stored beside its weights."""
 
     hidden: int
     """Channels after the first convolution; doubled at each halving of the map."""
     stages: int = 3
     """Halvings of the map, one residual block each."""
-    dropout: float = 0.0
-    """Share of features dropped before the last layer while fitting."""
-    seed: int = 0
-    """Added to the pipeline's seed, so that two classifiers of one run start and shuffle differently."""
-    program: str | None = None
-    """A classifier of your own instead of one that is fitted here: path or URI of a torch.export program (.pt2), or
-    models:/<name>/<version> of a registered model that holds one. It takes float images (n, c, h, w) in [-1, 1] of any
-    number n and gives logits (n, classes), the classes in the order of their names. Give a changed one a new name: a
-    step that is done is not done again. None: fitted with the settings here, which are of no meaning otherwise."""
-    training: TrainingConfig
 
     def __post_init__(self) -> None:
         for name in ("hidden", "stages"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(ClassifierArchitecture):
+    """A small residual classifier and its fit."""
+
+    dropout: float = 0.0
+    """Fraction of features dropped before the last layer while fitting."""
+    seed: int = 0
+    """Added to the pipeline's seed, so that two classifiers of one run start and shuffle differently."""
+    program: str | None = None
+    """Your own classifier instead of one that is fitted here: path or URI of a torch.export program (.pt2), or
+    models:/<name>/<version> of a registered model that holds one. It takes float images (n, c, h, w) in [-1, 1] for any
+    n and gives logits (n, classes), the classes in the order of their names. A changed program needs a new name, because
+    the fingerprint knows only the name. None: fitted with the settings here, which are ignored otherwise."""
+    training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        ClassifierArchitecture.__post_init__(self)
         require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), got {self.dropout}")

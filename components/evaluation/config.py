@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from components.config import require
 
 EVALUATION_VERSION = 1
-"""Raised whenever the same settings would now give another result: part of every fingerprint of this step."""
 
 
 @dataclass(frozen=True, kw_only=True)

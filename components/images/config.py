@@ -1,12 +1,14 @@
-"""Settings of a dataset's snapshot: where images come from and what is made of them."""
+"""Settings of a dataset: where its images come from, and how their files become pixels."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from components.config import require
+from components.config import Execution, require
 
 IMAGES_VERSION = 2
-"""Raised whenever the same settings would now give another result: part of every fingerprint of this step."""
+
+SourceName = Literal["digits", "folder", "files", "webdataset", "parquet"]
+"""Names of the sources that components/images/sources.py registers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,13 +16,13 @@ class AugmentConfig:
     """Random affine copies of training images; each is a row of the snapshot, fixed by (seed, key, copy)."""
 
     copies: int = 1
-    """Rows a training image, the untouched original (copy 0) among them; 1 augments nothing."""
+    """Rows per training image, the untouched original (copy 0) included; 1 augments nothing."""
     degrees: float = 0.0
     """Largest rotation either way."""
     scale: float = 0.0
     """Largest relative change of size either way."""
     shift: float = 0.0
-    """Largest translation along either axis, as a share of the side."""
+    """Largest translation along either axis, as a fraction of the side."""
 
     def __post_init__(self) -> None:
         require(self.copies >= 1, f"copies must be at least 1, got {self.copies}")
@@ -29,11 +31,33 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagesConfig:
-    """A dataset of images."""
+class PixelConfig:
+    """How the file of an image becomes pixels: all that decoding needs, whatever the source."""
 
-    source: Literal["digits", "folder", "files", "webdataset", "parquet"]
-    """digits: scikit-learn's bundled handwritten digits; folder: a tree with one folder a class; files: any tree, with
+    image_size: int
+    """Side in pixels after the resize of the short side and the centre crop."""
+    channels: Literal[1, 3] = 3
+    """3 for RGB, 1 for grayscale."""
+    upscale: bool = False
+    """Whether an image smaller than image_size is enlarged; otherwise it is rejected."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """RGB over which transparent pixels are laid."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        require(self.image_size >= 8, f"image_size must be at least 8, got {self.image_size}")
+        require(
+            all(0 <= c <= 255 for c in self.background),
+            f"background must be three numbers in 0..255, got {self.background}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Where images come from and which of them are held out."""
+
+    source: SourceName
+    """digits: scikit-learn's bundled handwritten digits; folder: a tree with one folder per class; files: any tree, with
     or without a table of labels; webdataset: tar shards; parquet: tables that hold encoded images."""
     uri: str | None = None
     """Where the images lie: a path, s3://bucket/prefix or any fsspec URL; None for the digits alone."""
@@ -45,19 +69,8 @@ class ImagesConfig:
     """Column of source 'parquet' with the encoded images: binary, or struct<bytes, path> as Hugging Face writes it."""
     label_column: str = "label"
     """Column (for webdataset: field of each .json) with the label, an integer or a name; it may be absent."""
-    image_size: int
-    """Side in pixels after the resize of the short side and the centre crop."""
-    channels: Literal[1, 3] = 3
-    """3 for RGB, 1 for grayscale."""
     held_out: float = 0.1
-    """Share of the images never trained on, chosen by a hash of the key: stable when the dataset grows."""
-    upscale: bool = False
-    """Whether an image smaller than image_size is enlarged; otherwise it is rejected."""
-    background: tuple[int, int, int] = (255, 255, 255)
-    """RGB over which transparent pixels are laid."""
-    max_rejects: float = 0.01
-    """Largest share of unusable files; above it the step fails with the reasons."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Fraction of the images never trained on, chosen by a hash of the key: stable when the dataset grows."""
 
     def __post_init__(self) -> None:
         require(
@@ -73,10 +86,25 @@ class ImagesConfig:
             self.source == "files" or self.labels is None,
             f"images.labels must be left out unless source is 'files', got {self.labels!r}",
         )
-        require(self.image_size >= 8, f"image_size must be at least 8, got {self.image_size}")
         require(0 < self.held_out < 1, f"held_out must lie in (0, 1), got {self.held_out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesExecution(Execution):
+    """How a snapshot is taken."""
+
+    max_rejects: float = 0.01
+    """Largest fraction of unusable files; above it the step fails with the reasons."""
+
+    def __post_init__(self) -> None:
         require(0 <= self.max_rejects <= 1, f"max_rejects must lie in [0, 1], got {self.max_rejects}")
-        require(
-            all(0 <= c <= 255 for c in self.background),
-            f"background must be three numbers in 0..255, got {self.background}",
-        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesConfig(ImagesExecution, PixelConfig, SourceConfig):
+    """The section `images`."""
+
+    def __post_init__(self) -> None:
+        SourceConfig.__post_init__(self)
+        PixelConfig.__post_init__(self)
+        ImagesExecution.__post_init__(self)

@@ -1,16 +1,15 @@
-"""Settings of one level's PixelCNN prior."""
+"""Settings of one level's PixelCNN prior, and of drawing from it."""
 
 from dataclasses import dataclass
 
-from components.config import TrainingConfig, require
+from components.config import Execution, TrainingConfig, require
 
 PRIOR_VERSION = 1
-"""Raised whenever the same settings would now give another result: part of every fingerprint of this step."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PriorConfig:
-    """One level's gated PixelCNN (Algorithm 2, lines 7-9) and its fit."""
+class PriorArchitecture:
+    """What is needed to build one level's gated PixelCNN and to draw from it: stored beside its weights."""
 
     hidden: int
     """Channels of the vertical and of the horizontal stack; a multiple of attention_heads where there is attention."""
@@ -23,19 +22,13 @@ class PriorConfig:
     attention_layers: int = 0
     """Causal self-attention layers, spread evenly among the gated blocks."""
     attention_heads: int = 8
-    """Heads an attention layer."""
+    """Heads per attention layer."""
     output_layers: int = 0
     """Residual 1x1 blocks between the stacks and the logits."""
     conditioning_layers: int = 0
-    """Residual blocks of the stack that reads the code maps above; the top level has nothing above and takes 0."""
-    dropout: float = 0.0
-    """Share of activations dropped in each gated block while fitting."""
+    """Residual blocks of the stack that reads the code maps above; 0 for the top level, which has no map above."""
     label_dropout: float = 0.0
-    """Share of samples fitted without their class, so that unconditional sampling and guidance work."""
-    recompute: bool = False
-    """Whether activations within layers are computed again in the backward pass instead of kept (gradient
-    checkpointing): about a third more time, memory for one layer's instead of all. The result is the same."""
-    training: TrainingConfig
+    """Fraction of samples fitted without their class; above 0, unconditional sampling and guidance work."""
 
     def __post_init__(self) -> None:
         for name in ("hidden", "residual_hidden", "layers", "attention_heads"):
@@ -50,5 +43,63 @@ class PriorConfig:
             self.attention_layers <= self.layers,
             f"attention_layers must be at most layers={self.layers}, got {self.attention_layers}",
         )
-        for name in ("dropout", "label_dropout"):
-            require(0 <= getattr(self, name) < 1, f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        require(0 <= self.label_dropout < 1, f"label_dropout must lie in [0, 1), got {self.label_dropout}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorFitting:
+    """What shapes a prior while it is fitted, and is not needed afterwards."""
+
+    dropout: float = 0.0
+    """Fraction of activations dropped in each gated block while fitting."""
+    training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), got {self.dropout}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorExecution(Execution):
+    """How a prior's fit is computed."""
+
+    recompute: bool = False
+    """Whether activations within layers are computed again in the backward pass instead of kept (gradient
+    checkpointing): about a third more time, memory for one layer's instead of all. The result is the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorConfig(PriorExecution, PriorFitting, PriorArchitecture):
+    """One level's gated PixelCNN and its fit (Algorithm 2, lines 8 and 9)."""
+
+    def __post_init__(self) -> None:
+        PriorArchitecture.__post_init__(self)
+        PriorFitting.__post_init__(self)
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """What is done to a prior's logits before a code is drawn, in this order: guidance, temperature, top k, top p."""
+
+    temperature: float = 1.0
+    """Divides the logits; 1 draws from the distribution as it was fitted."""
+    top_k: int = 0
+    """Sample from the k most likely codes (ties with the last of them included); 0 samples from all."""
+    top_p: float = 1.0
+    """Sample from the most likely codes that together have this probability (Holtzman et al. 2020); 1: from all."""
+    guidance: float = 1.0
+    """Logits are those without a class plus `guidance` times what the class adds (Ho and Salimans 2022): 1 as fitted,
+    above 1 further into the class. Anything but 1 needs a prior fitted with label_dropout."""
+
+    def __post_init__(self) -> None:
+        temperature = self.temperature
+        require(temperature > 0, f"temperature must be above 0, got {temperature}: small ones give the likeliest codes")
+        require(self.top_k >= 0, f"top_k must be at least 1, or 0 for all codes, got {self.top_k}")
+        require(0 < self.top_p <= 1, f"top_p must lie in (0, 1], got {self.top_p}: 1 draws from all codes")
+        require(0 <= self.guidance < float("inf"), f"guidance must be 0 or above, got {self.guidance}: 1 is none")
+
+
+AS_FITTED = SamplingConfig()
+"""Logits are left as they are: codes come from the fitted distribution."""

@@ -1,11 +1,11 @@
 """Settings of the hierarchical VQ-VAE. Defaults are the paper's (Razavi et al. 2019, table 3)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from components.config import TrainingConfig, require
 
 TOKENIZER_VERSION = 1
-"""Raised whenever the same settings would now give another result: part of every fingerprint of this step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class LevelConfig:
     codebook_size: int = 512
     """Vectors in the codebook (K)."""
     code_width: int = 64
-    """Numbers a vector (D)."""
+    """Numbers per vector (D)."""
 
     def __post_init__(self) -> None:
         require(self.name.isidentifier(), f"a level's name must be an identifier, got {self.name!r}")
@@ -31,8 +31,8 @@ class LevelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VQVAEConfig:
-    """The hierarchical VQ-VAE and its fit (Algorithm 1)."""
+class VQVAEArchitecture:
+    """What is needed to build a tokenizer and to use it: stored beside its weights."""
 
     levels: tuple[LevelConfig, ...]
     """Top first: strides fall from level to level."""
@@ -41,17 +41,11 @@ class VQVAEConfig:
     residual_hidden: int = 64
     """Channels inside a residual block."""
     residual_layers: int = 2
-    """Residual blocks an encoder or decoder."""
-    beta: float = 0.25
-    """Commitment cost (equation 2's beta)."""
+    """Residual blocks per encoder or decoder."""
+    quantizer: Literal["ema"] = "ema"
+    """Kind of quantizer (components/tokenizer/quantizers.py); ema: codebooks that follow by moving averages."""
     decay: float = 0.99
-    """Gamma of the codebooks' moving averages."""
-    restart_below: float = 0.01
-    """A code whose average count an update, as a share of the uniform count, falls below this is restarted; 0 never."""
-    prefix_share: float = 0.0
-    """Share of the training images that are decoded from their upper levels alone (nested dropout, Rippel et al. 2014):
-    makes the upper levels carry what matters most where the lowest would do without them; 0 as in the paper."""
-    training: TrainingConfig
+    """Gamma of the codebooks' moving averages; decoding from upper levels alone weights vectors by these averages."""
 
     def __post_init__(self) -> None:
         require(len(self.levels) >= 1, "levels must name at least one level, got none")
@@ -67,7 +61,33 @@ class VQVAEConfig:
         for name in ("hidden", "residual_hidden"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         require(self.residual_layers >= 0, f"residual_layers must not be negative, got {self.residual_layers}")
-        require(self.beta >= 0, f"beta must not be negative, got {self.beta}")
         require(0 < self.decay < 1, f"decay must lie in (0, 1), got {self.decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQVAEFitting:
+    """What shapes a tokenizer while it is fitted, and is not needed afterwards."""
+
+    beta: float = 0.25
+    """Commitment cost (equation 2's beta)."""
+    restart_below: float = 0.01
+    """A code is restarted when its average count per update falls below this fraction of the uniform count; 0 never."""
+    prefix_share: float = 0.0
+    """Fraction of the training images that are decoded from their upper levels alone (nested dropout, Rippel et al.
+    2014): makes the upper levels carry what matters most where the lowest could do without them; 0 as in the paper."""
+
+    def __post_init__(self) -> None:
+        require(self.beta >= 0, f"beta must not be negative, got {self.beta}")
         for name in ("restart_below", "prefix_share"):
             require(0 <= getattr(self, name) < 1, f"{name} must lie in [0, 1), got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQVAEConfig(VQVAEFitting, VQVAEArchitecture):
+    """The hierarchical VQ-VAE and its fit (Algorithm 1)."""
+
+    training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        VQVAEArchitecture.__post_init__(self)
+        VQVAEFitting.__post_init__(self)

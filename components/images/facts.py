@@ -1,0 +1,30 @@
+"""What the images step tells about its snapshot."""
+
+from dataclasses import dataclass
+
+from components.artifacts import Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotFacts(Facts):
+    """Counts of a snapshot, and the shape of its pixels."""
+
+    images: int
+    rows: int
+    """Images and their augmented copies."""
+    train_images: int
+    train_rows: int
+    held_out: int
+    """Held-out images; they have no copies."""
+    classes: int
+    rejects: int = 0
+    """Files that cannot be used."""
+    ignored_files: int = 0
+    """Files passed over: hidden, or no images by their extension."""
+    image_size: int
+    channels: int
+
+    def headline(self) -> str:
+        """Images by split, and rows."""
+        split = f"{self.train_images:,} to train on, {self.held_out:,} held out"
+        return f"{self.images:,} ({split}), {self.rows:,} rows with augmented copies"

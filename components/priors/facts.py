@@ -1,0 +1,27 @@
+"""What a prior's step tells about its fit."""
+
+from dataclasses import dataclass
+
+from components.artifacts import Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorFacts(Facts):
+    """Held-out figures of the weights that were kept."""
+
+    nats_per_code: float
+    unigram_nats: float
+    """Nats per held-out code for a model that knows only how frequent each code is: the prior must be below."""
+    bits_per_code: float = 0.0
+    bits_per_dimension: float = 0.0
+    """Bits of this level's codes per number of the image."""
+    codes_per_image: int = 0
+    best_update: int = 0
+    """Update at which the kept weights were measured."""
+    updates: int = 0
+    """Updates made."""
+    parameters: int = 0
+
+    def headline(self) -> str:
+        """Nats per code beside the unigram entropy."""
+        return f"held-out {self.nats_per_code:.3f} nats per code (unigram entropy {self.unigram_nats:.3f})"

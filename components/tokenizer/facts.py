@@ -1,0 +1,24 @@
+"""What the tokenizer step tells about its fit."""
+
+from dataclasses import dataclass
+
+from components.artifacts import Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerFacts(Facts):
+    """Held-out figures of the weights that were kept."""
+
+    reconstruction_error: float
+    """Mean squared error, images in [-1, 1]."""
+    psnr: float
+    """Peak signal-to-noise ratio in dB."""
+    best_update: int = 0
+    """Update at which the kept weights were measured."""
+    updates: int = 0
+    """Updates made."""
+    parameters: int = 0
+
+    def headline(self) -> str:
+        """How close reconstructions are."""
+        return f"held-out error {self.reconstruction_error:.4f}, PSNR {self.psnr:.1f} dB"
