@@ -28,7 +28,7 @@ from components.generator.rejection import draw_samples
 from components.images.commit import commit_snapshot
 from components.images.pixels import PixelReader
 from components.images.snapshot import Snapshot, open_snapshot, read_snapshot
-from components.images.sources import list_images
+from components.images.sources.registry import list_images
 from components.images.split import HELD_OUT, TRAIN
 from components.priors.conditioning import MapSpec
 from components.priors.model import Prior
@@ -40,7 +40,8 @@ from components.training.batches import CodeBatch, ImageBatch
 from components.training.loop import FitData, fit_objective
 from components.training.sample_order import batch_rows
 from components.training.state import FitState
-from pipeline.config import PipelineConfig, load_config
+from pipeline.config import PipelineConfig
+from pipeline.config_files import load_config
 
 SECONDS: dict[str, float] = {}
 
@@ -195,7 +196,7 @@ def encode(config: PipelineConfig, images: str, snapshot: Snapshot, tokenizer: T
         for name, data in pack(tokenizer, described).items():
             (Path(local) / name).write_bytes(data)
         files = TokenizerFiles(Path(local), "0")
-        commit_dataset(folder, schema, shards, [], file, files, config=config.codes, before=None)
+        commit_dataset(folder, schema, shards, [], file, files, config=config.codes, previous=None)
 
 
 def _slices(rows: pa.Table, size: int) -> list[pa.Table]:

@@ -1,10 +1,10 @@
-"""How near an encode job comes to its model's own speed: (a) the model, (b) decoding, (c) the job, one after the other.
+"""How close an encode job comes to the speed of its parts: measures (a) the model, (b) decoding, (c) the job, in turn.
 
     python -m benchmarks.encode [--write]
 
 Two cores, JPEGs of 256 pixels, a tokenizer of 128 hidden units. (a) and (b) run in two processes at once, as the job's
-encoders do. What (a) and (b) allow together, where they share the cores, is 1 / (1/a + 1/b). The job's fixed cost is
-what a job of one image takes; it is reported, and taken off before the job's speed is compared.
+encoders do. Where both share the cores, they allow 1 / (1/a + 1/b) images per second together. The job's fixed cost is
+the time of a job of one image; it is reported, and subtracted before speeds are compared.
 """
 
 import argparse
@@ -31,14 +31,13 @@ from components.codes.dataset import TokenizerFiles, commit_dataset, read_datase
 from components.codes.reader import read_codes
 from components.codes.schema import CodeLevel, CodeSchema
 from components.codes.writer import build_shard, encode_shard, row_versions, write_shard
-from components.config import TrainingConfig
-from components.images.config import ImagesConfig
+from components.images.config import PixelConfig
 from components.images.decode import decode_image
 from components.images.snapshot import SNAPSHOT_SCHEMA, StoredSnapshot
 from components.images.split import TRAIN
-from components.store.weights import TokenizerDescription, load_tokenizer, pack
-from components.tokenizer.config import LevelConfig, VQVAEConfig
+from components.tokenizer.config import LevelConfig, VQVAEArchitecture
 from components.tokenizer.model import to_images
+from components.tokenizer.stored import TokenizerDescription, load_tokenizer, pack_tokenizer
 from components.training.sample_order import batch_rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,11 +52,11 @@ JOB = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print, and with --write keep."""
+    """Measure and print; with --write, write benchmarks/results/encode.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=1500)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of (a) and of (b), a round")
+    parser.add_argument("--seconds", type=float, default=8.0, help="per round, of (a) and of (b) each")
     parser.add_argument("--part", choices=("model", "decode"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/encode.json")
@@ -76,9 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "machine": describe_machine(),
         "rounds": options.rounds,
         "images": options.images,
-        **{name: round(statistics.median(one[name] for one in rounds), 3) for name in rounds[0]},
+        **{name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0]},
         "decode_speedup_of_two_threads": round(statistics.median(threads), 2),
-        **_bytes_an_image(),
+        **_bytes_per_image(),
         **_read_back(),
     }
     print(json.dumps(result, indent=1))
@@ -99,8 +98,8 @@ def _round(root: Path, seconds: float, images: int, number: int) -> dict[str, fl
         "decode_images_per_second": decoded,
         "allowed_images_per_second": allowed,
         "job_images_per_second": speed,
-        "job_share_of_allowed": speed / allowed,
-        "job_cpu_share_of_allowed": (images - 1) * WORKERS / (whole_cpu - fixed_cpu) / allowed,
+        "job_fraction_of_allowed": speed / allowed,
+        "job_cpu_fraction_of_allowed": (images - 1) * WORKERS / (whole_cpu - fixed_cpu) / allowed,
         "fixed_wall_seconds": fixed,
         "fixed_cpu_seconds": fixed_cpu,
         "job_wall_seconds": whole,
@@ -109,18 +108,18 @@ def _round(root: Path, seconds: float, images: int, number: int) -> dict[str, fl
 
 
 def _at_once(root: Path, part: str, seconds: float) -> float:
-    """Images a second of WORKERS processes together."""
+    """Images per second of WORKERS processes together."""
     line = [sys.executable, "-m", "benchmarks.encode", "--part", part, "--folder", str(root), "--seconds", str(seconds)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     running = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(WORKERS)]
-    return sum(float(one.communicate()[0]) for one in running)
+    return sum(float(process.communicate()[0]) for process in running)
 
 
 def _job(root: Path, pictures: str, number: int) -> tuple[float, float]:
     """Wall and CPU seconds of `python -m pipeline encode`, every process counted."""
     output = root / f"codes-{pictures}-{number}"
     line = [sys.executable, "-m", "pipeline", "encode", str(root / "tokenizer"), str(root / pictures), str(output)]
-    line += [word for one in JOB for word in ("--set", one)]
+    line += [word for setting in JOB for word in ("--set", setting)]
     spent, wall = measure(line, root, {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     folder = next(path.parent for path in output.glob("*/manifest.json"))
     assert read_dataset(str(folder)).facts["rows"] == len(list((root / pictures).iterdir()))
@@ -131,7 +130,7 @@ def _job(root: Path, pictures: str, number: int) -> tuple[float, float]:
 
 
 def _model(root: Path, seconds: float) -> float:
-    """Images a second of one process through the tokenizer's encode, from uint8 batches in memory."""
+    """Images per second of one process through the tokenizer's encode, from uint8 batches in memory."""
     torch.set_num_threads(1)
     model = load_tokenizer(root / "tokenizer").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3), dtype=np.uint8))
@@ -145,9 +144,9 @@ def _model(root: Path, seconds: float) -> float:
 
 
 def _decode(root: Path, seconds: float) -> float:
-    """Images a second of one process from JPEG bytes in memory to pixels."""
+    """Images per second of one process, from JPEG bytes in memory to pixels."""
     files = [path.read_bytes() for path in sorted((root / "many").iterdir())[:200]]
-    config = ImagesConfig(source="files", uri="x", image_size=SIDE)
+    config = PixelConfig(image_size=SIDE)
     started, done = time.monotonic(), 0
     while time.monotonic() - started < seconds / 2:
         decode_image(files[done % len(files)], config)
@@ -156,9 +155,9 @@ def _decode(root: Path, seconds: float) -> float:
 
 
 def _two_threads(root: Path, images: int = 600) -> float:
-    """How much faster two threads of one process decode than one: 2 where the decoder lets go of the interpreter."""
+    """How much faster two threads of one process decode than one: 2 where the decoder releases the interpreter lock."""
     files = [path.read_bytes() for path in sorted((root / "many").iterdir())[:images]]
-    config = ImagesConfig(source="files", uri="x", image_size=SIDE)
+    config = PixelConfig(image_size=SIDE)
     seconds = []
     for threads in (1, 2):
         with ThreadPoolExecutor(threads) as pool:
@@ -174,16 +173,15 @@ def _tokenizer(folder: Path) -> None:
         LevelConfig(name=name, stride=stride, codebook_size=512, code_width=64)
         for name, stride in (("top", 8), ("bottom", 4))
     )
-    training = TrainingConfig(updates=1, batch_size=1)
-    settings = VQVAEConfig(levels=levels, hidden=128, residual_hidden=64, residual_layers=2, training=training)
-    description = TokenizerDescription(settings=settings, channels=3, image_size=SIDE)
+    architecture = VQVAEArchitecture(levels=levels, hidden=128, residual_hidden=64, residual_layers=2)
+    description = TokenizerDescription(architecture=architecture, channels=3, image_size=SIDE)
     folder.mkdir()
-    for name, data in pack(description.build(), description).items():
+    for name, data in pack_tokenizer(description.build(), description).items():
         (folder / name).write_bytes(data)
 
 
 def _pictures(folder: Path, count: int) -> None:
-    """JPEGs of smooth shapes and some noise, 320x256."""
+    """JPEGs of smooth shapes with some noise, 320x256."""
     folder.mkdir()
     y, x = np.mgrid[0:SIDE, 0:320]
     for number in range(count):
@@ -209,7 +207,7 @@ SCHEMA_256 = CodeSchema(
 
 
 def _shard(rows: int, skewed: bool, seed: int = 0) -> pa.Table:
-    """Uniform or skewed codes, with keys as image files have them."""
+    """Uniform or skewed codes (frequencies of 1, 1/2, 1/3, ...), with keys like those of image files."""
     random = np.random.default_rng(seed)
     columns = {
         "id": random.integers(0, 1 << 62, rows),
@@ -225,30 +223,37 @@ def _shard(rows: int, skewed: bool, seed: int = 0) -> pa.Table:
     table = pa.table(
         [pa.array(columns[field.name]).cast(field.type) for field in SNAPSHOT_SCHEMA], schema=SNAPSHOT_SCHEMA
     )
-    share = 1 / np.arange(1, 513) if skewed else np.ones(512)
-    maps = [random.choice(512, (rows, side, side), p=share / share.sum()) for side in (32, 64)]
+    weights = 1 / np.arange(1, 513) if skewed else np.ones(512)
+    maps = [random.choice(512, (rows, side, side), p=weights / weights.sum()) for side in (32, 64)]
     return build_shard(SCHEMA_256, table, row_versions(table), maps, random.random(rows))
 
 
-def _bytes_an_image(rows: int = 4096) -> dict[str, float]:
+def _bytes_per_image(rows: int = 4096) -> dict[str, float]:
     floor = (32 * 32 + 64 * 64) * 9 / 8
     sizes = {name: len(encode_shard(_shard(rows, name == "skewed"))) / rows for name in ("uniform", "skewed")}
-    return {f"bytes_an_image_{name}": round(size, 1) for name, size in sizes.items()} | {
-        f"share_of_nine_bits_{name}": round(size / floor, 4) for name, size in sizes.items()
+    return {f"bytes_per_image_{name}": round(size, 1) for name, size in sizes.items()} | {
+        f"fraction_of_nine_bits_{name}": round(size / floor, 4) for name, size in sizes.items()
     }
 
 
 def _read_back(rows: int = 4096, shards: int = 4) -> dict[str, float]:
-    """Images a second of one core: unpacking shards into the cache, and drawing training batches from it at random."""
+    """Images per second of one core: unpacking shards into the cache, and drawing random training batches from it."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as root:
         folder, tokenizer = f"{root}/codes", Path(root) / "tokenizer"
         _tokenizer(tokenizer)
         written = [write_shard(folder, f"part-{n}.parquet", _shard(rows, True, n)) for n in range(shards)]
-        settings = ImagesConfig(source="files", uri="x", image_size=SIDE)
-        snapshot = StoredSnapshot("x", "s" * 64, rows * shards, (), settings, 0, "p" * 64)
+        snapshot = StoredSnapshot(
+            folder="x",
+            digest="s" * 64,
+            rows=rows * shards,
+            classes=(),
+            pixels=PixelConfig(image_size=SIDE),
+            seed=0,
+            preprocessing="p" * 64,
+        )
         files = TokenizerFiles(tokenizer, "t" * 64)
-        commit_dataset(folder, SCHEMA_256, written, [], snapshot, files, config=CodesConfig(), before=None)
+        commit_dataset(folder, SCHEMA_256, written, [], snapshot, files, config=CodesConfig(), previous=None)
         started = time.monotonic()
         table = read_codes(folder, TRAIN, Path(root) / "cache")
         unpacked = time.monotonic()
@@ -256,8 +261,8 @@ def _read_back(rows: int = 4096, shards: int = 4) -> dict[str, float]:
             table.batch(batch_rows(start, 256, 0, len(table)))
         drawn = time.monotonic()
     return {
-        "unpacked_images_per_second_a_core": round(rows * shards / (unpacked - started)),
-        "drawn_images_per_second_a_core": round(4 * len(table) / (drawn - unpacked)),
+        "unpacked_images_per_second_per_core": round(rows * shards / (unpacked - started)),
+        "drawn_images_per_second_per_core": round(4 * len(table) / (drawn - unpacked)),
     }
 
 

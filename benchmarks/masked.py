@@ -1,4 +1,4 @@
-"""The variant that our priors are not: full filters whose weights are multiplied with a mask at every step."""
+"""The usual PixelCNN, to compare with: full filters whose weights are multiplied by a mask in every forward pass."""
 
 import copy
 
@@ -11,7 +11,7 @@ from components.priors.model import Prior
 
 
 class MaskedConvolution(nn.Module):
-    """The same filter as `cropped`, as the middle of a full one: (n, h, w, inputs) -> (n, h, w, outputs)."""
+    """A full filter that equals `cropped` after masking: (n, h, w, inputs) -> (n, h, w, outputs)."""
 
     def __init__(self, cropped: CausalConvolution) -> None:
         super().__init__()
@@ -28,11 +28,11 @@ class MaskedConvolution(nn.Module):
         return F.conv2d(x.permute(0, 3, 1, 2), self.weight * self.mask, padding=self.padding).permute(0, 2, 3, 1)
 
 
-def masked(prior: Prior) -> Prior:
+def with_masked_filters(prior: Prior) -> Prior:
     """A copy of `prior` that computes the same with masked filters."""
-    other = copy.deepcopy(prior)
-    for block in other.blocks:
+    masked = copy.deepcopy(prior)
+    for block in masked.blocks:
         assert isinstance(block, GatedBlock)
         block.vertical = MaskedConvolution(block.vertical)  # type: ignore[assignment]
         block.horizontal = MaskedConvolution(block.horizontal)  # type: ignore[assignment]
-    return other
+    return masked

@@ -1,31 +1,31 @@
-"""Peak memory of a training step, of encoding and of sampling, beside what must be held at least.
+"""Peak memory of an update, of encoding and of sampling, beside what must be held at least.
 
     python -m benchmarks.memory
 
-Each runs in a process of its own; the peak is that of its resident memory less what it was before the model was built.
-Held at least: parameters and buffers, and for a step gradients, Adam's two moments and the activations that autograd
-keeps; for the sampler all that it allocates.
+Each runs in a process of its own; the peak is that of its resident memory minus the memory before the model was built.
+Held at least: parameters and buffers; for an update also gradients, Adam's two moments and the activations that
+autograd keeps; for the sampler everything that it allocates.
 """
 
 import multiprocessing
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.queues import Queue
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import fits
-from benchmarks.timing import Figure, keep
+from benchmarks.timing import Figure, report_figures
 from components.priors.sampler import Sampler
 from components.tokenizer.model import to_images
 
 MIB = 2**20
-SAMPLED = 16
+IMAGES_SAMPLED = 16
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print, write benchmarks/results."""
     context, figures = multiprocessing.get_context("spawn"), []
     for name, case in CASES.items():
         answers: Queue[tuple[float, float]] = context.Queue()
@@ -36,12 +36,12 @@ def main() -> None:
         figures.append(Figure(name=f"{name}: peak", value=peak / MIB, unit="MiB"))
         figures.append(Figure(name=f"{name}: held at least", value=held / MIB, unit="MiB"))
         figures.append(Figure(name=f"{name}: peak / held", value=peak / held))
-    keep("memory", figures)
+    report_figures("memory", figures)
 
 
 def _answer(case: str, answers: "Queue[tuple[float, float]]") -> None:
     torch.set_num_threads(1)
-    torch.mm(torch.ones(8, 8), torch.ones(8, 8))  # libraries' own memory is there before
+    torch.mm(torch.ones(8, 8), torch.ones(8, 8))  # so that the libraries' own memory is not counted
     before = _peak()
     peak, held = globals()[case]()
     answers.put((peak - before, held))
@@ -52,53 +52,54 @@ def _peak() -> int:
 
 
 def prior_step() -> tuple[int, int]:
-    """Its peak, and what it holds at least."""
-    objective = fits.top()
-    return _step(objective, fits.codes(objective))
+    """Peak and bytes held of a prior's update."""
+    objective = fits.build_top()
+    return _measure_update(objective, fits.random_codes(objective))
 
 
 def tokenizer_step() -> tuple[int, int]:
-    """Its peak, and what it holds at least."""
-    return _step(fits.tokenizer(), fits.images())
+    """Peak and bytes held of the VQ-VAE's update."""
+    return _measure_update(fits.build_tokenizer(), fits.random_images())
 
 
 def tokenizer_encode() -> tuple[int, int]:
-    """Its peak, and what it holds at least."""
-    model, images = fits.tokenizer().model, to_images(fits.images().pixels)
+    """Peak and bytes held of encoding."""
+    model, images = fits.build_tokenizer().model, to_images(fits.random_images().pixels)
     model.encode(images)
     return _peak(), _bytes([*model.parameters(), *model.buffers(), images])
 
 
 def sampling() -> tuple[int, int]:
-    """16 images of the sampler's benchmark."""
-    model = fits.top().model
-    sampler = Sampler(model, SAMPLED)
-    sampler.sample(torch.zeros(SAMPLED, dtype=torch.int64), (), torch.arange(SAMPLED))
-    owners = [sampler, sampler.chooser, *sampler.layers, *sampler.attention.values()]
-    own = [value for owner in owners for value in vars(owner).values() if isinstance(value, Tensor)]
-    return _peak(), _bytes([*model.parameters(), *own])
+    """Peak and bytes held of sampling IMAGES_SAMPLED images from the prior of the sampler's benchmark."""
+    model = fits.build_top().model
+    sampler = Sampler(model, IMAGES_SAMPLED)
+    sampler.sample(torch.zeros(IMAGES_SAMPLED, dtype=torch.int64), (), torch.arange(IMAGES_SAMPLED))
+    owners = [sampler, sampler.logit_filter, *sampler.layers, *sampler.attention.values()]
+    allocated = [value for owner in owners for value in vars(owner).values() if isinstance(value, Tensor)]
+    return _peak(), _bytes([*model.parameters(), *allocated])
 
 
-def _step(objective: nn.Module, batch: object) -> tuple[int, int]:
-    """Peak over two steps, of which the second has the moments of the first; then what one more keeps."""
-    update = fits.step(objective, batch)
+def _measure_update(objective: nn.Module, batch: object) -> tuple[int, int]:
+    """Peak of two updates, the second of which has Adam's moments from the start, and bytes held during a third."""
+    update = fits.make_update(objective, batch)
     update()
     update()
     peak = _peak()
-    kept: list[Tensor] = []
+    saved: list[Tensor] = []
 
     def keep_track(tensor: Tensor) -> Tensor:
-        kept.append(tensor.detach())
+        saved.append(tensor.detach())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep_track, lambda tensor: tensor):
         update()
     weights = list(objective.parameters())
-    return peak, 3 * _bytes(weights) + _bytes([*weights, *objective.buffers(), *kept])
+    gradients_and_moments = 3 * _bytes(weights)  # one gradient and Adam's two moments per weight
+    return peak, gradients_and_moments + _bytes([*weights, *objective.buffers(), *saved])
 
 
-def _bytes(tensors: list[Tensor]) -> tuple[int, int]:
-    """Of the memory behind tensors, each counted once."""
+def _bytes(tensors: Sequence[Tensor]) -> int:
+    """Bytes of the memory behind `tensors`, shared memory counted once."""
     return sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 

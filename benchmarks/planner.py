@@ -1,9 +1,10 @@
-"""The encode job's driver without images: plans synthetic rows twice, and prints seconds, bytes on disk, peak memory.
+"""The planning of an encode job without images: plans synthetic rows twice, and prints seconds and peak memory.
 
     python -m benchmarks.planner FOLDER 10000000
 
-First nothing is encoded; then everything is (shards of ids, versions, labels and splits stand in for whole ones), which
-is what an incremental job meets. The last number is the peak memory in bytes.
+The first plan finds nothing encoded. The second finds everything encoded, as a job does whose images did not change;
+shards that hold only ids, versions, labels and splits stand in for real ones. The last number is the peak memory in
+bytes.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from components.codes.plan import EncodeRequest, ShardLedger, plan_waves
 from components.codes.schema import CodeLevel, CodeSchema
 from components.codes.writer import Shard
-from components.images.config import ImagesConfig
+from components.images.config import PixelConfig
 from components.images.snapshot import (
     ROWS_PER_GROUP,
     SNAPSHOT_FILE,
@@ -32,7 +33,7 @@ from components.store import commits
 
 
 def main() -> None:
-    """Write a snapshot, plan it against nothing, then against itself."""
+    """Write a snapshot, then plan it without shards and with shards of all its rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("rows", type=int)
@@ -43,21 +44,22 @@ def main() -> None:
     level = CodeLevel(name="top", height=1, width=1, codebook_size=2)
     schema = CodeSchema(levels=(level,), tokenizer_digest="", preprocessing=snapshot.preprocessing)
     shards: list[Shard] = []
-    for name in ("all new", "all known"):
-        ledger, started, asked, kept = ShardLedger(str(options.folder), schema, shards), time.monotonic(), 0, 0
+    for name in ("nothing encoded", "all encoded"):
+        ledger, started = ShardLedger(str(options.folder), schema, shards), time.monotonic()
+        rows_to_encode = rows_to_keep = 0
         for wave in plan_waves(snapshot, schema, ledger, rows_per_wave=options.rows_per_wave, rows_per_shard=4096):
-            asked += sum(one.rows.num_rows for one in wave.encode)
-            kept += sum(one.rows for one in wave.keep)
-            shards += [_stand_in(options.folder, one) for one in wave.encode]
-        print(f"{name}: {asked} rows to encode, {kept} kept, {time.monotonic() - started:.1f} s")
+            rows_to_encode += sum(request.rows.num_rows for request in wave.encode)
+            rows_to_keep += sum(shard.rows for shard in wave.keep)
+            shards += [_stand_in(options.folder, request) for request in wave.encode]
+        seconds = time.monotonic() - started
+        print(f"{name}: {rows_to_encode} rows to encode, {rows_to_keep} to keep, {seconds:.1f} s")
     print("peak bytes", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def _write_snapshot(folder: Path, rows: int) -> None:
-    """Group by group, with the metadata of a real one."""
+    """Write one row group at a time, with the metadata of a real snapshot."""
     folder.mkdir(parents=True)
-    settings = ImagesConfig(source="files", uri="x", image_size=256)
-    empty = snapshot_to_parquet(SNAPSHOT_SCHEMA.empty_table(), (), settings, 0)
+    empty = snapshot_to_parquet(SNAPSHOT_SCHEMA.empty_table(), (), PixelConfig(image_size=256), 0)
     schema = pq.read_schema(pa.BufferReader(empty))
     with pq.ParquetWriter(folder / SNAPSHOT_FILE, schema, compression="zstd") as writer:
         for table in _groups(rows):
@@ -89,12 +91,21 @@ def _groups(rows: int) -> Iterator[pa.Table]:
         yield pa.table(arrays, schema=SNAPSHOT_SCHEMA)
 
 
-def _stand_in(folder: Path, asked: EncodeRequest) -> Shard:
-    """A shard of what the ledger reads."""
-    table = asked.rows.select(["id", "label", "split"]).append_column("version", pa.array(asked.versions))
-    pq.write_table(table, folder / asked.name)
-    keys = asked.rows["key"]
-    return Shard(asked.name, 0, "", table.num_rows, {}, keys[0].as_py(), keys[-1].as_py(), {})
+def _stand_in(folder: Path, request: EncodeRequest) -> Shard:
+    """A shard of just the columns that the ledger reads."""
+    table = request.rows.select(["id", "label", "split"]).append_column("version", pa.array(request.versions))
+    pq.write_table(table, folder / request.name)
+    keys = request.rows["key"]
+    return Shard(
+        request.name,
+        size=0,
+        sha256="",
+        rows=table.num_rows,
+        splits={},
+        first_key=keys[0].as_py(),
+        last_key=keys[-1].as_py(),
+        used={},
+    )
 
 
 if __name__ == "__main__":

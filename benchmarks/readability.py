@@ -26,11 +26,14 @@ LAYERS = (
     ("components.generator",),
     ("components.priors",),
     ("components.codes",),
-    ("components.tokenizer", "components.classifier"),
+    ("components.classifier",),
+    ("components.tokenizer",),
     ("components.images",),
     ("components.training",),
     ("components.cluster",),
-    ("components.store", "components.tracking.runs"),
+    ("components.tracking",),
+    ("components.serving", "components.workspace"),
+    ("components.store",),
     ("components",),
 )
 """Top first: a module belongs to the first layer that names it or a package around it."""

@@ -1,4 +1,4 @@
-"""Ratios of things that are timed alternately in one process, and how they are told and kept."""
+"""Work timed alternately in one process, and how its figures are printed and stored."""
 
 import json
 import statistics
@@ -22,22 +22,22 @@ class Figure:
     value: float
     unit: str = "x"
     least: float | None = None
-    """The value must not be below this."""
+    """Bar: the value must not be below this."""
     most: float | None = None
-    """The value must not be above this."""
+    """Bar: the value must not be above this."""
     seconds: Mapping[str, float] | None = None
-    """Medians behind a ratio."""
+    """Medians behind a ratio, by name of the work."""
 
     @property
     def bar(self) -> str:
-        """What it is held against, in words."""
+        """The bar and whether it is met, in words; empty when there is none."""
         if self.least is not None:
             return f">= {self.least:g}: {'met' if self.value >= self.least else 'MISSED'}"
         return "" if self.most is None else f"<= {self.most:g}: {'met' if self.value <= self.most else 'MISSED'}"
 
 
-def alternately(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each work; each round runs all of them once, after one round that is not counted."""
+def time_alternately(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each work; each round runs all of them once, after a warm-up round that is not counted."""
     spent: dict[str, list[float]] = {name: [] for name in works}
     for counted in range(rounds + 1):
         for name, work in works.items():
@@ -48,7 +48,7 @@ def alternately(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[
     return {name: statistics.median(values) for name, values in spent.items()}
 
 
-def keep(name: str, figures: list[Figure]) -> None:
+def report_figures(name: str, figures: list[Figure]) -> None:
     """Print the table and write benchmarks/results/<name>.json."""
     for figure in figures:
         print(f"{figure.name:72} {figure.value:10.3g} {figure.unit:10} {figure.bar}")

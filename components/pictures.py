@@ -1,4 +1,4 @@
-"""Pictures to look at: grids of images as PNG. Arrays are uint8 (n, h, w, c), c = 1 or 3."""
+"""Grids of images as PNG, for people to look at. Arrays are uint8 (n, h, w, c), c = 1 or 3."""
 
 import io
 import math
@@ -19,6 +19,8 @@ PAPER, INK = (255, 255, 255), (64, 68, 76)
 MARGIN, GAP = 12, 4
 """Pixels around a grid and between its cells."""
 FONT_SIZE = 14
+MAX_CLASSES_SHOWN = 20
+"""Most classes that a grid of samples shows, one row each."""
 
 
 def to_png(pixels: Pixels) -> bytes:
@@ -39,11 +41,12 @@ def from_png(data: bytes, channels: int) -> Pixels:
 def image_grid(rows: Sequence[Pixels], row_labels: Sequence[str] | None = None, scale: int | None = None) -> bytes:
     """Rows of equally sized images (n, h, w, c) as one PNG, each row with its label to the left.
 
-    `scale` is a whole number of times that each image is enlarged, pixels staying square and sharp; without it small
-    images are enlarged and large ones reduced until a side is easy to see. Rows may differ in length.
+    `scale` is the whole factor by which each image is enlarged, pixels staying square and sharp; None enlarges a small
+    image until its short side is at least SMALLEST_CELL, and reduces a large one until its long side is LARGEST_CELL.
+    Rows may differ in length. Raises ValueError for images of different shapes or of another type than uint8.
     """
-    _check(rows, row_labels)
-    height, width = _cell(rows[0].shape[1], rows[0].shape[2], scale)
+    _check_rows(rows, row_labels)
+    height, width = _cell_size(rows[0].shape[1], rows[0].shape[2], scale)
     font = ImageFont.load_default(FONT_SIZE)
     labels = row_labels or [""] * len(rows)
     gutter = max(math.ceil(font.getlength(label)) for label in labels)
@@ -61,7 +64,7 @@ def image_grid(rows: Sequence[Pixels], row_labels: Sequence[str] | None = None, 
 
 
 def reconstruction_grid(original: Pixels, reconstruction: Pixels, columns: int = 10) -> bytes:
-    """Originals (n, h, w, c) above their reconstructions, `columns` a line."""
+    """Originals (n, h, w, c) above their reconstructions, `columns` images per row."""
     require(
         original.shape == reconstruction.shape,
         f"reconstructions must have the originals' shape {original.shape}, got {reconstruction.shape}",
@@ -73,9 +76,9 @@ def reconstruction_grid(original: Pixels, reconstruction: Pixels, columns: int =
 
 
 def prefix_grid(original: Pixels, prefixes: Mapping[str, Pixels]) -> bytes:
-    """The paper's Figure 3: decoded from the top level alone, from the top two, ..., and the original last.
+    """Figure 3 of the paper: decoded from the top level alone, from the top two, ..., and the originals last.
 
-    `prefixes` maps what is decoded ('top', 'top + bottom') to images (n, h, w, c) in the originals' order.
+    `prefixes` maps the levels that were decoded ('top', 'top + bottom') to images (n, h, w, c) in the originals' order.
     """
     for name, pixels in prefixes.items():
         require(pixels.shape == original.shape, f"'{name}' must have shape {original.shape}, got {pixels.shape}")
@@ -83,21 +86,22 @@ def prefix_grid(original: Pixels, prefixes: Mapping[str, Pixels]) -> bytes:
 
 
 def sample_grid(samples: Mapping[str, Pixels]) -> bytes:
-    """One row a class: name -> images (n, h, w, c)."""
+    """One row per class: name -> images (n, h, w, c)."""
     return image_grid(list(samples.values()), list(samples))
 
 
-def _check(rows: Sequence[Pixels], row_labels: Sequence[str] | None) -> None:
-    require(len(rows) > 0 and all(len(row) > 0 for row in rows), "a grid needs at least one image a row, got none")
+def _check_rows(rows: Sequence[Pixels], row_labels: Sequence[str] | None) -> None:
+    require(len(rows) > 0 and all(len(row) > 0 for row in rows), "a grid needs at least one image per row, got none")
     shapes = {row.shape[1:] for row in rows}
     require(len(shapes) == 1, f"images of a grid must have one shape, got {sorted(shapes)}")
     require(rows[0].ndim == 4 and rows[0].shape[3] in (1, 3), f"a row must be (n, h, w, 1 or 3), got {rows[0].shape}")
     require(all(row.dtype == np.uint8 for row in rows), f"images must be uint8, got {[str(row.dtype) for row in rows]}")
     fits = row_labels is None or len(row_labels) == len(rows)
-    require(fits, f"row_labels must be one a row ({len(rows)}), got {row_labels}")
+    require(fits, f"row_labels must be one per row ({len(rows)}), got {row_labels}")
 
 
-def _cell(height: int, width: int, scale: int | None) -> tuple[int, int]:
+def _cell_size(height: int, width: int, scale: int | None) -> tuple[int, int]:
+    """Height and width in pixels at which a grid shows an image."""
     if scale is None:
         short, long = min(height, width), max(height, width)
         if long > LARGEST_CELL:

@@ -1,6 +1,6 @@
-"""What a person sees while a step works: one line a job, with its rate and the time left.
+"""Progress of running jobs, for people: one line per job, with its rate and the time left.
 
-On a terminal the lines redraw in place; elsewhere (a log file, CI) a plain line is printed every few seconds.
+On a terminal the lines are redrawn in place; elsewhere (a log file, CI) a plain line is printed every few seconds.
 """
 
 import sys
@@ -11,6 +11,8 @@ from typing import Any
 
 PLAIN_LINE_SECONDS = 5.0
 """Seconds between two plain lines of one job."""
+REDRAWS_PER_SECOND = 4
+"""On a terminal."""
 
 
 @dataclass
@@ -18,11 +20,14 @@ class _Job:
     total: int
     unit: str
     started: float
-    first: int | None = None
+    """Clock time of the first update."""
+    done_before: int | None = None
+    """Units done at the first update: the work of an earlier run, which says nothing about the speed of this one."""
     done: int = 0
     note: str = ""
     rate: float | None = None
     printed: float = field(default=float("-inf"))
+    """Clock time of the last plain line."""
 
 
 def format_duration(seconds: float) -> str:
@@ -33,7 +38,7 @@ def format_duration(seconds: float) -> str:
 
 
 class Progress:
-    """Collects the state of running jobs and shows it. Safe to call from several threads."""
+    """Collects the state of running jobs and shows it. Thread-safe."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Job] = {}
@@ -42,7 +47,7 @@ class Progress:
         self._console: Any = None
 
     def say(self, message: str) -> None:
-        """One line that stays."""
+        """Print one line that stays."""
         with self._lock:
             if self._live:
                 self._console_of().print(message, highlight=False, markup=False, soft_wrap=True)
@@ -50,12 +55,12 @@ class Progress:
                 print(message, flush=True)
 
     def update(self, job: str, *, done: int, total: int, unit: str, rate: float | None = None, note: str = "") -> None:
-        """Show that `job` has done `done` of `total` units; `rate` is in images (or rows) a second where it differs."""
+        """Show that `job` has done `done` of `total` units; `rate` is in images per second, None where it is unknown."""
         with self._lock:
             now = time.monotonic()
             state = self._jobs.setdefault(job, _Job(total, unit, now))
-            if state.first is None:
-                state.first, state.started = done, now
+            if state.done_before is None:
+                state.done_before, state.started = done, now
             state.done, state.total, state.note, state.rate = done, total, note, rate
             if sys.stdout.isatty():
                 self._redraw()
@@ -64,7 +69,7 @@ class Progress:
                 print(self._line(job, state), flush=True)
 
     def finish(self, job: str) -> None:
-        """Take the line of `job` away; where lines stay, its last one is told."""
+        """Remove the line of `job`; without a terminal, print the final line."""
         with self._lock:
             state = self._jobs.pop(job, None)
             if state and not sys.stdout.isatty():
@@ -77,12 +82,13 @@ class Progress:
 
     def _line(self, job: str, state: _Job) -> str:
         spent = time.monotonic() - state.started
-        made = state.done - (state.first or 0)
-        left = f"{format_duration(spent / made * (state.total - state.done))} left" if made > 0 else "starting"
-        share = state.done / max(state.total, 1)
+        done_here = state.done - (state.done_before or 0)
+        seconds_left = spent / done_here * (state.total - state.done) if done_here > 0 else None
+        time_left = "starting" if seconds_left is None else f"{format_duration(seconds_left)} left"
+        fraction = state.done / max(state.total, 1)
         rate = f", {state.rate:,.0f} images/s" if state.rate else ""
         note = f"  {state.note}" if state.note else ""
-        return f"  {job:<14} {share:4.0%}  {state.done:,}/{state.total:,} {state.unit}{rate}, {left}{note}"
+        return f"  {job:<14} {fraction:4.0%}  {state.done:,}/{state.total:,} {state.unit}{rate}, {time_left}{note}"
 
     def _console_of(self) -> Any:
         from rich.console import Console
@@ -96,6 +102,6 @@ class Progress:
 
         lines = Text("\n".join(self._line(job, state) for job, state in self._jobs.items()))
         if self._live is None:
-            self._live = Live(lines, console=self._console_of(), refresh_per_second=4, transient=True)
+            self._live = Live(lines, console=self._console_of(), refresh_per_second=REDRAWS_PER_SECOND, transient=True)
             self._live.start()
         self._live.update(lines)

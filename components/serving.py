@@ -1,4 +1,4 @@
-"""What the two registered models share: typed parameters, images as text, packages to install."""
+"""Shared by the two registered models: typed parameters, images as text, packages to install."""
 
 import base64
 import binascii
@@ -9,6 +9,8 @@ from components.config import require
 from components.pictures import Pixels, from_png, to_png
 
 ParameterValue = bool | int | float
+TEXT_SHOWN = 20
+"""Characters of an unreadable image's text that its error quotes."""
 
 
 def served_requirements() -> list[str]:
@@ -22,30 +24,32 @@ def with_defaults(
 ) -> dict[str, ParameterValue]:
     """`defaults` overridden by `given`; raises ValueError for a name not among the defaults or a value of another type.
 
-    MLflow drops unknown names, with a warning, before a model sees them; a model called without it gets the error.
+    MLflow drops unknown names with a warning before a model sees them. A model that is called directly raises.
     """
-    found = dict(defaults)
+    parameters = dict(defaults)
     for name, value in (given or {}).items():
         require(name in defaults, f"parameters are {sorted(defaults)}, got {name!r}: correct its spelling")
         wanted = type(defaults[name])
         fits = isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
-        fits = fits and (wanted is bool or not isinstance(value, bool))
+        fits = fits and (wanted is bool or not isinstance(value, bool))  # bool is a subclass of int
         require(fits, f"parameter '{name}' must be of type {wanted.__name__}, got {value!r}")
-        found[name] = wanted(value)
-    return found
+        parameters[name] = wanted(value)
+    return parameters
 
 
 def image_to_base64(pixels: Pixels) -> str:
-    """Image (h, w, c) as base64 of a PNG."""
+    """Image uint8 (h, w, c) as base64 of a PNG."""
     return base64.b64encode(to_png(pixels)).decode()
 
 
 def image_from_base64(text: str, *, size: int, channels: int) -> Pixels:
-    """Image (size, size, c) from base64 of a PNG or JPEG; raises ValueError for anything else."""
+    """Image uint8 (size, size, c) from base64 of a PNG or JPEG; raises ValueError for anything else."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"an image must be base64 of a PNG or JPEG file, got {text[:20]!r}...: {error}") from error
+        raise ValueError(
+            f"an image must be base64 of a PNG or JPEG file, got {text[:TEXT_SHOWN]!r}...: {error}"
+        ) from error
     pixels = from_png(data, channels)
     height, width = pixels.shape[:2]
     require(height == width == size, f"images must be {size}x{size} pixels, got {width}x{height}: resize it first")

@@ -1,12 +1,7 @@
-"""VQ-VAE-2, line by line: Algorithms 1 and 2 of Razavi et al. 2019 as orchestrator assets, in the paper's order.
+"""pipeline/dag.py as orchestrator assets: a loop that names no step.
 
-    images -> tokenizer -> codes -> prior_<level> ... -> generator -> evaluation -> promotion
-       |                              (all levels at the same time)       ^            ^
-       +--> classifier -----------------------------------------------------+            |
-       +--> judge ------------------------------------------------------------------------+
-
-An asset here is thin: it names its inputs and the function of a component that makes it. Whether that function runs is
-memo.py's decision; what the orchestrator adds is the order, retries, the checks as gates, schedules and the UI.
+What the orchestrator adds to the table is the order, retries, gates as checks, schedules and its UI. Whether a step's
+work runs is decided by pipeline/memo.py. Another orchestrator needs a file like this one and nothing else.
 """
 
 import base64
@@ -15,277 +10,106 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-import yaml
 
-from components.errors import ClusterUnreachable, LeaseHeld, LeaseLost, MissingArtifact, StorageError, TooFewResources
-from components.workspace import StepOutput, Workspace
-from pipeline.config import PipelineConfig, to_plain
-from pipeline.dag import Step, side_by_side, steps_of
-from pipeline.gates import gate_names
+from components.errors import retry_helps
+from pipeline.config import PipelineConfig
+from pipeline.dag import Step, groups_of
 from pipeline.memo import StepResult
 from pipeline.session import Session
 
-FINAL = (
-    ValueError,
-    TypeError,
-    ImportError,
-    ClusterUnreachable,
-    LeaseHeld,
-    LeaseLost,
-    MissingArtifact,
-    StorageError,
-    TooFewResources,
-)
-"""Errors that trying again cannot mend; all others are retried."""
+GROUP_NAME = "vqvae2"
 
 
 def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinition]:
-    """The DAG of `config`; `session` is what the assets of one run share."""
+    """The assets of `config` in the order of the DAG, and the promotion; `session` is what they share in one run."""
     retry = dg.RetryPolicy(
         max_retries=config.orchestration.retries, delay=config.orchestration.retry_delay, backoff=dg.Backoff.EXPONENTIAL
     )
-    steps, side = steps_of(config), side_by_side(config)
-    stage2 = tuple(name for name in side if name.startswith("prior_"))
+    return [*(_assets_of_group(group, session, retry) for group in groups_of(session.steps)), _promotion(session)]
 
-    # ------------------------------------------------------------------------------------------ the data
-    @dg.asset(**_about(steps["images"], config), retry_policy=retry)
-    def images(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """A snapshot of the dataset: which images there are, fixed, so that every step sees the same."""
 
-        def work(space: Workspace) -> StepOutput:
-            from components.images.step import take_snapshot
-
-            return take_snapshot(config.images, workspace=space)
-
-        if config.images.source != "digits":
-            _ = session.cluster
-        return _run(session, "images", work)
-
-    # ------------------------------------------------------------------------------------------ stage 1: Algorithm 1
-    @dg.asset(**_about(steps["tokenizer"], config), retry_policy=retry)
-    def tokenizer(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """Algorithm 1: h_top = E_top(x), quantize, h_bottom = E_bottom(x, e_top), quantize, x^ = D(e_top, e_bottom)."""
-
-        def work(space: Workspace) -> StepOutput:
-            from components.tokenizer.step import fit_tokenizer
-
-            return fit_tokenizer(
-                config.vqvae,
-                config.images,
-                session.artifact("images"),
-                resources=config.resources.tokenizer,
-                cluster=session.cluster,
-                workspace=space,
-            )
-
-        return _run(session, "tokenizer", work, after=session.register_tokenizer)
-
-    # ------------------------------------------------------------------------------------------ stage 2: Algorithm 2
-    @dg.asset(**_about(steps["codes"], config), retry_policy=retry)
-    def codes(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """Algorithm 2, lines 1-6: T_top, T_bottom <- quantized encodings of every image of the dataset."""
-
-        def work(space: Workspace) -> StepOutput:
-            from components.codes.step import encode_snapshot
-
-            return encode_snapshot(
-                config.codes,
-                session.artifact("images").uri,
-                session.tokenizer_files(),
-                max_rejects=config.images.max_rejects,
-                resources=config.resources.codes,
-                cluster=session.cluster,
-                workspace=space,
-            )
-
-        return _run(session, "codes", work)
-
-    def prior_of(level: str) -> Any:
-        def work(space: Workspace) -> StepOutput:
-            from components.priors.step import fit_prior
-
-            classes = int(session.artifact("images").facts["classes"] or 0)
-            return fit_prior(
-                config.priors[level],
-                level,
-                session.artifact("codes"),
-                classes=classes,
-                dimensions=config.images.image_size**2 * config.images.channels,
-                resources=config.resources.prior,
-                cluster=session.cluster,
-                workspace=space,
-            )
-
-        return work
-
-    def classifier_of(name: str) -> Any:
-        def work(space: Workspace) -> StepOutput:
-            from components.classifier.step import fit_classifier
-
-            settings = config.classifier if name == "classifier" else config.judge
-            return fit_classifier(
-                settings,
-                config.images,
-                session.artifact("images"),
-                program=session.program(settings.program) if settings.program else None,
-                resources=config.resources.classifier,
-                cluster=session.cluster,
-                workspace=space,
-            )
-
-        return work
+def _assets_of_group(steps: list[Step], session: Session, retry: dg.RetryPolicy) -> dg.AssetsDefinition:
+    """Steps that run at the same time: one asset each, made together; a retry makes only those that failed."""
 
     @dg.multi_asset(
-        name="priors",
-        specs=[dg.AssetSpec(**_spec(steps[name], config)) for name in side],
-        check_specs=[check for name in side for check in _checks(name, config)],
+        name=steps[0].group or steps[0].name,
+        specs=[_spec(step) for step in steps],
+        check_specs=[
+            dg.AssetCheckSpec(gate.name, asset=step.name, blocking=True) for step in steps for gate in step.gates
+        ],
         retry_policy=retry,
     )
-    def priors(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        """Algorithm 2, lines 7-9: p_top = TrainPixelCNN(T_top), p_bottom = TrainCondPixelCNN(T_bottom, T_top): one Ray
-        Train job a level, all at the same time, and beside them the classifiers."""
-        works = {name: prior_of(name.removeprefix("prior_")) for name in stage2} | {
-            name: classifier_of(name) for name in ("classifier", "judge")
-        }
+    def materialise_group(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         with _failures(session):
-            done, error = session.side_by_side(works)
-            for result in done:
-                yield _shown(session, result, asset=True)
+            results, error = session.run_group(steps)
+            yield from (_materialisation(session, result) for result in results)
             if error is not None:
                 raise error
 
-    # ------------------------------------------------------------------------------------------ sampling: lines 10-14
-    @dg.asset(**_about(steps["generator"], config), retry_policy=retry)
-    def generator(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """Algorithm 2, lines 10-14: e_top ~ p_top, e_bottom ~ p_bottom(e_top), x <- D(e_top, e_bottom); section 3.3."""
+    return materialise_group
 
-        def work(space: Workspace) -> StepOutput:
-            from components.generator.step import assemble_generator
 
-            return assemble_generator(config.generator, session.inputs("generator"), workspace=space)
-
-        return _run(session, "generator", work, after=session.register_generator)
-
-    @dg.asset(**_about(steps["evaluation"], config), retry_policy=retry)
-    def evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """Section 4: how good and how diverse the samples are, before and after rejection; a report to read."""
-
-        def work(space: Workspace) -> StepOutput:
-            from components.evaluation.step import evaluate_generator
-
-            return evaluate_generator(
-                config.evaluation,
-                config.images,
-                session.inputs("evaluation"),
-                _lineage(session),
-                title=f"{config.name}: VQ-VAE-2 samples",
-                settings=yaml.safe_dump(to_plain(config), sort_keys=False),
-                resources=config.resources.codes,
-                cluster=session.cluster,
-                workspace=space,
-            )
-
-        return _run(session, "evaluation", work)
-
-    @dg.asset(deps=["generator", "tokenizer", "evaluation"], group_name="vqvae2")
+def _promotion(session: Session) -> dg.AssetsDefinition:
+    @dg.asset(deps=list(session.steps), group_name=GROUP_NAME)
     def promotion(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """Through the gates only: the registered tokenizer and generator become `champion`."""
+        """Through the gates only: the registered models of the run become `champion`."""
         with _failures(session):
-            return dg.MaterializeResult(metadata=promote(session))
+            versions = session.promote()
+            return dg.MaterializeResult(metadata={"promoted": bool(versions), **versions})
 
-    return [images, tokenizer, codes, priors, generator, evaluation, promotion]
-
-
-# --- the registry -----------------------------------------------------------------------------------------------------
+    return promotion
 
 
-def promote(session: Session) -> dict[str, Any]:
-    """Give the registered models of this run the alias `champion`, if every gate passed."""
-    if not session.good:
-        return {"promoted": False}
-    versions = {}
-    for kind in ("tokenizer", "generator"):
-        model = session.tracker.registered(f"{session.config.name}-{kind}", session.artifact(kind).digest)
-        if model is not None:
-            session.tracker.promote(model)
-            versions[model.name] = int(model.version)
-    return {"promoted": True, **versions}
+def _spec(step: Step) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        step.name,
+        deps=list(step.inputs),
+        description=step.summary,
+        code_version=step.code_version,
+        group_name=GROUP_NAME,
+    )
 
 
-# --- what the orchestrator shows --------------------------------------------------------------------------------------
-
-
-def _spec(step: Step, config: PipelineConfig) -> dict[str, Any]:
-    return {"key": step.name, "deps": list(step.inputs), "code_version": step.code_version, "group_name": "vqvae2"}
-
-
-def _about(step: Step, config: PipelineConfig) -> dict[str, Any]:
-    return _spec(step, config) | {"check_specs": _checks(step.name, config)}
-
-
-def _checks(name: str, config: PipelineConfig) -> list[dg.AssetCheckSpec]:
-    return [dg.AssetCheckSpec(gate, asset=name, blocking=True) for gate in gate_names(name, config)]
-
-
-def _run(session: Session, name: str, work: Any, after: Any = None) -> dg.MaterializeResult:
-    with _failures(session):
-        result = session.step(name, work)
-        if after is not None and result.good:
-            after()
-        return _shown(session, result)
-
-
-def _shown(session: Session, result: StepResult, asset: bool = False) -> dg.MaterializeResult:
+def _materialisation(session: Session, result: StepResult) -> dg.MaterializeResult:
     """Metadata with figures, pictures and links, and the gates as asset checks."""
     artifact = result.artifact
+    figures = artifact.read(session.steps[artifact.kind].facts).figures()
     metadata: dict[str, Any] = {
         "artifact": artifact.uri,
         "made in this run": result.made,
         "MLflow run": dg.MetadataValue.url(session.tracker.run_link(artifact.run_id)),
-        **{key: value for key, value in artifact.facts.items() if isinstance(value, (int, float, str))},
+        **figures,
     }
     for name, png in result.pictures.items():
-        path = session.keep_picture(artifact.kind, name, png)
         metadata[name] = dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
-        metadata[f"{name} file"] = dg.MetadataValue.path(str(path))
+        metadata[f"{name} file"] = dg.MetadataValue.path(str(session.picture_path(artifact.kind, name)))
     checks = [
         dg.AssetCheckResult(
-            passed=one.passed,
-            check_name=one.gate,
+            passed=verdict.passed,
+            check_name=verdict.gate,
             asset_key=artifact.kind,
-            description=str(one),
-            metadata={"value": one.value, "limit": one.limit},
+            description=str(verdict),
+            metadata={"value": verdict.value, "limit": verdict.limit},
         )
-        for one in result.verdicts
+        for verdict in result.verdicts
     ]
     return dg.MaterializeResult(
-        asset_key=artifact.kind if asset else None,
+        asset_key=artifact.kind,
         metadata=metadata,
         check_results=checks,
         data_version=dg.DataVersion(artifact.digest),
     )
 
 
-def _lineage(session: Session) -> list[Any]:
-    """Rows of the report's table: every artifact that the generator came from."""
-    from components.evaluation.report import LineageRow
-
-    made = [session.artifact(name) for name in session.memo.steps if name != "evaluation"]
-    return [
-        LineageRow(kind=one.kind, digest=one.digest, run_id=one.run_id, url=session.tracker.run_link(one.run_id))
-        for one in made
-    ]
-
-
 @contextlib.contextmanager
 def _failures(session: Session) -> Iterator[None]:
-    """Remember a step's error for the summary, and keep what cannot be mended by trying again from being retried."""
+    """Remember a step's error for the summary, and retry only what trying again can help."""
     try:
         yield
-        session.failure = None  # a retry made good what failed before
+        session.failure = None  # a retry succeeded after an earlier failure
     except Exception as error:
         session.failure = error
-        if isinstance(error, FINAL):
+        if not retry_helps(error):
             raise dg.Failure(description=str(error), allow_retries=False) from error
         session.progress.say(f"failed: {type(error).__name__}: {error}")
         raise

@@ -4,60 +4,43 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
-OK, FAILED, USAGE, GATE, UNREACHABLE, HELD, STOPPED = 0, 1, 2, 3, 4, 5, 130
-EXIT_CODES = """exit codes:
-  0  done
-  1  a step failed
-  2  the config or the command line is wrong
-  3  a quality gate failed: the artifact is there but does not count as good
-  4  a server, a bucket or the cluster does not answer, or is too small
-  5  another run holds the lease on a step
-"""
+from components.errors import ExitCode, exit_code_of
+from components.images.config import BUNDLED_SOURCES, SourceName
+from pipeline.exits import exit_code_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
-        return int(options.verb(options) or OK)
+        return int(options.verb(options) or ExitCode.DONE)
     except KeyboardInterrupt:
-        print("\nstopped: the same command goes on from the last checkpoint", file=sys.stderr)
-        return STOPPED
-    except BrokenPipeError:  # the reader of our output went away
+        print("\nstopped: the same command continues from the last checkpoint", file=sys.stderr)
+        return ExitCode.STOPPED
+    except BrokenPipeError:  # whoever read our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+        return ExitCode.DONE
     except Exception as error:
         if options.traceback:
             raise
         print(f"error: {error}" if str(error) else f"error: {type(error).__name__}", file=sys.stderr)
-        code = exit_code(error)
-        if code == FAILED:
+        code = exit_code_of(error)
+        if code == ExitCode.FAILED:
             print("(--traceback shows where it came from)", file=sys.stderr)
         return code
 
 
-def exit_code(error: BaseException) -> int:
-    """The exit code that stands for `error`."""
-    codes = {
-        "ConfigError": USAGE,
-        "UsageError": USAGE,
-        "NotFound": USAGE,
-        "NotMade": USAGE,
-        "TrackingError": UNREACHABLE,
-        "StorageError": UNREACHABLE,
-        "ConnectionError": UNREACHABLE,
-        "TooFewResources": UNREACHABLE,
-        "LeaseHeld": HELD,
-    }
-    return next((codes[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in codes), FAILED)
+# --- the parser -------------------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline",
         description="VQ-VAE-2 as a pipeline: images -> tokenizer -> codes -> priors -> generator -> evaluation.",
-        epilog=EXIT_CODES,
+        epilog=exit_code_table(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="<verb>", required=True)
@@ -67,90 +50,118 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _verb(
+def _add_verb(
     verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, help: str
 ) -> argparse.ArgumentParser:
     parser = verbs.add_parser(
-        name, help=help, description=help, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=help,
+        description=help,
+        epilog=exit_code_table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     return parser
 
 
-def _with_config(parser: argparse.ArgumentParser, needed: bool = True) -> argparse.ArgumentParser:
-    default = {} if needed else {"nargs": "?", "default": "digits"}
-    parser.add_argument("config", help="a preset (digits, folder, imagenet256, ffhq1024) or a YAML file", **default)  # type: ignore[arg-type]
-    return _set(parser, "override one setting; may be repeated")
+def _add_config(parser: argparse.ArgumentParser, required: bool = True) -> argparse.ArgumentParser:
+    help = "a preset (digits, folder, imagenet256, ffhq1024) or a YAML file"
+    if required:
+        parser.add_argument("config", help=help)
+    else:
+        parser.add_argument("config", help=f"{help} (default: %(default)s)", nargs="?", default="digits")
+    return _add_overrides(parser, "override one setting; may be repeated")
+
+
+def _add_overrides(parser: argparse.ArgumentParser, help: str) -> argparse.ArgumentParser:
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="section.key=value", help=help)
+    return parser
+
+
+def _add_state(
+    parser: argparse.ArgumentParser, overrides_help: str = "override one setting of the config"
+) -> argparse.ArgumentParser:
+    parser.add_argument(
+        "--state",
+        default="runs",
+        help="local state folder, used where MLFLOW_TRACKING_URI is not set (default: %(default)s)",
+    )
+    return _add_overrides(parser, overrides_help)
 
 
 def _add_config_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    plan = _with_config(
-        _verb(verbs, "plan", "show the resolved config, shapes, sizes, resources, what is done and what would run")
+    plan = _add_config(
+        _add_verb(verbs, "plan", "show the resolved config, shapes, sizes, resources, what is done and what would run")
     )
     plan.add_argument("--offline", action="store_true", help="do not look up what is done")
     plan.set_defaults(verb=_plan)
-    _with_config(_verb(verbs, "validate", "check a config and report all its faults, starting nothing")).set_defaults(
-        verb=_validate
-    )
-    _with_config(
-        _verb(verbs, "run", "run the pipeline; what is done is skipped, what was interrupted goes on")
-    ).set_defaults(verb=_run)
-    _with_config(
-        _verb(verbs, "status", "show the state of each step, runs and registered models"), needed=False
-    ).set_defaults(verb=_status)
-    ui = _with_config(_verb(verbs, "ui", "open the orchestrator's UI (with scheduler) on this pipeline"), needed=False)
+    validate = _add_verb(verbs, "validate", "check a config and report all its faults, starting nothing")
+    _add_config(validate).set_defaults(verb=_validate)
+    run = _add_verb(verbs, "run", "run the pipeline; finished steps are skipped, interrupted ones continue")
+    _add_config(run).set_defaults(verb=_run)
+    status = _add_verb(verbs, "status", "show the state of each step, runs and registered models")
+    _add_config(status, required=False).set_defaults(verb=_status)
+    ui = _add_verb(verbs, "ui", "open the orchestrator's UI (with scheduler) on this pipeline")
+    _add_config(ui, required=False)
     ui.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
     ui.add_argument("--port", type=int, default=3000, help="port to bind (default: %(default)s)")
     ui.set_defaults(verb=_ui)
-    _with_config(_verb(verbs, "doctor", "check what is installed, reachable and writable"), needed=False).set_defaults(
-        verb=_doctor
-    )
+    doctor = _add_verb(verbs, "doctor", "check what is installed, reachable and writable")
+    _add_config(doctor, required=False).set_defaults(verb=_doctor)
 
 
 def _add_model_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    sample = _verb(verbs, "sample", "draw images from a generator: a grid and single PNG files")
+    sample = _add_verb(verbs, "sample", "draw images from a generator: a grid and single PNG files")
     sample.add_argument(
         "model",
         help="models:/<name>/<version>, models:/<name>@<alias>, a registered name, or a config (its newest run)",
     )
     sample.add_argument("--classes", default="", help="comma-separated class names (default: all)")
-    sample.add_argument("--count", type=int, default=10, help="images a class (default: %(default)s)")
+    sample.add_argument("--count", type=int, default=10, help="images per class (default: %(default)s)")
     sample.add_argument(
         "--seed", type=int, default=0, help="the same seed gives the same images (default: %(default)s)"
     )
-    own = "(default: the model's own)"
-    sample.add_argument("--temperature", type=float, help=f"divides the logits {own}")
+    _add_sampling(sample)
     sample.add_argument(
-        "--top-k", type=int, help=f"draw each code from the K likeliest; 0: from all {own}", metavar="K"
-    )
-    sample.add_argument("--top-p", type=float, help=f"draw from the likeliest with this probability {own}", metavar="P")
-    sample.add_argument(
-        "--guidance", type=float, help=f"how far to follow the class: 1 as fitted, above 1 further {own}"
-    )
-    sample.add_argument(
-        "--keep",
-        type=float,
-        help=f"share of the draw that the classifier keeps, in (0, 1] {own}",
-    )
-    sample.add_argument(
-        "--like", help="an image file: keep its codes of all levels but the lowest, draw the lowest anew"
+        "--like", help="an image file: keep its codes of all levels but the lowest, draw the lowest again"
     )
     sample.add_argument("--out", default="samples", help="folder to write (default: %(default)s)")
-    _where(sample).set_defaults(verb=_sample)
-    reconstruct = _verb(verbs, "reconstruct", "encode and decode image files: a side by side picture")
+    _add_state(sample).set_defaults(verb=_sample)
+    reconstruct = _add_verb(verbs, "reconstruct", "encode and decode image files: a picture of both")
     reconstruct.add_argument(
         "model", help="a registered tokenizer (models:/...), its name, or a config (its newest run)"
     )
     reconstruct.add_argument("images", help="an image file, or a folder of them")
     reconstruct.add_argument("--out", default="reconstruction.png", help="PNG to write (default: %(default)s)")
-    _where(reconstruct).set_defaults(verb=_reconstruct)
-    lineage = _verb(verbs, "lineage", "walk from a registered model back to codes, tokenizer and image snapshot")
+    _add_state(reconstruct).set_defaults(verb=_reconstruct)
+    lineage = _add_verb(verbs, "lineage", "follow a registered model back to codes, tokenizer and image snapshot")
     lineage.add_argument("model", help="models:/<name>/<version>, models:/<name>@<alias>, or a registered name")
-    _where(lineage).set_defaults(verb=_lineage)
+    _add_state(lineage).set_defaults(verb=_lineage)
+
+
+def _add_sampling(sample: argparse.ArgumentParser) -> None:
+    """The fields of SamplingConfig, and the rejection."""
+    default = "(default: the model's own)"
+    sample.add_argument("--temperature", type=float, help=f"divides the logits {default}")
+    sample.add_argument(
+        "--top-k", type=int, help=f"sample from the K most likely codes; 0 samples from all {default}", metavar="K"
+    )
+    sample.add_argument(
+        "--top-p",
+        type=float,
+        help=f"sample from the most likely codes that together have this probability {default}",
+        metavar="P",
+    )
+    sample.add_argument(
+        "--guidance", type=float, help=f"how far to follow the class: 1 as fitted, above 1 further {default}"
+    )
+    sample.add_argument(
+        "--keep", type=float, help=f"fraction of the draws that the classifier keeps, in (0, 1] {default}"
+    )
 
 
 def _add_codes_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    encode = _verb(verbs, "encode", "encode all images of a source to a code dataset; what is encoded already stays")
+    encode = _add_verb(verbs, "encode", "encode all images of a source to a code dataset; encoded images are skipped")
     encode.add_argument(
         "tokenizer",
         help="a folder with a tokenizer, a registered one (models:/...), its name, or a config (its newest run)",
@@ -160,35 +171,19 @@ def _add_codes_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
     encode.add_argument(
         "--source",
         default="files",
-        choices=("files", "folder", "webdataset", "parquet"),
-        help="files: any tree; folder: a folder a class; webdataset: tars; parquet: tables (default: %(default)s)",
+        choices=[name for name in get_args(SourceName) if name not in BUNDLED_SOURCES],
+        help="files: any tree; folder: one folder per class; webdataset: tars; parquet: tables (default: %(default)s)",
     )
     encode.add_argument("--labels", default=None, help="CSV or Parquet table of labels for --source files")
-    _where(encode, "override images.<setting>, codes.<setting> or resources.<setting>").set_defaults(verb=_encode)
-    verify = _verb(verbs, "verify", "read a code dataset back and say precisely what is wrong with it")
+    overrides = "override images.<setting>, codes.<setting> or resources.<setting>"
+    _add_state(encode, overrides).set_defaults(verb=_encode)
+    verify = _add_verb(verbs, "verify", "read a code dataset back and report everything that is wrong with it")
     verify.add_argument("folder", help="a code dataset, or a folder of them")
-    verify.add_argument("--repair", action="store_true", help="encode again just what is wrong")
-    _set(verify, "for --repair: override codes.<setting> or resources.<setting>").set_defaults(verb=_verify)
-    show = _verb(verbs, "show", "show a code dataset: counts, codebook usage, bytes an image, rejects")
+    verify.add_argument("--repair", action="store_true", help="encode again what is wrong, and nothing else")
+    _add_overrides(verify, "for --repair: override codes.<setting> or resources.<setting>").set_defaults(verb=_verify)
+    show = _add_verb(verbs, "show", "show a code dataset: counts, codebook usage, bytes per image, rejects")
     show.add_argument("folder", help="a code dataset, or a folder of them")
     show.set_defaults(verb=_show)
-
-
-def _where(
-    parser: argparse.ArgumentParser, overrides: str = "override one setting of the config"
-) -> argparse.ArgumentParser:
-    parser.add_argument(
-        "--state",
-        default="runs",
-        help="local state folder, where MLFLOW_TRACKING_URI is not set (default: %(default)s)",
-    )
-    return _set(parser, overrides)
-
-
-def _set(parser: argparse.ArgumentParser, help: str) -> argparse.ArgumentParser:
-    metavar = "section.key=value"
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar=metavar, help=help)
-    return parser
 
 
 # --- verbs: each imports what it needs --------------------------------------------------------------------------------
@@ -201,11 +196,12 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from pipeline.config import config_digest, load_config
+    from pipeline.config import config_digest
+    from pipeline.config_files import load_config
 
     config = load_config(options.config, options.overrides)
     print(f"{options.config} is valid (digest {config_digest(config)[:12]})")
-    return OK
+    return ExitCode.DONE
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -233,13 +229,13 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from pipeline.verbs.use import sample_model
+    from pipeline.verbs.sample import sample_model
 
     return sample_model(options)
 
 
 def _reconstruct(options: argparse.Namespace) -> int:
-    from pipeline.verbs.use import reconstruct_images
+    from pipeline.verbs.reconstruct import reconstruct_images
 
     return reconstruct_images(options)
 

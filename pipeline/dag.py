@@ -1,18 +1,50 @@
-"""The steps of the DAG: what each is made from and which settings change its result. Imports nothing heavy."""
+"""THE run, in the paper's order: every step with its inputs, settings, resources and work. Knows no orchestrator.
 
+    images -> tokenizer -> codes -> prior_<level> ... -> generator -> evaluation
+       |                              (all levels at the same time)       ^            ^
+       +--> classifier -----------------------------------------------------+            |
+       +--> judge ------------------------------------------------------------------------+
+
+A step's work is a function of exactly the artifacts of its declared inputs and of the workspace: what is not declared
+cannot be reached. pipeline/assets.py turns this table into the orchestrator's assets; a plain loop over it makes the
+same artifacts. Components are imported when a step works, so that reading the table imports nothing heavy.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
-from components.artifacts import Artifact, digest_of
-from components.classifier import config as classifier
-from components.codes import config as codes
-from components.config import StepResources
-from components.evaluation import config as evaluation
-from components.generator import config as generator
-from components.images import config as images
-from components.priors import config as priors
-from components.tokenizer import config as tokenizer
-from pipeline.config import PipelineConfig, to_plain
+import yaml
+
+from components.artifacts import Artifact, Facts, digest_of
+from components.classifier.config import CLASSIFIER_VERSION, ClassifierConfig
+from components.classifier.facts import ClassifierFacts
+from components.codes.config import CODES_VERSION
+from components.codes.facts import CodesFacts
+from components.config import StepResources, result_settings, to_plain
+from components.evaluation.config import EVALUATION_VERSION
+from components.evaluation.facts import EvaluationFacts
+from components.generator.config import GENERATOR_VERSION
+from components.generator.facts import GeneratorFacts
+from components.images.config import IMAGES_VERSION
+from components.images.facts import SnapshotFacts
+from components.priors.config import PRIOR_VERSION
+from components.priors.facts import PriorFacts
+from components.tokenizer.config import TOKENIZER_VERSION
+from components.tokenizer.facts import TokenizerFacts
+from components.workspace import StepOutput, Workspace
+from pipeline.config import PipelineConfig
+from pipeline.gates import Gate, Verdict, codes_gates, evaluation_gates, prior_gates, tokenizer_gates
+
+if TYPE_CHECKING:
+    from components.tracking.registry import ModelPackage
+
+Inputs = Mapping[str, Artifact]
+StepWork = Callable[[Inputs, Workspace], StepOutput]
+
+DRIVER_CPUS = 2.0
+"""Logical CPUs of a local Ray beside those of the steps: for tasks that read, and for Ray itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,20 +52,37 @@ class Step:
     """One node of the DAG."""
 
     name: str
-    inputs: tuple[str, ...]
+    summary: str
+    """What it computes, by the lines of the paper's algorithms."""
+    inputs: tuple[str, ...] = ()
     """Steps whose artifacts it reads."""
-    settings: Any
-    """The part of the config that changes its result, as plain values."""
+    settings: Mapping[str, Any]
+    """The settings that change its result, as plain values."""
     version: int
-    """Of the component."""
-    resources: StepResources | None
-    """What it asks the cluster for; None runs in the driver."""
+    """Of its component: raised whenever the same settings and inputs would now give another result."""
+    facts: type[Facts]
+    """What it tells about its result."""
+    work: StepWork
+    resources: StepResources | None = None
+    """What it asks the cluster for; None works in the driver."""
+    group: str = ""
+    """Neighbouring steps of one group run at the same time; empty: alone."""
+    gates: tuple[Gate, ...] = ()
+    observe: Callable[[], Mapping[str, Any]] | None = None
+    """Looks at what lies outside of the run and decides the result with the settings: which files there are."""
+    package: "Callable[[Artifact], ModelPackage] | None" = None
+    """Makes a model of its artifact for the registry; None: it is not registered."""
 
-    def fingerprint(self, made_from: dict[str, Artifact], seed: int) -> str:
+    def fingerprint(self, made_from: Inputs, seed: int, observed: Mapping[str, Any] | None = None) -> str:
         """Digest of everything that decides the result."""
-        inputs = {name: made_from[name].digest for name in self.inputs}
         return digest_of(
-            {"step": self.name, "version": self.version, "seed": seed, "settings": self.settings, "inputs": inputs}
+            {
+                "step": self.name,
+                "version": self.version,
+                "seed": seed,
+                "settings": {**self.settings, **(observed or {})},
+                "inputs": {name: made_from[name].digest for name in self.inputs},
+            }
         )
 
     @property
@@ -41,78 +90,246 @@ class Step:
         """What the orchestrator shows as this asset's code version: settings and component version."""
         return digest_of({"version": self.version, "settings": self.settings})[:12]
 
+    def judge(self, artifact: Artifact) -> list[Verdict]:
+        """Every gate's verdict on its artifact."""
+        if not self.gates:
+            return []
+        facts = artifact.read(self.facts)
+        return [gate.judge(facts) for gate in self.gates]
 
-def steps_of(config: PipelineConfig) -> dict[str, Step]:
-    """The DAG of `config`, in the order of the paper."""
-    tree, resources = to_plain(config), config.resources
-    prior_names = tuple(f"prior_{level}" for level in config.level_names)
-    found = [
-        Step(name="images", inputs=(), settings=tree["images"], version=images.IMAGES_VERSION, resources=None),
+
+def dag_of(config: PipelineConfig) -> dict[str, Step]:
+    """The steps of `config` by name, each after its inputs."""
+    priors = tuple(f"prior_{level}" for level in config.level_names)
+    resources, stage_2 = config.resources, "priors"
+    steps = [
+        Step(
+            name="images",
+            summary="A snapshot of the dataset: which images there are, fixed, so that every step sees the same.",
+            settings=result_settings(config.images),
+            version=IMAGES_VERSION,
+            facts=SnapshotFacts,
+            work=_snapshot(config),
+            observe=_listing(config) if config.images.uri else None,
+        ),
         Step(
             name="tokenizer",
+            summary="Algorithm 1: h_top = E_top(x), quantize, h_bottom = E_bottom(x, e_top), quantize, "
+            "x^ = D(e_top, e_bottom).",
             inputs=("images",),
-            settings=tree["vqvae"],
-            version=tokenizer.TOKENIZER_VERSION,
+            settings=result_settings(config.vqvae),
+            version=TOKENIZER_VERSION,
+            facts=TokenizerFacts,
+            work=_tokenizer(config),
             resources=resources.tokenizer,
+            gates=tokenizer_gates(config.gates),
+            package=_tokenizer_package,
         ),
         Step(
             name="codes",
+            summary="Algorithm 2, lines 1-7: T_top, T_bottom <- quantized encodings of every image of the dataset.",
             inputs=("images", "tokenizer"),
-            settings=tree["codes"],
-            version=codes.CODES_VERSION,
+            settings=result_settings(config.codes),
+            version=CODES_VERSION,
+            facts=CodesFacts,
+            work=_codes(config),
             resources=resources.codes,
+            gates=codes_gates(config.gates, config.level_names),
         ),
         *(
             Step(
                 name=f"prior_{level}",
+                summary="Algorithm 2, line 8: p_top = TrainPixelCNN(T_top)."
+                if level == config.level_names[0]
+                else "Algorithm 2, line 9: p_bottom = TrainCondPixelCNN(T_bottom, T_top).",
                 inputs=("codes",),
-                settings={"level": level, **tree["priors"][level]},
-                version=priors.PRIOR_VERSION,
+                settings={"level": level, **result_settings(config.priors[level])},
+                version=PRIOR_VERSION,
+                facts=PriorFacts,
+                work=_prior(config, level),
                 resources=resources.prior,
+                group=stage_2,
+                gates=prior_gates(config.gates),
             )
             for level in config.level_names
         ),
         Step(
             name="classifier",
+            summary="Section 3.3: the classifier that rejects samples.",
             inputs=("images",),
-            settings=tree["classifier"],
-            version=classifier.CLASSIFIER_VERSION,
+            settings=result_settings(config.classifier),
+            version=CLASSIFIER_VERSION,
+            facts=ClassifierFacts,
+            work=_classifier(config, config.classifier),
             resources=resources.classifier,
+            group=stage_2,
         ),
         Step(
             name="judge",
+            summary="Section 4: the classifier that measures samples; it takes no part in making them.",
             inputs=("images",),
-            settings=tree["judge"],
-            version=classifier.CLASSIFIER_VERSION,
+            settings=result_settings(config.judge),
+            version=CLASSIFIER_VERSION,
+            facts=ClassifierFacts,
+            work=_classifier(config, config.judge),
             resources=resources.classifier,
+            group=stage_2,
         ),
         Step(
             name="generator",
-            inputs=("tokenizer", *prior_names, "classifier"),
-            settings=tree["generator"],
-            version=generator.GENERATOR_VERSION,
-            resources=None,
+            summary="Algorithm 2, lines 10-14: e_top ~ p_top, e_bottom ~ p_bottom(e_top), x <- D(e_top, e_bottom); "
+            "section 3.3.",
+            inputs=("tokenizer", *priors, "classifier"),
+            settings=result_settings(config.generator),
+            version=GENERATOR_VERSION,
+            facts=GeneratorFacts,
+            work=_generator(config),
+            package=_generator_package(config),
         ),
         Step(
             name="evaluation",
-            inputs=("images", *prior_names, "generator", "judge"),
-            settings=tree["evaluation"],
-            version=evaluation.EVALUATION_VERSION,
+            summary="Section 4: how good and how diverse the samples are, before and after rejection, and a report.",
+            inputs=("images", "tokenizer", "codes", *priors, "classifier", "judge", "generator"),
+            settings=result_settings(config.evaluation),
+            version=EVALUATION_VERSION,
+            facts=EvaluationFacts,
+            work=_evaluation(config),
             resources=resources.codes,
+            gates=evaluation_gates(config.gates),
         ),
     ]
-    return {step.name: step for step in found}
+    return {step.name: step for step in steps}
 
 
-def side_by_side(config: PipelineConfig) -> tuple[str, ...]:
-    """Steps that are fitted at the same time: the priors of all levels, and the classifiers beside them."""
-    return (*(f"prior_{level}" for level in config.level_names), "classifier", "judge")
+def groups_of(steps: Mapping[str, Step]) -> list[list[Step]]:
+    """Steps in their order, those that run at the same time together."""
+    return [list(group) for _, group in groupby(steps.values(), key=lambda step: step.group or step.name)]
 
 
-def local_cpus(config: PipelineConfig) -> float:
-    """Logical CPUs at which everything that can run side by side does."""
-    together = [
-        step.resources for name, step in steps_of(config).items() if name in side_by_side(config) and step.resources
+def local_cpus(steps: Mapping[str, Step]) -> float:
+    """Logical CPUs that a local Ray needs for everything that can run at the same time."""
+    needs = [
+        sum(step.resources.workers * step.resources.cpus for step in group if step.resources)
+        for group in groups_of(steps)
     ]
-    alone = [step.resources.workers * step.resources.cpus for step in steps_of(config).values() if step.resources]
-    return max(sum(resources.workers * resources.cpus for resources in together), *alone) + 2
+    return max(needs) + DRIVER_CPUS
+
+
+# --- the work of each step --------------------------------------------------------------------------------------------
+
+
+def _snapshot(config: PipelineConfig) -> StepWork:
+    def work(inputs: Inputs, workspace: Workspace) -> StepOutput:
+        from components.images.step import take_snapshot
+
+        return take_snapshot(config.images, workspace=workspace)
+
+    return work
+
+
+def _listing(config: PipelineConfig) -> Callable[[], Mapping[str, Any]]:
+    def observe() -> Mapping[str, Any]:
+        from components.images.sources.registry import list_images
+
+        return {"listing": list_images(config.images, "").digest()}
+
+    return observe
+
+
+def _tokenizer(config: PipelineConfig) -> StepWork:
+    def work(inputs: Inputs, workspace: Workspace) -> StepOutput:
+        from components.tokenizer.step import fit_tokenizer
+
+        return fit_tokenizer(config.vqvae, inputs["images"], resources=config.resources.tokenizer, workspace=workspace)
+
+    return work
+
+
+def _codes(config: PipelineConfig) -> StepWork:
+    def work(inputs: Inputs, workspace: Workspace) -> StepOutput:
+        from components.codes.dataset import TokenizerFiles
+        from components.codes.step import encode_snapshot
+        from components.store.commits import local_copy
+
+        tokenizer = inputs["tokenizer"]
+        files = TokenizerFiles(
+            folder=local_copy(tokenizer.uri),
+            digest=tokenizer.digest,
+            model=workspace.models.registered_uri(tokenizer),
+            run_id=tokenizer.run_id,
+        )
+        return encode_snapshot(
+            config.codes,
+            inputs["images"].uri,
+            files,
+            max_rejects=config.images.max_rejects,
+            resources=config.resources.codes,
+            workspace=workspace,
+        )
+
+    return work
+
+
+def _prior(config: PipelineConfig, level: str) -> StepWork:
+    def work(inputs: Inputs, workspace: Workspace) -> StepOutput:
+        from components.priors.step import fit_prior
+
+        return fit_prior(
+            config.priors[level], level, inputs["codes"], resources=config.resources.prior, workspace=workspace
+        )
+
+    return work
+
+
+def _classifier(config: PipelineConfig, settings: ClassifierConfig) -> StepWork:
+    def work(inputs: Inputs, workspace: Workspace) -> StepOutput:
+        from components.classifier.step import fit_classifier
+
+        return fit_classifier(settings, inputs["images"], resources=config.resources.classifier, workspace=workspace)
+
+    return work
+
+
+def _generator(config: PipelineConfig) -> StepWork:
+    def work(inputs: Inputs, workspace: Workspace) -> StepOutput:
+        from components.generator.step import assemble_generator
+
+        return assemble_generator(config.generator, inputs, workspace=workspace)
+
+    return work
+
+
+def _evaluation(config: PipelineConfig) -> StepWork:
+    def work(inputs: Inputs, workspace: Workspace) -> StepOutput:
+        from components.evaluation.step import evaluate_generator
+
+        return evaluate_generator(
+            config.evaluation,
+            inputs,
+            title=f"{config.name}: VQ-VAE-2 samples",
+            settings=yaml.safe_dump(to_plain(config), sort_keys=False),
+            resources=config.resources.codes,
+            workspace=workspace,
+        )
+
+    return work
+
+
+# --- the registered models --------------------------------------------------------------------------------------------
+
+
+def _tokenizer_package(artifact: Artifact) -> "ModelPackage":
+    from components.store.commits import local_copy
+    from components.tokenizer.served import tokenizer_package
+
+    return tokenizer_package(local_copy(artifact.uri))
+
+
+def _generator_package(config: PipelineConfig) -> "Callable[[Artifact], ModelPackage]":
+    def package(artifact: Artifact) -> "ModelPackage":
+        from components.generator.served import generator_package
+        from components.store.commits import local_copy
+
+        return generator_package(local_copy(artifact.uri), config.generator)
+
+    return package

@@ -1,14 +1,17 @@
 """What the orchestrator loads: the assets, job and schedule of ONE config, named by VQVAE2_CONFIG."""
 
 import json
+import logging
 import os
 import warnings
 from pathlib import Path
 
 import dagster as dg
 
+from components.config import to_plain
 from pipeline.assets import assets_of
-from pipeline.config import PipelineConfig, load_config, parse_config, to_plain
+from pipeline.config import PipelineConfig
+from pipeline.config_files import load_config, parse_config
 from pipeline.session import Session
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
@@ -39,6 +42,20 @@ def definitions_of(config: PipelineConfig, session: Session | None = None) -> dg
         schedules=schedules,
         executor=dg.in_process_executor,
     )
+
+
+def materialise(config: PipelineConfig, session: Session) -> bool:
+    """One run of the DAG on the orchestrator's instance, in this process; returns whether all of it succeeded."""
+    warnings.filterwarnings("ignore", module="dagster")
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    with dg.DagsterInstance.from_config(str(instance_folder(config))) as instance:
+        job = definitions_of(config, session).get_job_def(JOB)
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        try:
+            return job.execute_in_process(instance=instance, raise_on_error=False, run_config=quiet).success
+        except dg.DagsterExecutionInterruptedError:
+            raise KeyboardInterrupt from None
 
 
 def instance_folder(config: PipelineConfig) -> Path:

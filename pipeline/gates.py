@@ -1,10 +1,14 @@
-"""Quality gates: pure functions of an artifact's facts and the config's thresholds."""
+"""Quality gates: what an artifact's facts must reach to be built upon. Pure functions of facts and limits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from components.artifacts import Fact
-from pipeline.config import Gates, PipelineConfig
+from components.codes.facts import CodesFacts
+from components.evaluation.facts import EvaluationFacts
+from components.priors.facts import PriorFacts
+from components.tokenizer.facts import TokenizerFacts
+from pipeline.config import Gates
 
 
 @dataclass(frozen=True)
@@ -22,72 +26,86 @@ class Verdict:
         return f"{self.gate}: {self.meaning} is {self.value:.4g}, {relation} the limit of {self.limit:.4g}"
 
 
-def gate_names(step: str, config: PipelineConfig) -> list[str]:
-    """Gates that `step` has."""
-    if step == "tokenizer":
-        return ["reconstruction_error"]
-    if step == "codes":
-        return [f"usage_{level}" for level in config.level_names]
-    if step.startswith("prior_"):
-        return ["nats_per_code"]
-    if step == "evaluation":
-        return ["judge_accuracy", "kept_accuracy"]
-    return []
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """One limit on one figure of a step."""
+
+    name: str
+    meaning: str
+    figure: Callable[[Any], float]
+    """Takes it from the step's facts."""
+    limit: Callable[[Any], float]
+    """The limit, which may depend on the facts too."""
+    at_most: bool
+    """Whether the limit is the largest value that passes; False: the smallest."""
+
+    def judge(self, facts: Any) -> Verdict:
+        """Compare the figure of `facts` with the limit."""
+        value, limit = self.figure(facts), self.limit(facts)
+        return Verdict(self.name, value <= limit if self.at_most else value >= limit, value, limit, self.meaning)
 
 
-def verdicts(step: str, facts: Mapping[str, Fact], config: PipelineConfig) -> list[Verdict]:
-    """Judge an artifact of `step` by its facts."""
-    limits: Gates = config.gates
-    if step == "tokenizer":
-        return [
-            _at_most(
-                "reconstruction_error",
-                facts["reconstruction_error"],
-                limits.reconstruction_error,
-                "held-out mean squared error",
-            )
-        ]
-    if step == "codes":
-        return [
-            _at_least(
-                f"usage_{level}",
-                facts[f"usage_{level}"],
-                limits.codebook_usage,
-                f"share of the '{level}' codebook in use",
-            )
-            for level in config.level_names
-        ]
-    if step.startswith("prior_"):
-        limit = limits.nats_share * _number(facts["unigram_nats"])
-        return [_at_most("nats_per_code", facts["nats_per_code"], limit, "held-out nats per code")]
-    if step == "evaluation":
-        return [
-            _at_least(
-                "judge_accuracy",
-                facts["judge_accuracy"],
-                limits.judge_accuracy,
-                "share of samples read as the class asked for",
-            ),
-            _at_least("kept_accuracy", facts["kept_accuracy"], limits.kept_accuracy, "the same after rejection"),
-        ]
-    return []
-
-
-def summarise_verdicts(found: list[Verdict]) -> str:
+def summarise_verdicts(verdicts: Sequence[Verdict]) -> str:
     """'passed', or 'failed: ...' with every gate that did."""
-    failed = [str(verdict) for verdict in found if not verdict.passed]
+    failed = [str(verdict) for verdict in verdicts if not verdict.passed]
     return "failed: " + "; ".join(failed) if failed else "passed"
 
 
-def _number(value: Fact) -> float:
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"a gate's figure must be a number, got {value!r}")
-    return float(value)
+def tokenizer_gates(limits: Gates) -> tuple[Gate, ...]:
+    """Reconstructions are close enough."""
+
+    def figure(facts: TokenizerFacts) -> float:
+        return facts.reconstruction_error
+
+    return (_at_most("reconstruction_error", "held-out mean squared error", figure, limits.reconstruction_error),)
 
 
-def _at_most(gate: str, value: Fact, limit: float, meaning: str) -> Verdict:
-    return Verdict(gate, _number(value) <= limit, _number(value), limit, meaning)
+def codes_gates(limits: Gates, levels: Sequence[str]) -> tuple[Gate, ...]:
+    """Each codebook is used."""
+
+    def usage_of(level: str) -> Callable[[CodesFacts], float]:
+        return lambda facts: facts.usage[level]
+
+    return tuple(
+        _at_least(
+            f"usage_{level}", f"fraction of the '{level}' codebook in use", usage_of(level), limits.codebook_usage
+        )
+        for level in levels
+    )
 
 
-def _at_least(gate: str, value: Fact, limit: float, meaning: str) -> Verdict:
-    return Verdict(gate, _number(value) >= limit, _number(value), limit, meaning)
+def prior_gates(limits: Gates) -> tuple[Gate, ...]:
+    """A prior knows more than how frequent each code is."""
+
+    def figure(facts: PriorFacts) -> float:
+        return facts.nats_per_code
+
+    def limit(facts: PriorFacts) -> float:
+        return limits.nats_share * facts.unigram_nats
+
+    meaning = "held-out nats per code"
+    return (Gate(name="nats_per_code", meaning=meaning, figure=figure, limit=limit, at_most=True),)
+
+
+def evaluation_gates(limits: Gates) -> tuple[Gate, ...]:
+    """Samples show what was asked for, before and after rejection."""
+
+    def drawn(facts: EvaluationFacts) -> float:
+        return facts.judge_accuracy
+
+    def kept(facts: EvaluationFacts) -> float:
+        return facts.kept_accuracy
+
+    meaning = "fraction of samples read as the class asked for"
+    return (
+        _at_least("judge_accuracy", meaning, drawn, limits.judge_accuracy),
+        _at_least("kept_accuracy", f"{meaning}, after rejection", kept, limits.kept_accuracy),
+    )
+
+
+def _at_most(name: str, meaning: str, figure: Callable[[Any], float], limit: float) -> Gate:
+    return Gate(name=name, meaning=meaning, figure=figure, limit=lambda facts: limit, at_most=True)
+
+
+def _at_least(name: str, meaning: str, figure: Callable[[Any], float], limit: float) -> Gate:
+    return Gate(name=name, meaning=meaning, figure=figure, limit=lambda facts: limit, at_most=False)

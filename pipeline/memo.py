@@ -10,25 +10,29 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 from components.artifacts import Artifact
+from components.config import result_settings
 from components.progress import Progress, format_duration
 from components.store import commits, objects
 from components.store.lease import acquire_lease, keep_alive
 from components.tracking.runs import RunJournal, Tracker
-from components.workspace import StepOutput, Workspace
-from pipeline.config import PipelineConfig, config_digest, flatten, to_plain
-from pipeline.dag import Step, steps_of
-from pipeline.gates import Verdict, summarise_verdicts, verdicts
+from components.workspace import ComputeCluster, StepOutput, Workspace
+from pipeline.config import PipelineConfig, config_digest, flatten
+from pipeline.dag import Inputs, Step, dag_of
+from pipeline.gates import Verdict, summarise_verdicts
 
-PICTURES_FOLDER = "pictures"
-"""Subfolder of an artifact with what a person looks at; no part of its content."""
+PICTURES_FOLDER, DOCUMENTS_FOLDER = "pictures", "documents"
+"""Subfolders of an artifact with what a person looks at; no part of its content."""
+FOLDER_NAME_LENGTH = 16
+"""Characters of a fingerprint that name folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What a step has to show."""
+    """A step's artifact, and how it was judged."""
 
     artifact: Artifact
     made: bool
@@ -36,6 +40,8 @@ class StepResult:
     verdicts: list[Verdict]
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     """PNGs by name."""
+    documents: Mapping[str, bytes] = field(default_factory=dict)
+    """Text files by name."""
 
     @property
     def good(self) -> bool:
@@ -44,84 +50,70 @@ class StepResult:
 
 
 class Memo:
-    """What is done, and doing what is not. One for a pipeline run; its methods may be called from several threads."""
+    """Finds what is done and does what is not. One per pipeline run; its methods may be called from several threads."""
 
-    def __init__(self, config: PipelineConfig, tracker: Tracker, progress: Progress) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        tracker: Tracker,
+        progress: Progress,
+        connect: Callable[[], ComputeCluster | None] = lambda: None,
+    ) -> None:
+        """`connect` joins the cluster when a step asks for it."""
         self.config, self.tracker, self.progress = config, tracker, progress
-        self.steps = steps_of(config)
+        self.steps = dag_of(config)
         self.root = objects.absolute(config.artifact_root)
         self.results: dict[str, StepResult] = {}
-        self._source: str | None = None
-        self._parent: str | None = None
+        self._connect = connect
+        self._models = RegistryLookup(config.name, tracker)
+        self._observed: dict[str, Mapping[str, Any]] = {}
+        self._pipeline_run: str | None = None
         self._lock = threading.Lock()
 
-    def parent(self) -> str:
+    def pipeline_run(self) -> str:
         """MLflow run of this pipeline run, made when the first step has work to do."""
         with self._lock:
-            if self._parent is None:
-                self._parent = self.tracker.parent(config_digest(self.config), flatten(to_plain(self.config)))
-            return self._parent
+            if self._pipeline_run is None:
+                settings = flatten(result_settings(self.config))
+                self._pipeline_run = self.tracker.pipeline_run(config_digest(self.config), settings)
+            return self._pipeline_run
 
     def close(self, succeeded: bool) -> None:
         """End the pipeline's MLflow run, if there is one."""
-        if self._parent is not None:
-            self.tracker.close_parent(self._parent, succeeded)
+        if self._pipeline_run is not None:
+            self.tracker.close_pipeline_run(self._pipeline_run, succeeded)
 
-    def fingerprint(self, step: Step, made_from: dict[str, Artifact]) -> str:
-        """What `step` is asked to do; a snapshot is asked for what the folder holds at the first look of this run."""
-        if step.name == "images" and self.config.images.source != "digits":
-            if self._source is None:
-                from components.images.sources import list_images
+    def fingerprint(self, step: Step, made_from: Inputs) -> str:
+        """What `step` is asked to do, with what it observed at the first look of this run."""
+        if step.observe is not None and step.name not in self._observed:
+            self._observed[step.name] = step.observe()
+        return step.fingerprint(made_from, self.config.seed, self._observed.get(step.name))
 
-                self._source = list_images(self.config.images, "").digest()
-            step = replace(step, settings={**step.settings, "listing": self._source})
-        return step.fingerprint({name: made_from[name] for name in step.inputs}, self.config.seed)
+    def lease_folder(self, fingerprint: str) -> str:
+        """Where the lease on a fingerprint is kept."""
+        return objects.join(self.root, "leases", fingerprint[:FOLDER_NAME_LENGTH])
 
-    def find(self, step: Step, made_from: dict[str, Artifact]) -> tuple[Artifact | None, list[str]]:
+    def artifact_folder(self, step: Step, fingerprint: str) -> str:
+        """Where the artifact that `step` makes for a fingerprint goes."""
+        return objects.join(self.root, step.name, fingerprint[:FOLDER_NAME_LENGTH])
+
+    def find(self, step: Step, made_from: Inputs) -> tuple[Artifact | None, list[str]]:
         """The step's artifact if it was ever committed, and what is wrong with it now; (artifact, []) is done."""
         artifact = self.tracker.committed(self.fingerprint(step, made_from))
         return (artifact, commits.artifact_faults(artifact.uri, artifact.digest)) if artifact else (None, [])
 
-    def get_or_run(
-        self, name: str, made_from: dict[str, Artifact], work: Callable[[Workspace], StepOutput]
-    ) -> StepResult:
-        """The result of step `name`: found, or made by `work` and committed.
+    def get_or_run(self, step: Step, made_from: Inputs) -> StepResult:
+        """The result of `step`: found, or made by its work and committed.
 
-        Raises LeaseHeld when another run keeps at the same step beyond orchestration.lease_wait.
+        Raises LeaseHeld when another run works on the same step for longer than orchestration.lease_wait.
         """
-        step = self.steps[name]
-        inputs = {key: made_from[key] for key in step.inputs}
-        result = self._found(step, inputs)
-        if result is None:
-            fingerprint = self.fingerprint(step, inputs)
-            folder = objects.join(self.root, "leases", fingerprint[:16])
-            lease = acquire_lease(
-                folder,
-                wait=self.config.orchestration.lease_wait,
-                tell=lambda line: self.progress.say(f"{name}: {line}"),
-                alone=not os.environ.get("RAY_ADDRESS"),  # a local Ray ends with its driver
-            )
-            with keep_alive(lease):
-                # Whoever held the lease before may have finished the step meanwhile.
-                result = self._found(step, inputs)
-                if result is None:
-                    journal = self.tracker.journal(name, fingerprint, self.parent())
-                    uri = objects.join(self.root, name, fingerprint[:16])
-                    space = Workspace(
-                        name=name,
-                        fingerprint=fingerprint,
-                        uri=uri,
-                        seed=self.config.seed,
-                        lease=lease,
-                        journal=journal,
-                        progress=self.progress,
-                    )
-                    result = self._run(step, inputs, space, journal, work)
-        self.results[name] = result
-        self._tell_gates(result)
+        inputs = {name: made_from[name] for name in step.inputs}
+        result = self._found(step, inputs) or self._run_under_lease(step, inputs)
+        self.results[step.name] = result
+        self._record_verdicts(result)
         return result
 
-    def _found(self, step: Step, inputs: dict[str, Artifact]) -> StepResult | None:
+    def _found(self, step: Step, inputs: Inputs) -> StepResult | None:
         artifact, faults = self.find(step, inputs)
         if artifact is None:
             return None
@@ -133,57 +125,79 @@ class Memo:
         return StepResult(
             artifact=artifact,
             made=False,
-            verdicts=verdicts(step.name, artifact.facts, self.config),
-            pictures=_pictures(artifact),
+            verdicts=step.judge(artifact),
+            pictures=_read_folder(artifact, PICTURES_FOLDER, ".png"),
+            documents=_read_folder(artifact, DOCUMENTS_FOLDER),
         )
 
-    def _run(
-        self,
-        step: Step,
-        inputs: dict[str, Artifact],
-        space: Workspace,
-        journal: RunJournal,
-        work: Callable[[Workspace], StepOutput],
-    ) -> StepResult:
+    def _run_under_lease(self, step: Step, inputs: Inputs) -> StepResult:
+        fingerprint = self.fingerprint(step, inputs)
+        lease = acquire_lease(
+            self.lease_folder(fingerprint),
+            wait_seconds=self.config.orchestration.lease_wait,
+            report=lambda line: self.progress.say(f"{step.name}: {line}"),
+            ends_with_driver=not os.environ.get("RAY_ADDRESS"),  # a local Ray ends with its driver
+        )
+        with keep_alive(lease):
+            # Whoever held the lease before may have finished the step meanwhile.
+            result = self._found(step, inputs)
+            if result is not None:
+                return result
+            journal = self.tracker.run_journal(step.name, fingerprint, self.pipeline_run())
+            workspace = Workspace(
+                name=step.name,
+                fingerprint=fingerprint,
+                uri=self.artifact_folder(step, fingerprint),
+                seed=self.config.seed,
+                lease=lease,
+                journal=journal,
+                models=self._models,
+                progress=self.progress,
+                connect=self._connect,
+            )
+            return self._run(step, inputs, workspace, journal)
+
+    def _run(self, step: Step, inputs: Inputs, workspace: Workspace, journal: RunJournal) -> StepResult:
         started = time.monotonic()
         self.progress.say(f"{step.name}: at work")
         journal.parameters(flatten(step.settings) | {"seed": self.config.seed})
         journal.inputs(list(inputs.values()))
         try:
-            outcome = work(space)
-            space.lease.check()
+            output = step.work(inputs, workspace)
+            workspace.lease.check()
         except BaseException as error:
-            with contextlib.suppress(Exception):  # MLflow may be what failed: the first error is the one to tell
+            with contextlib.suppress(Exception):  # MLflow may be what failed: the first error is the one to report
                 journal.fail(f"{type(error).__name__}: {error}")
             raise
         artifact = Artifact(
             kind=step.name,
-            uri=space.uri,
-            digest=outcome.digest,
-            fingerprint=space.fingerprint,
+            uri=workspace.uri,
+            digest=output.digest,
+            fingerprint=workspace.fingerprint,
             run_id=journal.run_id,
-            facts=outcome.facts,
+            facts=output.facts.record(),
         )
-        found = verdicts(step.name, artifact.facts, self.config)
-        journal.metrics(
-            0, {key: float(value) for key, value in outcome.facts.items() if isinstance(value, (int, float))}
+        result = StepResult(
+            artifact=artifact,
+            made=True,
+            verdicts=step.judge(artifact),
+            pictures=output.pictures,
+            documents={name: text.encode() for name, text in output.documents.items()},
         )
-        for name, png in outcome.pictures.items():
-            journal.picture(name, png)
-            objects.write_bytes(objects.join(space.uri, PICTURES_FOLDER, f"{name}.png"), png)
-        self.tracker.remember_gates(journal.run_id, summarise_verdicts(found))
+        journal.metrics(0, output.facts.figures())
+        _keep_output(output, workspace.uri, journal)
+        self.tracker.record_gates(journal.run_id, summarise_verdicts(result.verdicts))
         journal.finish(artifact)
-        objects.delete(objects.join(space.uri, commits.WORK_FOLDER))
-        self.progress.say(
-            f"{step.name}: finished in {format_duration(time.monotonic() - started)} (artifact {artifact.digest[:12]})"
-        )
-        return StepResult(artifact=artifact, made=True, verdicts=found, pictures=outcome.pictures)
+        objects.delete(objects.join(workspace.uri, commits.WORK_FOLDER))
+        duration = format_duration(time.monotonic() - started)
+        self.progress.say(f"{step.name}: finished in {duration} (artifact {artifact.digest[:12]})")
+        return result
 
-    def _tell_gates(self, result: StepResult) -> None:
-        """Remember the verdict, and say it where it is bad news."""
+    def _record_verdicts(self, result: StepResult) -> None:
+        """Remember the verdicts, and report failed gates."""
         verdict = summarise_verdicts(result.verdicts)
         if not result.made and result.verdicts and self.tracker.gates(result.artifact.run_id) != verdict:
-            self.tracker.remember_gates(result.artifact.run_id, verdict)
+            self.tracker.record_gates(result.artifact.run_id, verdict)
         if not result.good:
             when = "just now" if result.made else "in an earlier run, with the same settings"
             self.progress.say(
@@ -191,9 +205,39 @@ class Memo:
             )
 
 
-def _pictures(artifact: Artifact) -> dict[str, bytes]:
-    folder = objects.join(artifact.uri, PICTURES_FOLDER)
+class RegistryLookup:
+    """What steps may ask MLflow: a ModelLookup of the pipeline called `name`."""
+
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        self._name, self._tracker = name, tracker
+
+    def registered_uri(self, artifact: Artifact) -> str | None:
+        """models:/<name>-<kind>/<version>, or None."""
+        version = self._tracker.registry.version_of(f"{self._name}-{artifact.kind}", artifact.digest)
+        return version.uri if version else None
+
+    def read_program(self, uri: str) -> bytes:
+        """Content of the model's one .pt2 file."""
+        return self._tracker.registry.model_program(uri)
+
+    def run_link(self, run_id: str) -> str:
+        """The run's page in MLflow's UI."""
+        return self._tracker.run_link(run_id)
+
+
+def _keep_output(output: StepOutput, folder: str, journal: RunJournal) -> None:
+    """Write pictures and documents beside the artifact and into its MLflow run."""
+    for name, png in output.pictures.items():
+        journal.picture(name, png)
+        objects.write_bytes(objects.join(folder, PICTURES_FOLDER, f"{name}.png"), png)
+    for name, text in output.documents.items():
+        journal.document(name, text)
+        objects.write_bytes(objects.join(folder, DOCUMENTS_FOLDER, name), text.encode())
+
+
+def _read_folder(artifact: Artifact, name: str, suffix: str = "") -> dict[str, bytes]:
+    folder = objects.join(artifact.uri, name)
     return {
-        name.removesuffix(".png"): objects.read_bytes(objects.join(folder, name))
-        for name in objects.object_sizes(folder)
+        path.removesuffix(suffix): objects.read_bytes(objects.join(folder, path))
+        for path in objects.object_sizes(folder)
     }

@@ -25,12 +25,12 @@ class LevelSize:
 
     @property
     def codes(self) -> int:
-        """Codes an image."""
+        """Codes per image."""
         return self.height * self.width
 
     @property
     def bits(self) -> float:
-        """Bits an image, log2(K) a code."""
+        """Bits per image, log2(K) per code."""
         return self.codes * math.log2(self.codebook_size)
 
 
@@ -43,7 +43,7 @@ class ModelSize:
     bytes: int
     """Of the committed weights."""
     checkpoint_bytes: int
-    """Of a checkpoint: weights, best weights, Adam's two moments, and the averaged weights where there are."""
+    """Of a checkpoint: weights, best weights, Adam's two moments, and the averaged weights where a fit keeps them."""
 
 
 def level_sizes(config: PipelineConfig) -> list[LevelSize]:

@@ -2,19 +2,21 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from components.artifacts import Artifact
 from components.errors import StorageError
 from components.store import commits, objects
-from components.tracking.runs import ARTIFACT_TAG, INPUTS_TAG
+from components.tracking.runs import ARTIFACT_TAG, INPUTS_TAG, Run
 from pipeline.config import flatten
-from pipeline.dag import Step
-from pipeline.gates import Verdict, verdicts
+from pipeline.dag import Inputs, Step
+from pipeline.gates import Verdict
 from pipeline.memo import Memo
 
 MAX_REASONS = 3
 """Changed settings that a reason names."""
+MAX_PARAMETER_LENGTH = 6000
+"""Characters of a parameter that MLflow keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +28,9 @@ class StepState:
     """What it made; None: it would run."""
     verdicts: tuple[Verdict, ...] = ()
     fingerprint: str | None = None
-    """What it is asked to do; None while an input is not there."""
+    """What it is asked to do; None while an input is missing."""
     run_id: str | None = None
-    """MLflow run that made the artifact, or that an interrupted step goes on in."""
+    """MLflow run that made the artifact, or in which an interrupted step continues."""
     why: str = ""
     """Why it would run, and when."""
 
@@ -44,78 +46,81 @@ class StepState:
 
 
 def step_states(memo: Memo | None, steps: Mapping[str, Step]) -> dict[str, StepState]:
-    """State of every step; the fingerprints of what follows a step that is not done cannot be known yet.
+    """State of every step; the fingerprints of steps after one that is not done cannot be known yet.
 
     Without a memo nothing has run, or nothing is to be looked up.
     """
     states: dict[str, StepState] = {}
     for name, step in steps.items():
-        behind = [one for one in step.inputs if states[one].artifact is None]
-        failed = [one for one in _ancestors(steps, name) if states[one].artifact is not None and not states[one].good]
-        if behind:
-            state = StepState(step=name, why=f"after {', '.join(behind)}")
+        missing = [needed for needed in step.inputs if states[needed].artifact is None]
+        if missing:
+            state = StepState(step=name, why=f"after {', '.join(missing)}")
         elif memo is None:
             state = StepState(step=name, why="(never ran)")
         else:
-            state = _state(memo, step, {one: artifact for one in step.inputs if (artifact := states[one].artifact)})
+            inputs = {needed: artifact for needed in step.inputs if (artifact := states[needed].artifact)}
+            state = _look_up(memo, step, inputs)
+        failed = [
+            each for each in _ancestors(steps, name) if states[each].artifact is not None and not states[each].good
+        ]
         if state.artifact is None and failed:
-            state = StepState(
-                step=name,
-                fingerprint=state.fingerprint,
-                run_id=state.run_id,
-                why=f"once the gates of {', '.join(failed)} pass",
-            )
+            state = replace(state, why=f"once the gates of {', '.join(failed)} pass")
         states[name] = state
     return states
 
 
 def _ancestors(steps: Mapping[str, Step], name: str) -> list[str]:
-    above = {one for given in steps[name].inputs for one in (given, *_ancestors(steps, given))}
-    return [one for one in steps if one in above]
+    above = {each for needed in steps[name].inputs for each in (needed, *_ancestors(steps, needed))}
+    return [each for each in steps if each in above]
 
 
-def _state(memo: Memo, step: Step, inputs: dict[str, Artifact]) -> StepState:
+def _look_up(memo: Memo, step: Step, inputs: dict[str, Artifact]) -> StepState:
     try:
         artifact, faults = memo.find(step, inputs)
         fingerprint = memo.fingerprint(step, inputs)
-    except (ValueError, StorageError) as error:  # a folder of images that is not there, a store that does not answer
+    except (ValueError, StorageError) as error:  # a folder of images that does not exist, a store that does not answer
         return StepState(step=step.name, why=f"and fail: {error}")
     if artifact is None:
-        run_id, why = _missing(memo, step, inputs, fingerprint)
+        run_id, why = _why_missing(memo, step, inputs, fingerprint)
         return StepState(step=step.name, fingerprint=fingerprint, run_id=run_id, why=why)
     if faults:
         more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
-        return StepState(
-            step=step.name, fingerprint=fingerprint, run_id=artifact.run_id, why=f"again: {faults[0]}{more}"
-        )
-    judged = tuple(verdicts(step.name, artifact.facts, memo.config))
+        why = f"again: {faults[0]}{more}"
+        return StepState(step=step.name, fingerprint=fingerprint, run_id=artifact.run_id, why=why)
+    verdicts = tuple(step.judge(artifact))
     return StepState(
-        step=step.name, artifact=artifact, verdicts=judged, fingerprint=fingerprint, run_id=artifact.run_id
+        step=step.name, artifact=artifact, verdicts=verdicts, fingerprint=fingerprint, run_id=artifact.run_id
     )
 
 
-def _missing(memo: Memo, step: Step, inputs: Mapping[str, Artifact], fingerprint: str) -> tuple[str | None, str]:
+def _why_missing(memo: Memo, step: Step, inputs: Inputs, fingerprint: str) -> tuple[str | None, str]:
     """The unfinished MLflow run of a step without an artifact, and why there is none."""
     unfinished = [run for run in memo.tracker.runs_of(fingerprint) if ARTIFACT_TAG not in run.data.tags]
     if unfinished:
-        kept = objects.object_sizes(objects.join(memo.root, step.name, fingerprint[:16], commits.WORK_FOLDER))
-        return unfinished[0].info.run_id, "on from its last checkpoint (unfinished)" if kept else "again (unfinished)"
-    before = memo.tracker.newest(step.name)
-    if before is None:
+        work = objects.join(memo.artifact_folder(step, fingerprint), commits.WORK_FOLDER)
+        resumes = "on from its last checkpoint" if objects.object_sizes(work) else "again"
+        return unfinished[0].info.run_id, f"{resumes} (unfinished)"
+    newest = memo.tracker.newest(step.name)
+    if newest is None:
         return None, "(never ran)"
-    given = {link["kind"]: link["digest"] for link in json.loads(before.data.tags.get(INPUTS_TAG, "[]"))}
-    renewed = [name for name, artifact in inputs.items() if given.get(name) != artifact.digest]
-    now = {key: str(value)[:6000] for key, value in (flatten(step.settings) | {"seed": memo.config.seed}).items()}
-    then = before.data.params
+    reasons = [*_new_inputs(inputs, newest), *_changed_settings(memo, step, newest)]
+    other = "the files in the folder changed" if step.observe is not None else "the step's own version changed"
+    return None, f"({'; '.join(reasons) or other})"
+
+
+def _new_inputs(inputs: Inputs, newest: Run) -> list[str]:
+    digests = {link["kind"]: link["digest"] for link in json.loads(newest.data.tags.get(INPUTS_TAG, "[]"))}
+    return [f"new {name}" for name, artifact in inputs.items() if digests.get(name) != artifact.digest]
+
+
+def _changed_settings(memo: Memo, step: Step, newest: Run) -> list[str]:
+    """Settings that differ from those of the step's newest run, the first few by name."""
+    settings = flatten(step.settings) | {"seed": memo.config.seed}
+    now = {key: str(value)[:MAX_PARAMETER_LENGTH] for key, value in settings.items()}
+    then = newest.data.params
     changed = [
         f"{key} {then.get(key, '(unset)')} -> {now.get(key, '(unset)')}"
         for key in sorted(now.keys() | then.keys())
         if now.get(key) != then.get(key)
     ]
-    reasons = [
-        *(f"new {name}" for name in renewed),
-        *changed[:MAX_REASONS],
-        *(["..."] if len(changed) > MAX_REASONS else []),
-    ]
-    other = "the files in the folder changed" if step.name == "images" else "the step's own version changed"
-    return None, f"({'; '.join(reasons) or other})"
+    return [*changed[:MAX_REASONS], *(["..."] if len(changed) > MAX_REASONS else [])]

@@ -20,25 +20,23 @@ for name in {forbidden}:
 import importlib, torch
 for name in {modules}:
     importlib.import_module(name)
-from components.config import TrainingConfig
 from components.generator.ancestral import Generator
-from components.generator.rejection import generate
-from components.classifier.config import ClassifierConfig
+from components.generator.rejection import generate_samples
+from components.classifier.config import ClassifierArchitecture
 from components.classifier.model import Classifier
 from components.priors.conditioning import MapSpec
-from components.priors.config import PriorConfig
+from components.priors.config import PriorArchitecture
 from components.priors.model import Prior
-from components.tokenizer.config import LevelConfig, VQVAEConfig
+from components.tokenizer.config import LevelConfig, VQVAEArchitecture
 from components.tokenizer.model import Tokenizer
-one = TrainingConfig(updates=1, batch_size=1)
 levels = tuple(LevelConfig(name=name, stride=stride, codebook_size=8) for name, stride in (("top", 8), ("bottom", 4)))
-tokenizer = Tokenizer(VQVAEConfig(levels=levels, hidden=8, residual_hidden=4, training=one), channels=1)
-size = PriorConfig(hidden=8, residual_hidden=8, layers=2, filter_size=3, attention_layers=1, training=one)
+tokenizer = Tokenizer(VQVAEArchitecture(levels=levels, hidden=8, residual_hidden=4), channels=1)
+size = PriorArchitecture(hidden=8, residual_hidden=8, layers=2, filter_size=3, attention_layers=1)
 priors = [Prior(size, shape=(s, s), codebook_size=8, classes=2, above=above)
           for s, above in ((2, ()), (4, (MapSpec(2, 2, 8),)))]
-classifier = Classifier(ClassifierConfig(hidden=4, training=one), channels=1, classes=2)
+classifier = Classifier(ClassifierArchitecture(hidden=4), channels=1, classes=2)
 generator = Generator(tokenizer, priors, classifier, ("no", "yes"))
-print(tuple(generate(generator, classes=[1], count=2, seed=0, keep=0.5).pixels.shape))
+print(tuple(generate_samples(generator, classes=[1], count=2, seed=0, keep=0.5).pixels.shape))
 """
 
 

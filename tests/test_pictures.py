@@ -1,4 +1,4 @@
-"""Grids: every image is where it should be, sharp and unchanged."""
+"""Grids: every image is in its cell, sharp and unchanged."""
 
 import io
 
@@ -67,7 +67,7 @@ def test_prefixes_end_with_the_original():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "at least one image a row"),
+        ([], "at least one image per row"),
         ([images(1), images(1, 8, 8)], "one shape"),
         ([images(1, c=2)], "1 or 3"),
         ([images(1).astype(np.float32)], "uint8"),

@@ -1,4 +1,4 @@
-"""The two registered models, called as MLflow calls them."""
+"""The two registered models, called the way MLflow calls them."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ import components
 from components import serving
 from components.generator.config import GeneratorConfig
 from components.generator.rejection import generate_samples
-from components.priors.choice import SamplingConfig
+from components.priors.config import SamplingConfig
 from components.tokenizer.model import to_images
 
 
@@ -42,9 +42,9 @@ def opened(png):
 
 
 def test_the_served_generator_answers_what_generate_gives(generator, served_generator):
-    options, choice = {"count": 2, "seed": 5, "keep": 0.5}, {"temperature": 0.9, "top_k": 5, "top_p": 0.9}
-    answers = served_generator.predict(None, [{"label": "cat"}, {"label": "0"}], options | choice)
-    expected = generate_samples(generator, classes=[2, 0], **options, choice=SamplingConfig(**choice))
+    options, sampling = {"count": 2, "seed": 5, "keep": 0.5}, {"temperature": 0.9, "top_k": 5, "top_p": 0.9}
+    answers = served_generator.predict(None, [{"label": "cat"}, {"label": "0"}], options | sampling)
+    expected = generate_samples(generator, classes=[2, 0], **options, sampling=SamplingConfig(**sampling))
     assert [answer.label for answer in answers] == ["cat", "cat", "0", "0"]
     for answer, pixels in zip(answers, expected.pixels, strict=True):
         assert np.abs(opened(answer.png).astype(int) - pixels[:, :, 0].numpy()).max() <= 1
@@ -89,6 +89,16 @@ def test_codes_alone_on_request(served_tokenizer):
     assert answer.reconstruction is None and len(answer.codes["bottom"]) == 4
 
 
+def test_the_package_of_a_tokenizer_holds_what_its_model_needs(generator_folders, served_tokenizer):
+    from components.tokenizer.served import tokenizer_package
+
+    package = tokenizer_package(generator_folders["tokenizer"])
+    assert package.folders == {"tokenizer": generator_folders["tokenizer"]}
+    answer = served_tokenizer.predict(None, package.example, dict(package.parameters))[0]
+    assert answer.reconstruction is not None and list(answer.codes) == ["top", "bottom"]
+    assert (package.code.name, package.requirements) == ("served.py", serving.served_requirements())
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -111,6 +121,17 @@ def test_requirements_name_no_local_build():
     assert all("+" not in line and "==" in line for line in serving.served_requirements())
 
 
+def test_a_generator_is_packed_with_its_folders_and_defaults(generator_folders):
+    from components.generator import served
+
+    folder, config = generator_folders["tokenizer"].parent, GeneratorConfig(top_p=0.5, keep=0.25)
+    package = served.generator_package(folder, config)
+    assert package.folders == generator_folders and package.code == Path(served.__file__)
+    assert package.example == [{"label": "ant"}] and package.requirements == serving.served_requirements()
+    defaults = {"count": 1, "seed": 0, "keep": 0.25, "temperature": 1.0, "top_k": 0, "top_p": 0.5, "guidance": 1.0}
+    assert package.parameters == defaults
+
+
 @pytest.fixture
 def tracking(tmp_path, monkeypatch):
     import mlflow
@@ -126,22 +147,20 @@ def tracking(tmp_path, monkeypatch):
 def test_a_logged_generator_comes_back_without_pickle(generator_folders, tmp_path):
     import mlflow
 
-    from components.generator import served
+    from components.generator.served import generator_package
 
+    package = generator_package(generator_folders["tokenizer"].parent, GeneratorConfig())
     experiment = mlflow.create_experiment("round trip", artifact_location=(tmp_path / "artifacts").as_uri())
-    package = Path(components.__file__).parent
-    shutil.copytree(package, tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__"))
+    code = Path(components.__file__).parent
+    shutil.copytree(code, tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__"))
     with mlflow.start_run(experiment_id=experiment):
         info = mlflow.pyfunc.log_model(
             name="generator",
-            python_model=served.__file__,
-            artifacts={name: str(folder) for name, folder in generator_folders.items()},
+            python_model=str(package.code),
+            artifacts={name: str(folder) for name, folder in package.folders.items()},
             code_paths=[str(tmp_path / "components")],
-            input_example=(
-                served.generator_example(("ant", "bee", "cat")),
-                served.served_parameters(GeneratorConfig()),
-            ),
-            pip_requirements=serving.served_requirements(),
+            input_example=(package.example, dict(package.parameters)),
+            pip_requirements=list(package.requirements),
         )
     loaded = mlflow.pyfunc.load_model(info.model_uri)
     answers = loaded.predict([{"label": "bee"}], params={"count": 3})

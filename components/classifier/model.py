@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.classifier.config import ClassifierConfig
+from components.classifier.config import ClassifierArchitecture
 from components.config import require
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    # Statistics of one image alone: a score must not depend on what else is in the batch. Four channels a group at
-    # least: fewer, on the last and tiny map, would be normalised to nothing.
+    # Statistics of one image alone: a score must not depend on the other images of the batch. At least four channels
+    # per group: on the last map, which may be a single pixel, normalising fewer would leave nothing of their values.
     return nn.GroupNorm(math.gcd(8, channels // 4) if channels % 4 == 0 else 1, channels)
 
 
@@ -27,29 +27,37 @@ class HalvingBlock(nn.Module):
         self.norm_in, self.norm_mid = _norm(channels), _norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.first(F.relu(self.norm_in(x)))
-        inner = self.second(F.relu(self.norm_mid(inner)))
+        inner = self.first(F.relu(self.norm_in(x)))  # (n, c, h/2, w/2), rounded up
+        inner = self.second(F.relu(self.norm_mid(inner)))  # (n, 2c, h/2, w/2)
         return inner + self.skip(F.avg_pool2d(x, 2, ceil_mode=True))
 
 
 class Classifier(nn.Module):
     """Images float (n, c, h, w) in [-1, 1] -> logits (n, y)."""
 
-    def __init__(self, config: ClassifierConfig, *, channels: int, classes: int) -> None:
+    def __init__(
+        self, architecture: ClassifierArchitecture, *, channels: int, classes: int, dropout: float = 0.0
+    ) -> None:
+        """`dropout` is the fraction of features dropped before the last layer, in training alone."""
         super().__init__()
         require(channels >= 1, f"channels must be at least 1, got {channels}")
         require(classes >= 1, f"classes must be at least 1, got {classes}: does the dataset have labels?")
-        self.config, self.channels, self.classes = config, channels, classes
-        self.width = config.hidden * 2**config.stages
+        self.architecture, self.channels, self.classes = architecture, channels, classes
+        self.width = architecture.hidden * 2**architecture.stages
         # Stride 2: at full resolution this one layer would cost more than all blocks together.
-        self.stem = nn.Conv2d(channels, config.hidden, 4, stride=2, padding=1)
-        self.blocks = nn.Sequential(*(HalvingBlock(config.hidden * 2**stage) for stage in range(config.stages)))
+        self.stem = nn.Conv2d(channels, architecture.hidden, 4, stride=2, padding=1)
+        self.blocks = nn.Sequential(
+            *(HalvingBlock(architecture.hidden * 2**stage) for stage in range(architecture.stages))
+        )
         self.norm = _norm(self.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.width, classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """What the last layer reads: (n, f), f = `width`. Raises ValueError for other, no or broken images."""
+        """Input of the last layer: (n, f), f = `width`.
+
+        Raises ValueError for images of another shape, an empty batch, or values that are not finite.
+        """
         got = tuple(images.shape)
         require(
             images.ndim == 4 and got[1] == self.channels,
@@ -60,8 +68,8 @@ class Classifier(nn.Module):
             broken = int((~torch.isfinite(images)).sum())
             require(
                 broken == 0,
-                f"images must be finite, got {broken} NaN or infinite values of {images.numel()}: mend the images or "
-                "leave them out",
+                f"images must be finite, got {broken} NaN or infinite values of {images.numel()}: correct the images "
+                "or leave them out",
             )
         return F.relu(self.norm(self.blocks(self.stem(images)))).mean(dim=(2, 3))
 

@@ -1,4 +1,8 @@
-"""A classifier of the user's own, as an exported torch program. Shapes: n images, c channels, h w sides, y classes."""
+"""A classifier that the user brings, as an exported torch program.
+
+Reading a program may run code: it is trusted as the config that names it is.
+Shapes: n images, c channels, h w sides, y classes.
+"""
 
 import io
 from typing import Any
@@ -17,7 +21,7 @@ class ProgramClassifier(nn.Module):
         super().__init__()
         try:
             exported = torch.export.load(io.BytesIO(data))
-        except Exception as error:  # whatever a broken archive makes the reader stumble over
+        except Exception as error:  # a broken archive can make the reader raise anything
             raise ValueError(
                 f"a classifier's program must be what torch.export.save wrote, but {len(data)} bytes cannot be read: "
                 f"{type(error).__name__}: {error}"
@@ -26,7 +30,7 @@ class ProgramClassifier(nn.Module):
         self.module = exported.module()
 
     def train(self, mode: bool = True) -> "ProgramClassifier":
-        """An exported program computes what it was exported to, in either mode; it refuses to be asked."""
+        """Set the mode of this module alone: an exported program has only one, and its own train() raises."""
         self.training = mode
         return self
 
@@ -41,13 +45,13 @@ class ProgramClassifier(nn.Module):
             wanted = f"logits ({count}, {self.classes}) for float images {tuple(images.shape)} in [-1, 1]"
             try:
                 got: Any = self(images)
-            except Exception as error:  # the program's own
+            except Exception as error:  # a program can raise anything
                 raise ValueError(
                     f"a classifier's program must give {wanted}, but failed: {error}: export it with a dynamic first "
                     "dimension: torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim.AUTO},))"
                 ) from error
             fits = isinstance(got, Tensor) and tuple(got.shape) == (count, self.classes)
-            found = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
-            require(fits, f"a classifier's program must give {wanted}, got {found}: does it know other classes?")
+            shape = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
+            require(fits, f"a classifier's program must give {wanted}, got {shape}: does it know other classes?")
             finite = bool(torch.isfinite(got).all())
             require(finite, f"a classifier's program must give finite {wanted}, got NaN or infinity for black images")

@@ -1,4 +1,4 @@
-"""Fitting a classifier on Ray Train: one rejects samples (section 3.3), another, its judge, measures them."""
+"""Fitting a classifier on Ray Train: one rejects samples (section 3.3), another, the judge, measures them."""
 
 import functools
 
@@ -7,77 +7,86 @@ from torch import nn
 
 from components.artifacts import Artifact
 from components.classifier.config import ClassifierConfig
-from components.classifier.model import Classifier
+from components.classifier.facts import ClassifierFacts
 from components.classifier.objective import ClassifierObjective
 from components.classifier.program import ProgramClassifier
-from components.cluster.step import Cluster
+from components.classifier.stored import ClassifierDescription, pack_classifier, pack_program
 from components.config import StepResources
-from components.images.config import ImagesConfig
-from components.images.snapshot import read_snapshot
-from components.store import commits
-from components.store.weights import ClassifierDescription, pack, pack_program
-from components.training import step as training
+from components.images.feed import ImageFeed
+from components.images.snapshot import StoredSnapshot, open_snapshot
+from components.store import commits, objects
 from components.training.loop import evaluate_objective
+from components.training.step import FitJob, run_fit
 from components.workspace import StepOutput, Workspace
+
+SEED_STRIDE = 7919
+"""Distance between the seeds of two classifiers whose `seed` differs by 1: a large prime, so that classifiers of runs
+with small seeds share no seed."""
 
 
 def fit_classifier(
-    config: ClassifierConfig,
-    images_config: ImagesConfig,
-    images: Artifact,
-    *,
-    program: bytes | None,
-    resources: StepResources,
-    cluster: Cluster,
-    workspace: Workspace,
+    config: ClassifierConfig, images: Artifact, *, resources: StepResources, workspace: Workspace
 ) -> StepOutput:
     """Fit on the training rows of the snapshot `images` and commit the best weights by held-out loss.
 
-    A `program` of the user's own, the content of a .pt2 file, is checked, measured and committed instead.
+    With `config.program`, that program is checked, measured on held-out images and committed instead. Raises ValueError
+    when there is no such program or it does not classify these images.
     """
-    seed = workspace.seed + 7919 * config.seed
-    feed = training.ImageFeed(
-        folder=images.uri,
-        images=images_config,
-        pixel_seed=workspace.seed,
-        config=config.training,
-        order_seed=seed,
-        readers=resources.readers,
+    seed = workspace.seed + SEED_STRIDE * config.seed
+    snapshot = open_snapshot(images.uri)
+    feed = ImageFeed(folder=images.uri, schedule=config.training, order_seed=seed, readers=resources.readers)
+    if config.program is not None:
+        return _adopt_program(_read_program(config.program, workspace), snapshot, feed, workspace)
+    description = ClassifierDescription(
+        architecture=config,
+        dropout=config.dropout,
+        channels=snapshot.pixels.channels,
+        class_names=snapshot.classes,
     )
-    names = read_snapshot(images.uri).classes
-    description = ClassifierDescription(settings=config, channels=images_config.channels, class_names=names)
-    if program is not None:
-        return _adopt(program, description, images_config.image_size, feed, workspace)
-    job = training.FitJob(
-        build=functools.partial(_build, config, images_config.channels, len(names), seed),
+    job = FitJob(
+        build=functools.partial(_build_objective, description, seed),
         data=feed,
         config=config.training,
         resources=resources,
     )
-    fitted = training.run_fit(job, cluster=cluster, workspace=workspace)
-    model = Classifier(config, channels=images_config.channels, classes=len(names))
+    fitted = run_fit(job, workspace=workspace)
+    model = description.build()
     model.load_state_dict(fitted.weights)
-    facts = {
-        "held_out_accuracy": fitted.fit_progress.held_out["accuracy"],
-        "held_out_loss": fitted.fit_progress.best_loss,
-        "best_update": fitted.fit_progress.best_update,
-    }
-    workspace.lease.check()
-    return StepOutput(digest=commits.save_artifact(workspace.uri, pack(model, description), facts), facts=facts)
+    facts = ClassifierFacts(
+        held_out_accuracy=fitted.fit_progress.held_out["accuracy"],
+        held_out_loss=fitted.fit_progress.best_loss,
+        best_update=fitted.fit_progress.best_update,
+    )
+    return _commit(pack_classifier(model, description), facts, workspace)
 
 
-def _adopt(
-    data: bytes, description: ClassifierDescription, image_size: int, feed: training.ImageFeed, workspace: Workspace
-) -> StepOutput:
-    """Take the user's own classifier."""
-    program = ProgramClassifier(data, channels=description.channels, classes=len(description.class_names))
-    program.check(image_size)
-    found = evaluate_objective(ClassifierObjective(program), feed(0, 1).held_out())
-    facts = {"held_out_accuracy": found["accuracy"], "held_out_loss": found["loss"], "best_update": 0}
-    workspace.lease.check()
-    return StepOutput(digest=commits.save_artifact(workspace.uri, pack_program(data, description), facts), facts=facts)
-
-
-def _build(config: ClassifierConfig, channels: int, classes: int, seed: int) -> nn.Module:
+def _build_objective(description: ClassifierDescription, seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return ClassifierObjective(Classifier(config, channels=channels, classes=classes))
+    return ClassifierObjective(description.build())
+
+
+def _read_program(uri: str, workspace: Workspace) -> bytes:
+    """Content of the .pt2 file at a path or URI, or in the registered model models:/..."""
+    if uri.startswith("models:/"):
+        return workspace.models.read_program(uri)
+    try:
+        return objects.read_bytes(objects.absolute(uri))
+    except FileNotFoundError:
+        raise ValueError(f"classifier.program must name a .pt2 file, found nothing at {uri}") from None
+
+
+def _adopt_program(data: bytes, snapshot: StoredSnapshot, feed: ImageFeed, workspace: Workspace) -> StepOutput:
+    """Commit an exported program, the content of a .pt2 file, as the classifier."""
+    description = ClassifierDescription(
+        architecture=None, channels=snapshot.pixels.channels, class_names=snapshot.classes
+    )
+    program = ProgramClassifier(data, channels=description.channels, classes=len(description.class_names))
+    program.check(snapshot.pixels.image_size)
+    measured = evaluate_objective(ClassifierObjective(program), feed(0, 1).held_out())
+    facts = ClassifierFacts(held_out_accuracy=measured["accuracy"], held_out_loss=measured["loss"])
+    return _commit(pack_program(data, description), facts, workspace)
+
+
+def _commit(contents: dict[str, bytes], facts: ClassifierFacts, workspace: Workspace) -> StepOutput:
+    workspace.lease.check()
+    return StepOutput(digest=commits.save_artifact(workspace.uri, contents, facts.record()), facts=facts)

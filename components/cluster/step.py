@@ -1,16 +1,18 @@
-"""Joining or starting Ray, asking whether a step fits, and hearing from its workers."""
+"""Joining or starting Ray, reserving resources for a step, and listening to its workers."""
 
 import contextlib
 import logging
 import os
+import queue
 import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.autoscaler.sdk
@@ -18,67 +20,66 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from components.config import StepResources
 from components.errors import ClusterUnreachable, TooFewResources
-from components.store import objects
+from components.store.objects import ACCESS_VARIABLES
 
 DATA_CPUS = 1.0
-"""CPUs always left for tasks that read: trainers that hold all of them starve their own readers."""
+"""CPUs always left for tasks that read: trainers that hold all CPUs starve their own readers."""
 CONNECT_SECONDS = 5.0
-"""Seconds the head gets to accept a connection: Ray itself would go on trying for minutes."""
+"""Time for the head to accept a connection: Ray itself retries for minutes."""
+CAPACITY_POLL_SECONDS = 2.0
+"""Time between two looks at a cluster that may have grown."""
+ROUNDING = 1e-9
+"""Tolerance in sums of fractional CPUs."""
+
+Produced = TypeVar("Produced")
 
 
 class Mailbox:
-    """Where workers pin what they have to say, by job; the driver takes it down."""
+    """Actor in which workers leave messages, by job; the driver collects them."""
 
     def __init__(self) -> None:
-        self._notes: dict[str, list[Any]] = {}
+        self._messages: dict[str, list[Any]] = {}
 
-    def post(self, job: str, note: Any) -> None:
-        """Pin one note."""
-        self._notes.setdefault(job, []).append(note)
+    def post(self, job: str, message: Any) -> None:
+        """Leave one message."""
+        self._messages.setdefault(job, []).append(message)
 
     def take(self, job: str) -> list[Any]:
-        """All notes of `job` since the last call, in order."""
-        return self._notes.pop(job, [])
+        """All messages of `job` since the last call, in order."""
+        return self._messages.pop(job, [])
 
 
 class Cluster:
     """The Ray cluster this driver works on. Make it in the main thread: Ray ends with the thread that started it."""
 
-    def __init__(self, *, local_cpus: float, wait: float = 0.0) -> None:
+    def __init__(self, *, local_cpus: float, autoscale_seconds: float = 0.0) -> None:
         """Join the cluster that RAY_ADDRESS names, or start a local one with at least `local_cpus` logical CPUs.
 
         Args:
-            local_cpus: logical CPUs the largest set of simultaneous jobs needs; may exceed the cores.
-            wait: seconds an autoscaler gets to bring what a step lacks; 0 fails at once.
+            local_cpus: logical CPUs that the largest set of simultaneous jobs needs; may exceed the cores.
+            autoscale_seconds: time for an autoscaler to add what a step lacks; 0 fails at once.
+
+        Raises ClusterUnreachable when RAY_ADDRESS names a cluster that does not answer.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         self.local = not os.environ.get("RAY_ADDRESS")
-        if not os.environ.get("RAY_ADDRESS"):
+        if self.local:
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are meant for cluster operators
         if ray.is_initialized():
-            self.local = False
+            self.local = False  # whoever started it ends it
         elif self.local:
-            cpus = max(os.cpu_count() or 1, int(-(-local_cpus // 1)))
-            with _stderr_on_failure():
-                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+            _start_local(max(os.cpu_count() or 1, int(-(-local_cpus // 1))))
         else:
-            sent = {
-                "py_modules": [str(Path(__file__).resolve().parents[1])],
-                "excludes": ["__pycache__"],
-                "worker_process_setup_hook": _set_variables(objects.ACCESS_VARIABLES),
-            }
-            with _connection_errors():
-                ray.init(runtime_env=sent, **quiet)
-        self._wait = wait
-        self._free = threading.Condition()
-        self._taken = {"CPU": 0.0, "GPU": 0.0}
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            _join()
+        self._autoscale_seconds = autoscale_seconds
+        self._released = threading.Condition()
+        self._reserved = {"CPU": 0.0, "GPU": 0.0}
         # Beside the driver: on another node, the loss of that node would end the job.
-        mailbox: Any = ray.remote(num_cpus=0)(Mailbox)
-        self.mailbox: Any = mailbox.options(scheduling_strategy=here).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mailbox_actor: Any = ray.remote(num_cpus=0)(Mailbox)
+        self.mailbox: Any = mailbox_actor.options(scheduling_strategy=here).remote()
 
     def describe(self) -> str:
         """One line for a person: where, and how much there is."""
@@ -89,24 +90,24 @@ class Cluster:
 
     @contextlib.contextmanager
     def reserve(self, what: str, resources: StepResources) -> Iterator[None]:
-        """Hold `share` of the cluster while the body runs; waits until jobs of this driver give theirs back.
+        """Hold `resources` while the body runs; waits until other jobs of this driver release theirs.
 
         Raises TooFewResources when the whole cluster, less the CPU kept for reading, is smaller than that.
         """
         need = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * resources.gpus}
-        self._require(what, resources, need)
-        with self._free:
+        self._require_capacity(what, resources, need)
+        with self._released:
             while not self._fits(need):
-                self._free.wait(2.0)  # the cluster may have grown meanwhile
+                self._released.wait(CAPACITY_POLL_SECONDS)  # the cluster may have grown meanwhile
             for name, amount in need.items():
-                self._taken[name] += amount
+                self._reserved[name] += amount
         try:
             yield
         finally:
-            with self._free:
+            with self._released:
                 for name, amount in need.items():
-                    self._taken[name] -= amount
-                self._free.notify_all()
+                    self._reserved[name] -= amount
+                self._released.notify_all()
 
     def _capacity(self) -> dict[str, float]:
         total = ray.cluster_resources()
@@ -114,17 +115,17 @@ class Cluster:
 
     def _fits(self, need: dict[str, float]) -> bool:
         capacity = self._capacity()
-        return all(self._taken[name] + amount <= capacity[name] + 1e-9 for name, amount in need.items())
+        return all(self._reserved[name] + amount <= capacity[name] + ROUNDING for name, amount in need.items())
 
-    def _require(self, what: str, resources: StepResources, need: dict[str, float]) -> None:
-        """Raise TooFewResources unless the cluster is, or within the waiting time becomes, large enough."""
-        deadline = time.monotonic() + self._wait
-        asked = False
-        while any(amount > self._capacity()[name] + 1e-9 for name, amount in need.items()):
-            if self._wait and not asked:
-                asked = True
-                one = {"CPU": resources.cpus, "GPU": resources.gpus} if resources.gpus else {"CPU": resources.cpus}
-                ray.autoscaler.sdk.request_resources(bundles=[one] * resources.workers + [{"CPU": DATA_CPUS}])
+    def _require_capacity(self, what: str, resources: StepResources, need: dict[str, float]) -> None:
+        """Raise TooFewResources unless the cluster is large enough, or becomes so within the autoscaler's time."""
+        deadline = time.monotonic() + self._autoscale_seconds
+        requested = False
+        while any(amount > self._capacity()[name] + ROUNDING for name, amount in need.items()):
+            if self._autoscale_seconds and not requested:
+                requested = True
+                worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
+                ray.autoscaler.sdk.request_resources(bundles=[worker] * resources.workers + [{"CPU": DATA_CPUS}])
             if time.monotonic() > deadline:
                 capacity = self._capacity()
                 raise TooFewResources(
@@ -132,12 +133,56 @@ class Cluster:
                     f"{need['GPU']:g} GPUs, the cluster has {capacity['CPU'] + DATA_CPUS:g} CPUs and "
                     f"{capacity['GPU']:g} GPUs: add nodes, or lower resources.* in the config"
                 )
-            time.sleep(2.0)
+            time.sleep(CAPACITY_POLL_SECONDS)
+
+
+# --- listening --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _End:
+    """The last thing that a producing thread puts into its queue."""
+
+    error: BaseException | None
+
+
+def produce_while_listening(
+    produce: Callable[[], Iterable[Produced]], listen: Callable[[], None], poll_seconds: float
+) -> Iterator[Produced]:
+    """Results of `produce`, which runs in a thread of its own, as they come.
+
+    Meanwhile the calling thread calls `listen` at least every `poll_seconds`, and once more after the last result, so
+    that no message of a worker is lost. An error of `listen` or of `produce` is raised here.
+    """
+    results: queue.SimpleQueue[Produced | _End] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            for result in produce():
+                results.put(result)
+            results.put(_End(None))
+        except BaseException as error:
+            results.put(_End(error))
+
+    threading.Thread(target=run, name="producer", daemon=True).start()
+    while True:
+        listen()
+        try:
+            result = results.get(timeout=poll_seconds)
+        except queue.Empty:
+            continue
+        if not isinstance(result, _End):
+            yield result
+            continue
+        listen()
+        if result.error is not None:
+            raise result.error
+        return
 
 
 def silence_ray_data() -> None:
     """Ray Data in this process: rows in order, no progress bars of its own (the pipeline shows its own)."""
-    import ray.data  # a second to import: the board's process does without
+    import ray.data  # takes a second to import, which the mailbox's process saves
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -146,9 +191,31 @@ def silence_ray_data() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def _set_variables(names: Sequence[str]) -> Callable[[], None]:
-    """What each worker runs first: it takes over the driver's environment variables `names`, so that it reaches the
-    same store. Ray shows `env_vars` in its dashboard and writes them into its logs; this it does not."""
+# --- starting and joining ---------------------------------------------------------------------------------------------
+
+
+def _start_local(cpus: int) -> None:
+    with _stderr_on_failure():
+        ray.init(
+            address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+        )
+
+
+def _join() -> None:
+    environment = {
+        "py_modules": [str(Path(__file__).resolve().parents[1])],
+        "excludes": ["__pycache__"],
+        "worker_process_setup_hook": _copy_variables(ACCESS_VARIABLES),
+    }
+    with _connection_errors():
+        ray.init(runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def _copy_variables(names: Sequence[str]) -> Callable[[], None]:
+    """What each worker runs first: it sets the driver's environment variables `names`, so that it reaches the same store.
+
+    Ray shows `env_vars` of a runtime environment in its dashboard and its logs; it does not show these.
+    """
     values = {name: os.environ[name] for name in names if name in os.environ}
 
     def set_variables() -> None:
@@ -159,20 +226,20 @@ def _set_variables(names: Sequence[str]) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def _stderr_on_failure() -> Iterator[None]:
-    """Ray's C++ part writes to the file behind stderr that it found its log level: shown only when the body fails."""
+    """Hide what Ray's C++ part writes to stderr (its log level), and show it only when the body fails."""
     sys.stderr.flush()
-    before = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         except BaseException:
-            kept.seek(0)
-            os.write(before, kept.read())
+            captured.seek(0)
+            os.write(original, captured.read())
             raise
         finally:
-            os.dup2(before, 2)
-            os.close(before)
+            os.dup2(original, 2)
+            os.close(original)
 
 
 @contextlib.contextmanager
@@ -180,7 +247,7 @@ def _connection_errors() -> Iterator[None]:
     address = os.environ["RAY_ADDRESS"]
     if address.startswith("ray://"):
         raise ClusterUnreachable(
-            f"RAY_ADDRESS must be a cluster's host:port or 'auto', got the Ray Client address {address}, through which "
+            f"RAY_ADDRESS must be a cluster's host:port or 'auto', got the Ray Client address {address}, with which "
             "Ray Data does not work: start the run on the cluster, by `ray job submit`"
         )
     try:

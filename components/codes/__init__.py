@@ -1,1 +1,1 @@
-"""Algorithm 2, lines 1-6: the code maps of every image, as Parquet shards."""
+"""Algorithm 2, lines 1-7: the code maps of every image, as Parquet shards."""

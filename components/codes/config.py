@@ -15,9 +15,10 @@ class CodesLayout:
     rows_per_shard: int = 4096
     """Images per Parquet file: the unit of work, of retry and of resume."""
     batch_size: int = 64
-    """Images per forward pass of the encoder. Another size rounds differently: a code on the border of two may change."""
+    """Images per forward pass of the encoder. Another size rounds differently: vectors midway between two codes may
+    get the other code."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the encoder's convolutions. bfloat16 is faster on GPUs and changes codes that lie on the border of two."""
+    """Type of the encoder's convolutions. bfloat16 is faster on GPUs and changes more codes, for the same reason."""
 
     def __post_init__(self) -> None:
         for name in ("rows_per_shard", "batch_size"):
@@ -29,7 +30,7 @@ class CodesExecution(Execution):
     """How an encode job walks through the snapshot."""
 
     rows_per_wave: int = 1 << 20
-    """Images planned and recorded at a time: bounds the driver's memory. A multiple of rows_per_shard."""
+    """Images planned and recorded at a time (a wave): bounds the driver's memory. A multiple of rows_per_shard."""
 
     def __post_init__(self) -> None:
         require(self.rows_per_wave >= 1, f"rows_per_wave must be at least 1, got {self.rows_per_wave}")

@@ -1,15 +1,14 @@
-"""A committed code dataset: the files of its folder, and the manifest that makes them one.
+"""A code dataset: the files in its folder, and the manifest that commits them.
 
 <output>/<tokenizer digest>/
-    manifest.json               written last: what the dataset is
+    manifest.json               written last: lists the files below
     part-<hash>.parquet         shards
     rejects.parquet             images that could not be used
     tokenizer/                  the model that made the codes, and that decodes them
-    .work/                      what a running job keeps
-    .lease/                     who is at work
+    .work/                      what a job has done so far (job_record.py)
+    .lease/                     which process writes here
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ import numpy as np
 
 from components.codes.config import CodesConfig
 from components.codes.schema import CodeLevel, CodeSchema
-from components.codes.writer import Shard
+from components.codes.writer import SHARD_PREFIX, Shard
 from components.config import require
 from components.errors import StorageError
 from components.images.rejects import REJECTS_FILE, Reject, rejects_table
@@ -41,11 +40,14 @@ class TokenizerFiles:
     model: str | None = None
     """Its version in the registry, models:/<name>/<version>; None: it is not registered."""
     run_id: str | None = None
-    """MLflow run that fitted it; None: not known."""
+    """MLflow run that fitted it; None: unknown."""
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """Digest of the tokenizer stored in `folder`: that of the artifact it is, wherever its files lie."""
+    """Digest of the tokenizer stored in `folder`: that of its artifact, wherever its two files are copied to.
+
+    Raises ValueError when one of the files is missing.
+    """
     names = (CONFIG_FILE, WEIGHTS_FILE)
     missing = [name for name in names if not (folder / name).is_file()]
     require(not missing, f"a tokenizer's folder must hold {' and '.join(names)}, {folder} has no {missing}")
@@ -53,7 +55,7 @@ def tokenizer_digest(folder: Path) -> str:
 
 
 def copy_tokenizer(folder: str, tokenizer: TokenizerFiles) -> list[commits.FileEntry]:
-    """Copy the tokenizer into the dataset: workers load it from there, and codes can be decoded for ever."""
+    """Copy the tokenizer into the dataset, where encoders load it and whoever reads the codes can decode them."""
     entries = []
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         data = (tokenizer.folder / name).read_bytes()
@@ -65,47 +67,49 @@ def copy_tokenizer(folder: str, tokenizer: TokenizerFiles) -> list[commits.FileE
 
 @dataclass(frozen=True)
 class CodeDataset:
-    """What a manifest says."""
+    """A committed dataset, as its manifest describes it."""
 
     folder: str
     digest: str
     version: int
-    """Counts the commits to this folder that changed it."""
+    """Number of commits to this folder that changed the dataset, from 1."""
     shards: tuple[Shard, ...]
     """By rising first key."""
     files: Mapping[str, commits.FileEntry]
-    """All files by path, shards among them."""
+    """All files by path, shards included."""
     facts: Mapping[str, Any]
+    """As docs/formats.md lists them; a dataset of an earlier version of the project has fewer."""
 
     @property
     def schema(self) -> CodeSchema:
-        """What its shards have in common."""
+        """Levels, tokenizer and preprocessing: the same in all its shards."""
         levels = tuple(CodeLevel(**level) for level in self.facts["levels"])
         return CodeSchema(
             levels=levels, tokenizer_digest=self.facts["tokenizer"], preprocessing=self.facts["preprocessing"]
         )
 
     def usage(self) -> dict[str, float]:
-        """Share of each level's codebook that training rows use."""
+        """Fraction of each level's codebook that training rows use, by level."""
         return {
             level.name: _usage([shard.used[level.name] for shard in self.shards], level) for level in self.schema.levels
         }
 
     @property
     def bytes_per_image(self) -> float:
-        """Of the shards alone."""
+        """Bytes of the shards, divided by the rows."""
         return sum(shard.size for shard in self.shards) / max(1, self.facts["rows"])
 
 
-def _usage(used: Sequence[str], level: CodeLevel) -> float:
-    seen = np.zeros(-(-level.codebook_size // 8), np.uint8)
-    for bits in used:
-        seen |= np.frombuffer(bytes.fromhex(bits), np.uint8)
-    return float(np.unpackbits(seen).sum() / level.codebook_size)
+def _usage(used_per_shard: Sequence[str], level: CodeLevel) -> float:
+    """`used_per_shard` as in Shard.used: one bit per code, eight codes per byte."""
+    used = np.zeros(-(-level.codebook_size // 8), np.uint8)  # (ceil(codes / 8),)
+    for hex_bits in used_per_shard:
+        used |= np.frombuffer(bytes.fromhex(hex_bits), np.uint8)
+    return float(np.unpackbits(used).sum() / level.codebook_size)
 
 
 def read_dataset(folder: str) -> CodeDataset:
-    """The committed dataset in `folder`; raises FileNotFoundError without one, StorageError for another artifact's."""
+    """The committed dataset in `folder`; raises FileNotFoundError without one, StorageError for another artifact."""
     manifest = commits.read_manifest(folder)
     facts = manifest["facts"]
     if "levels" not in facts or "preprocessing" not in facts:
@@ -132,36 +136,33 @@ def commit_dataset(
     tokenizer: TokenizerFiles,
     *,
     config: CodesConfig,
-    before: CodeDataset | None,
+    previous: CodeDataset | None,
 ) -> CodeDataset:
-    """Write the manifest: from now on the dataset is `shards`. What neither it nor the one `before` lists is removed:
-    who is reading the one before may finish.
+    """Write the manifest: from now on the dataset in `folder` is `shards`.
 
-    Raises ValueError unless shards and rejects make up the snapshot.
+    Shards that neither this manifest nor that of the `previous` dataset lists are removed; those of the previous one
+    stay, so that current readers can finish. Raises ValueError unless shards and rejects make up the snapshot.
     """
-    held = sum(shard.rows for shard in shards)
+    rows = sum(shard.rows for shard in shards)
     require(
-        held + len(rejects) == snapshot.rows,
-        f"shards and rejects must make up the {snapshot.rows} rows of the snapshot, got {held} and {len(rejects)}: "
+        rows + len(rejects) == snapshot.rows,
+        f"shards and rejects must make up the {snapshot.rows} rows of the snapshot, got {rows} and {len(rejects)}: "
         "run the same command again",
     )
     require(len({shard.path for shard in shards}) == len(shards), "each shard must be committed once")
-    rejected = parquet.to_bytes(rejects_table(rejects))
-    objects.write_bytes(objects.join(folder, REJECTS_FILE), rejected)
-    files = [*copy_tokenizer(folder, tokenizer), commits.file_entry(REJECTS_FILE, rejected), *shards]
-    digest = commits.digest_of_files(files)
-    known = before.version if before else 0
-    splits: Counter[str] = Counter()
-    for shard in shards:
-        splits.update(shard.splits)
+    rejects_data = parquet.to_bytes(rejects_table(rejects))
+    objects.write_bytes(objects.join(folder, REJECTS_FILE), rejects_data)
+    files = [*copy_tokenizer(folder, tokenizer), commits.file_entry(REJECTS_FILE, rejects_data), *shards]
     facts = {
-        "version": known if before and before.digest == digest else known + 1,
-        "rows": held,
+        "version": _next_version(previous, commits.digest_of_files(files)),
+        "rows": rows,
         "shards": len(shards),
-        "splits": dict(splits),
+        "splits": _rows_by_split(shards),
         "rejects": len(rejects),
         "levels": [asdict(level) for level in schema.levels],
         "classes": list(snapshot.classes),
+        "image_size": snapshot.pixels.image_size,
+        "channels": snapshot.pixels.channels,
         "tokenizer": schema.tokenizer_digest,
         "tokenizer_model": tokenizer.model,
         "tokenizer_run": tokenizer.run_id,
@@ -171,71 +172,24 @@ def commit_dataset(
         "settings": asdict(config),
     }
     commits.commit_artifact(folder, files, facts)
-    _sweep(folder, {file.path for file in files} | (before.files.keys() if before else set()))
+    _remove_other_shards(folder, {file.path for file in files} | (previous.files.keys() if previous else set()))
     return read_dataset(folder)
 
 
-def _sweep(folder: str, keep: set[str]) -> None:
+def _next_version(previous: CodeDataset | None, digest: str) -> int:
+    if previous is None:
+        return 1
+    return previous.version if previous.digest == digest else previous.version + 1
+
+
+def _rows_by_split(shards: Sequence[Shard]) -> dict[str, int]:
+    rows: Counter[str] = Counter()
+    for shard in shards:
+        rows.update(shard.splits)
+    return dict(rows)
+
+
+def _remove_other_shards(folder: str, listed: set[str]) -> None:
     for path in objects.object_sizes(folder):
-        if path.startswith("part-") and path not in keep:
+        if path.startswith(SHARD_PREFIX) and path not in listed:
             objects.delete(objects.join(folder, path))
-
-
-# --- what a job has done so far ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ShardResult:
-    """The outcome of one shard's rows."""
-
-    name: str
-    shard: Shard | None
-    """None: no row could be used."""
-    rejects: tuple[Reject, ...] = ()
-
-    def to_json(self) -> str:
-        """One line; `from_json` reads it back equal."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "ShardResult":
-        """Read what `to_json` wrote."""
-        found = json.loads(text)
-        shard = Shard(**found["shard"]) if found["shard"] else None
-        return cls(found["name"], shard, tuple(Reject(*reject) for reject in found["rejects"]))
-
-
-class JobRecord:
-    """What was done in this folder and is in no manifest yet: a note a shard, gathered into one file a wave."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = objects.join(folder, commits.WORK_FOLDER)
-        self._there = objects.object_sizes(folder)
-        self._known: dict[str, ShardResult] = {}
-        for path in objects.object_sizes(self._folder):
-            if path.startswith(("waves/", "notes/")):
-                lines = objects.read_bytes(objects.join(self._folder, path)).splitlines()
-                self._known |= {done.name: done for done in map(ShardResult.from_json, lines)}
-
-    def find(self, name: str) -> ShardResult | None:
-        """The outcome of the shard asked for by `name`, if its file is there whole."""
-        done = self._known.get(name)
-        whole = done is not None and (done.shard is None or self._there.get(done.shard.path) == done.shard.size)
-        return done if whole else None
-
-    def close_wave(self, number: int, outcomes: Sequence[ShardResult]) -> None:
-        """Commit a wave: from now on it is known as a whole, and the notes of its shards are not needed."""
-        lines = "\n".join(done.to_json() for done in outcomes)
-        objects.write_bytes(objects.join(self._folder, "waves", f"{number:08}.jsonl"), lines.encode())
-        objects.delete(objects.join(self._folder, "notes"))
-
-    def clear(self) -> None:
-        """Forget it all: a manifest holds it."""
-        objects.delete(self._folder)
-
-
-def record_shard(folder: str, done: ShardResult) -> None:
-    """A worker's word that a shard is written: kept until its wave is."""
-    objects.write_bytes(
-        objects.join(folder, commits.WORK_FOLDER, "notes", f"{done.name}.json"), done.to_json().encode()
-    )

@@ -3,61 +3,66 @@
 import time
 from collections.abc import Sequence
 
-from components.codes.dataset import ShardResult
+from components.codes.job_record import ShardResult
 from components.codes.plan import Wave
 from components.workspace import Workspace
 
 
 class EncodeProgress:
-    """How far the job is, for a person and for the journal."""
+    """Counts the rows of a snapshot that are encoded, and shows them."""
 
-    def __init__(self, workspace: Workspace, total: int) -> None:
-        self._workspace, self._total = workspace, total
-        self._passed = self._found = self._made = self._rejects = self._bytes = 0
-        self._under_way: dict[str, int] = {}
+    def __init__(self, workspace: Workspace, total_rows: int) -> None:
+        self._workspace, self._total_rows = workspace, total_rows
+        self._rows_at_hand = self._rows_made = self._rejects = self._bytes_written = 0
+        self._rows_in_progress: dict[str, int] = {}
+        """Rows encoded so far of each shard that is not written yet."""
         self._written: set[str] = set()
         self._started = time.monotonic()
-        self._told = False
+        self._shown = False
 
-    def start_wave(self, wave: Wave, found: Sequence[ShardResult]) -> None:
-        """What the plan says is there already counts as done."""
-        self._rejects += sum(len(done.rejects) for done in found)
-        before = {done.name for done in found}
-        asked = sum(one.rows.num_rows for one in wave.encode if one.name not in before)
-        self._passed += wave.rows - asked
+    def start_wave(self, wave: Wave, recorded: Sequence[ShardResult]) -> None:
+        """Count what needs no work in this wave: rows of committed shards, and results of a job before this one."""
+        self._rejects += sum(len(result.rejects) for result in recorded)
+        recorded_names = {result.name for result in recorded}
+        rows_to_make = sum(request.rows.num_rows for request in wave.encode if request.name not in recorded_names)
+        self._rows_at_hand += wave.rows - rows_to_make
 
-    def listen(self, notes: Sequence[tuple[str, int]]) -> None:
-        """Notes of encoders: (shard, rows of it that are encoded)."""
-        self._under_way |= {name: rows for name, rows in notes if name not in self._written}
-        self._tell()
+    def rows_encoded(self, name: str, rows: int) -> None:
+        """`rows` rows of the shard `name` are encoded so far; it is not written yet."""
+        if name not in self._written:  # the message of a worker may arrive after its shard
+            self._rows_in_progress[name] = rows
+        self.show()
 
-    def done(self, done: ShardResult) -> None:
-        """One shard is written."""
-        self._under_way.pop(done.name, None)
-        self._written.add(done.name)
-        rows = (done.shard.rows if done.shard else 0) + len(done.rejects)
-        self._made += rows
-        self._rejects += len(done.rejects)
-        self._bytes += done.shard.size if done.shard else 0
-        figures = {"images_per_second": self._rate(), "bytes_written": float(self._bytes)}
-        self._workspace.journal.metrics(self._passed + self._made, figures)
-        self._tell()
+    def shard_written(self, result: ShardResult) -> None:
+        """Count a result; tell the journal."""
+        self._rows_in_progress.pop(result.name, None)
+        self._written.add(result.name)
+        self._rows_made += (result.shard.rows if result.shard else 0) + len(result.rejects)
+        self._rejects += len(result.rejects)
+        self._bytes_written += result.shard.size if result.shard else 0
+        figures = {"images_per_second": self._rate(), "bytes_written": float(self._bytes_written)}
+        self._workspace.journal.metrics(self._rows_at_hand + self._rows_made, figures)
+        self.show()
 
     def finish(self) -> None:
-        """Take the line away."""
-        if self._told:
+        """Remove the line."""
+        if self._shown:
             self._workspace.progress.finish(self._workspace.name)
 
-    def _rate(self) -> float:
-        return (self._made + sum(self._under_way.values())) / max(time.monotonic() - self._started, 1e-9)
-
-    def _tell(self) -> None:
-        self._told = True
+    def show(self) -> None:
+        """Update the line, rate and time left included."""
+        self._shown = True
         self._workspace.progress.update(
             self._workspace.name,
-            done=min(self._total, self._passed + self._made + sum(self._under_way.values())),
-            total=self._total,
+            # a rewritten shard's rows count as at hand and again as made
+            done=min(self._total_rows, self._rows_at_hand + self._rows_made + sum(self._rows_in_progress.values())),
+            total=self._total_rows,
             unit="images",
             rate=self._rate(),
-            note=f"{self._rejects} rejects, {self._bytes / 1e6:.1f} MB written",
+            note=f"{self._rejects} rejects, {self._bytes_written / 1e6:.1f} MB written",
         )
+
+    def _rate(self) -> float:
+        """Images per second, since the job began."""
+        rows = self._rows_made + sum(self._rows_in_progress.values())
+        return rows / max(time.monotonic() - self._started, 1e-9)

@@ -1,9 +1,9 @@
-"""Codes for training: all of a split at hand by row number, on this machine's disk.
+"""Codes for training: every row of a split by its number, from this machine's disk.
 
-Priors draw single rows at random, so the shards are unpacked once a machine into memory-mapped arrays, keyed by the
-dataset's digest. components/order.py says which rows make a batch.
+Priors draw single rows at random, so the shards are unpacked once per machine into memory-mapped arrays, named by the
+dataset's digest. components/training/sample_order.py says which rows make a batch.
 
-Shapes: n rows of a split, h w sides of a code map.
+Shapes: n rows of a split, h w sides of a code map, b rows of a batch, k codes.
 """
 
 import contextlib
@@ -29,7 +29,9 @@ from components.store import commits, parquet
 from components.training.batches import CodeBatch
 
 UNPACKED_LAYOUT = 2
-"""Version of the unpacked files."""
+"""Version of the unpacked files: part of their folder's name."""
+ROWS_PER_COUNT = 4096
+"""Rows whose codes are counted at a time: a map may be larger than memory."""
 
 
 @dataclass(frozen=True)
@@ -40,30 +42,34 @@ class CodeTable:
     levels: tuple[CodeLevel, ...]
     """Top first."""
     maps: tuple[np.ndarray, ...]
-    """uint16 (uint32 above 65,536 codes) (n, h, w) a level, memory-mapped."""
+    """uint16 (uint32 above 65,536 codes) (n, h, w) per level, memory-mapped."""
     labels: np.ndarray
     """int64 (n,); -1 where an image has no label."""
     ids: np.ndarray
-    """int64 (n,): rows of the snapshot."""
+    """int64 (n,): the rows' ids in the snapshot."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def batch(self, positions: np.ndarray) -> CodeBatch:
         """The rows at `positions` (b,), in that order."""
-        maps = tuple(torch.from_numpy(codes[positions].astype(np.int64)) for codes in self.maps)
+        maps = tuple(torch.from_numpy(codes[positions].astype(np.int64)) for codes in self.maps)  # (b, h, w) per level
         return CodeBatch(maps, torch.from_numpy(np.array(self.labels[positions])))
 
     def number(self, level: str) -> int:
-        """Place of the level called `level`; raises ValueError when there is none."""
-        names = [known.name for known in self.levels]
+        """Index of the level called `level`, the top one's is 0; raises ValueError when there is none."""
+        names = [each.name for each in self.levels]
         require(level in names, f"level must be one of {names}, got {level!r}")
         return names.index(level)
 
 
 def read_codes(folder: str, split: str, cache: Path | None = None) -> CodeTable:
     """One split of the committed dataset in `folder`, unpacked on first use below `cache` (default: the machine's
-    temporary folder). Raises FileNotFoundError when nothing is committed, StorageError when a shard is damaged."""
+    temporary folder).
+
+    Raises FileNotFoundError when nothing is committed, StorageError when a shard is damaged or the disk is full,
+    ValueError when the dataset has no such split.
+    """
     dataset = read_dataset(folder)
     splits = dataset.facts["splits"]
     require(split in splits, f"split must be one of {sorted(splits)}, got {split!r}")
@@ -72,7 +78,7 @@ def read_codes(folder: str, split: str, cache: Path | None = None) -> CodeTable:
     with _disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         with (root / f"{unpacked.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # workers of one machine wait for the first; freed when it dies
+            fcntl.flock(lock, fcntl.LOCK_EX)  # other workers of this machine wait; released when this one dies
             if not unpacked.exists():
                 _unpack(dataset, unpacked)
     levels = dataset.schema.levels
@@ -84,7 +90,7 @@ def read_codes(folder: str, split: str, cache: Path | None = None) -> CodeTable:
 def _disk_errors(root: Path) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:  # a shard's, not the cache's
+    except FileNotFoundError:  # of a shard, not of the cache
         raise
     except OSError as error:
         raise StorageError(
@@ -97,33 +103,33 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def _unpack(dataset: CodeDataset, target: Path) -> None:
-    """All splits in one pass over the shards, one shard in memory; the folder appears when it is whole."""
+    """Unpack all splits in one pass, one shard in memory at a time; `target` appears only when it is complete."""
     schema = dataset.schema
     levels = schema.levels
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
     try:
-        parts = [_SplitFiles(staging / split, levels, rows) for split, rows in dataset.facts["splits"].items()]
+        splits = [_SplitFiles(staging / split, levels, rows) for split, rows in dataset.facts["splits"].items()]
         for shard in dataset.shards:
             table = parquet.from_bytes(commits.read_verified(dataset.folder, vars(shard)))
             if CodeSchema.from_arrow(table.schema) != schema:
                 raise StorageError(f"{shard.path} in {dataset.folder} must have its manifest's levels: encode again")
-            values = _columns(table, levels)
-            for part in parts:
-                part.append(values, np.asarray(pc.indices_nonzero(pc.equal(table["split"], part.split))))
-        for part in parts:
-            part.close()
+            columns = _columns(table, levels)
+            for each in splits:
+                each.append(columns, np.asarray(pc.indices_nonzero(pc.equal(table["split"], each.split))))
+        for each in splits:
+            each.close()
         staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 class _SplitFiles:
-    """The growing .npy files of one split. Written, not mapped: a full disk must raise an error, not kill by SIGBUS."""
+    """The growing .npy files of one split. Written, not mapped: a full disk must raise an error, not SIGBUS."""
 
     def __init__(self, folder: Path, levels: tuple[CodeLevel, ...], rows: int) -> None:
         folder.mkdir()
         self.split = folder.name
-        self._left = rows
+        self._missing_rows = rows
         shapes: dict[str, tuple[Any, tuple[int, ...]]] = {"id": (np.int64, (rows,)), "label": (np.int64, (rows,))}
         for level in levels:
             shapes[level.name] = (level.type.to_pandas_dtype(), (rows, level.height, level.width))
@@ -132,14 +138,14 @@ class _SplitFiles:
             header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(self._files[name], header)
 
-    def append(self, columns: dict[str, np.ndarray], chosen: np.ndarray) -> None:
-        self._left -= len(chosen)
+    def append(self, columns: dict[str, np.ndarray], row_numbers: np.ndarray) -> None:
+        self._missing_rows -= len(row_numbers)
         for name, file in self._files.items():
-            file.write(np.ascontiguousarray(columns[name][chosen]).data)
+            file.write(np.ascontiguousarray(columns[name][row_numbers]).data)
 
     def close(self) -> None:
-        if self._left:
-            raise StorageError(f"{self._left} rows of {self.split} that the manifest counts are in no shard")
+        if self._missing_rows:
+            raise StorageError(f"{self._missing_rows} rows of {self.split} that the manifest counts are in no shard")
         for file in self._files.values():
             file.close()
 
@@ -147,12 +153,12 @@ class _SplitFiles:
 def _columns(table: pa.Table, levels: tuple[CodeLevel, ...]) -> dict[str, np.ndarray]:
     columns = {"id": np.asarray(table["id"]), "label": np.asarray(table["label"].fill_null(-1)).astype(np.int64)}
     for level in levels:
-        codes = pa.chunked_array(table[level.name]).combine_chunks().flatten()
-        columns[level.name] = np.asarray(codes).reshape(-1, level.height, level.width)
+        codes = pa.chunked_array(table[level.name]).combine_chunks().flatten()  # (n * h * w,)
+        columns[level.name] = np.asarray(codes).reshape(-1, level.height, level.width)  # (n, h, w)
     return columns
 
 
-# --- what the codes are like ------------------------------------------------------------------------------------------
+# --- statistics of codes ----------------------------------------------------------------------------------------------
 
 
 def code_frequencies(table: CodeTable, level: str) -> np.ndarray:
@@ -160,21 +166,21 @@ def code_frequencies(table: CodeTable, level: str) -> np.ndarray:
     number = table.number(level)
     size = table.levels[number].codebook_size
     counts = np.zeros(size, np.int64)
-    for start in range(0, len(table), 4096):  # a slice at a time: the map may be larger than memory
-        counts += np.bincount(table.maps[number][start : start + 4096].ravel(), minlength=size)
+    for start in range(0, len(table), ROWS_PER_COUNT):
+        counts += np.bincount(table.maps[number][start : start + ROWS_PER_COUNT].ravel(), minlength=size)
     return counts
 
 
 def unigram_entropy(train: CodeTable, held_out: CodeTable, level: str) -> float:
-    """Nats a held-out code costs a model that knows only how frequent each code was in training.
+    """Nats per held-out code under a model that knows only how frequent each code was in training.
 
     Add-one smoothing keeps codes that training never saw finite. A prior that has learned anything is below this.
     """
-    seen, asked = code_frequencies(train, level), code_frequencies(held_out, level)
-    nats = math.log(seen.sum() + len(seen)) - np.log(seen + 1)
-    return float((asked * nats).sum() / asked.sum())
+    trained, measured = code_frequencies(train, level), code_frequencies(held_out, level)  # (k,) each
+    nats = math.log(trained.sum() + len(trained)) - np.log(trained + 1)  # (k,): -log((count + 1) / (sum + k))
+    return float((measured * nats).sum() / measured.sum())
 
 
 def codebook_usage(table: CodeTable, level: str) -> float:
-    """Share of a level's codebook that occurs at least once."""
+    """Fraction of a level's codebook that occurs at least once."""
     return float((code_frequencies(table, level) > 0).mean())

@@ -1,6 +1,6 @@
-"""What a shard of codes looks like: one row a row of the snapshot, one column of codes a level.
+"""The layout of a shard: one row per row of the snapshot, one column of codes per level.
 
-The columns are plain Parquet types, so that pandas, polars, duckdb and Hugging Face datasets open a shard without this
+The columns are plain Parquet types, so that pandas, polars, duckdb and Hugging Face datasets read a shard without this
 project; shapes and digests are JSON in the schema's metadata.
 """
 
@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from components.config import require
 from components.errors import StorageError
+from components.store.parquet import METADATA_KEY
 
 CODES_FORMAT = 2
-METADATA_KEY = b"vqvae2"
 
 SNAPSHOT_COLUMNS = (
     pa.field("id", pa.int64(), nullable=False),
@@ -22,11 +22,12 @@ SNAPSHOT_COLUMNS = (
     pa.field("split", pa.string(), nullable=False),
     pa.field("copy", pa.int16(), nullable=False),
 )
-"""Columns that come from the snapshot as they are."""
+"""Columns copied from the snapshot."""
 VERSION_COLUMN = pa.field("version", pa.int64(), nullable=False)
-"""Hash of the image's size and etag when it was encoded: what is equal need not be encoded again."""
+"""Hash of key, copy, size and etag of the image when it was encoded (`row_versions`): while it is equal, the row is not
+encoded again."""
 ERROR_COLUMN = pa.field("error", pa.float32(), nullable=False)
-"""Mean squared distance between the encoder's outputs and the codes' vectors, summed over levels."""
+"""Mean squared distance between encoder outputs and the vectors of the codes, summed over levels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +35,18 @@ class CodeLevel:
     """The code maps of one level."""
 
     name: str
-    """The level's name and its column's."""
+    """Name of the level and of its column."""
     height: int
-    """Codes along the vertical side."""
+    """Codes per column of the map."""
     width: int
-    """Codes along the horizontal side."""
+    """Codes per row of the map."""
     codebook_size: int
     """Codes are 0 .. codebook_size - 1."""
 
     def __post_init__(self) -> None:
-        taken = [field.name for field in (*SNAPSHOT_COLUMNS, VERSION_COLUMN, ERROR_COLUMN)]
-        require(self.name not in taken, f"a level must not share its name with one of {taken}, got {self.name!r}")
+        reserved = [field.name for field in (*SNAPSHOT_COLUMNS, VERSION_COLUMN, ERROR_COLUMN)]
+        clash = self.name in reserved
+        require(not clash, f"a level must not share its name with one of {reserved}, got {self.name!r}")
         sides = f"{self.height}x{self.width}"
         require(self.height >= 1 and self.width >= 1, f"code maps must have sides of at least 1, got {sides}")
         fits = 2 <= self.codebook_size <= 2**32
@@ -58,14 +60,14 @@ class CodeLevel:
 
 @dataclass(frozen=True, kw_only=True)
 class CodeSchema:
-    """What all shards of one code dataset have in common."""
+    """What is the same in all shards of a code dataset."""
 
     levels: tuple[CodeLevel, ...]
     """Top first."""
     tokenizer_digest: str
-    """Artifact whose encoder made the codes."""
+    """Digest of the tokenizer that made the codes."""
     preprocessing: str
-    """Digest of all that makes pixels of an image: size, crop, channels, background, augmentation, decoding rules."""
+    """Digest of what turns a file into pixels: size, crop, channels, background, augmentation, decoding rules."""
 
     def __post_init__(self) -> None:
         names = [level.name for level in self.levels]
@@ -74,9 +76,9 @@ class CodeSchema:
 
     def level(self, name: str) -> CodeLevel:
         """The level called `name`; raises ValueError when there is none."""
-        found = [level for level in self.levels if level.name == name]
-        require(bool(found), f"level must be one of {[level.name for level in self.levels]}, got {name!r}")
-        return found[0]
+        by_name = {level.name: level for level in self.levels}
+        require(name in by_name, f"level must be one of {list(by_name)}, got {name!r}")
+        return by_name[name]
 
     def arrow(self) -> pa.Schema:
         """Columns and metadata of every shard."""

@@ -1,66 +1,45 @@
-"""Algorithm 2, lines 1-6, on Ray Data: encode the FULL snapshot to Parquet shards.
+"""Algorithm 2, lines 1-7: encode EVERY image of the snapshot into Parquet shards.
 
-The driver walks through the snapshot a wave of rows at a time. Each wave is one pipeline of Ray Data: what to make goes
-in, a pool of encoders makes it, a line for each shard comes out. An encoder is an actor that holds the tokenizer, lets
-Ray tasks (or a thread of its own) read and decode the batches ahead, and writes a shard; pixels never pass through the
-driver.
+The driver takes the snapshot one wave of rows after another. For each wave it plans which shards to keep and which to
+write, and gives the latter to encoders: a pool of Ray actors (worker.py), or this process where there is no cluster. An
+encoder holds the tokenizer, reads and decodes pixels itself, and writes the shard; only a ShardResult comes back.
+Written shards and finished waves are recorded in the dataset's folder, so that a killed job resumes.
 """
 
 import contextlib
-import queue
-import threading
 import uuid
 import warnings
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Protocol
 
-import numpy as np
-import pyarrow as pa
 import ray
 import ray.data
-import torch
 
-from components.cluster.step import Cluster, silence_ray_data
-from components.codes.batch_encoder import BatchEncoder
+from components.cluster.step import produce_while_listening, silence_ray_data
 from components.codes.config import CodesConfig
-from components.codes.dataset import (
-    TOKENIZER_FOLDER,
-    CodeDataset,
-    JobRecord,
-    ShardResult,
-    TokenizerFiles,
-    commit_dataset,
-    copy_tokenizer,
-    read_dataset,
-    record_shard,
-)
-from components.codes.plan import SPLITS, EncodeRequest, RewriteRequest, ShardLedger, Wave, plan_waves
+from components.codes.dataset import CodeDataset, TokenizerFiles, commit_dataset, copy_tokenizer, read_dataset
+from components.codes.facts import CodesFacts
+from components.codes.job_record import JobRecord, ShardResult
+from components.codes.plan import SPLITS, ShardLedger, ShardRequest, Wave, plan_waves
 from components.codes.progress import EncodeProgress
 from components.codes.schema import CodeLevel, CodeSchema
-from components.codes.writer import Shard, build_shard, rewrite_rows, write_shard
+from components.codes.shard_encoder import EncodeSettings, InProcessEncoder
+from components.codes.worker import EncodeWorker, WorkerSettings
+from components.codes.writer import Shard
 from components.config import StepResources, require
-from components.images.config import ImagesConfig
-from components.images.pixels import PixelReader, Refusal
 from components.images.rejects import Reject, check_reject_fraction
 from components.images.snapshot import StoredSnapshot, open_snapshot
-from components.store import commits, objects, parquet
-from components.store.lease import Lease
-from components.store.weights import describe_tokenizer, load_tokenizer
-from components.workspace import StepOutput, Workspace
+from components.store import objects
+from components.tokenizer.stored import describe_tokenizer
+from components.workspace import ComputeCluster, StepOutput, Workspace
 
 SHARDS_PER_ENCODER = 2
-"""Shards an encoder works on: while one is written, the next is read and encoded."""
-READER_CPUS = 0.5
-"""Share of a CPU that a decoding task asks for: its answer waits for the encoder more than it works."""
+"""Shards an encoder works on at the same time: while one is written, the next is read and encoded."""
 ENCODE_POLL_SECONDS = 0.5
-"""Seconds between two looks at what the encoders say."""
+"""Time between two looks at the messages of the encoders."""
 MAX_PASSES = 10
-"""Pipelines that a wave gets: after each, what encoders that died had is asked for again."""
+"""Pipelines per wave: each makes what the one before it lost together with its encoders."""
 
 
 def encode_snapshot(
@@ -70,43 +49,39 @@ def encode_snapshot(
     *,
     max_rejects: float,
     resources: StepResources,
-    cluster: Cluster,
     workspace: Workspace,
     distrusted: frozenset[str] = frozenset(),
 ) -> StepOutput:
     """Make the dataset in the workspace's folder that of the snapshot `snapshot_uri`, encoding what is not there yet.
 
-    Shards of an earlier commit are used as far as they hold images of this snapshot in the version that it lists,
-    except those `distrusted` by path. Raises TooManyRejects when more than a share `max_rejects` cannot be used.
+    Shards of an earlier commit stay as far as they hold images of this snapshot in the version that it lists, except
+    those whose paths are `distrusted`. Raises TooManyRejects when more than the fraction `max_rejects` of the images
+    cannot be used, LeaseLost when another run took over, TooFewResources when the cluster is too small.
     """
     snapshot = open_snapshot(snapshot_uri)
     schema = _schema(tokenizer, snapshot)
-    before = _before(workspace.uri)
+    previous = _previous_dataset(workspace.uri)
     record = JobRecord(workspace.uri)
-    if before is None or before.facts["tokenizer"] != tokenizer.digest:
+    if previous is None or previous.facts["tokenizer"] != tokenizer.digest:
         copy_tokenizer(workspace.uri, tokenizer)  # the encoders load it from there
-    usable = _usable(before, schema, workspace.uri, distrusted)
+    ledger = ShardLedger(workspace.uri, schema, _usable_shards(previous, schema, workspace.uri, distrusted))
     waves = plan_waves(
-        snapshot,
-        schema,
-        ShardLedger(workspace.uri, schema, usable),
-        rows_per_wave=config.rows_per_wave,
-        rows_per_shard=config.rows_per_shard,
+        snapshot, schema, ledger, rows_per_wave=config.rows_per_wave, rows_per_shard=config.rows_per_shard
     )
-    job = _Job(config, snapshot, schema, resources, cluster, workspace)
-    shards, rejects = job.run(waves, record, max_rejects)
+    encoders = _encoders(config, snapshot, schema, resources, workspace)
+    shards, rejects = _run_waves(waves, record, encoders, snapshot, workspace, max_rejects)
     workspace.lease.check()
-    dataset = commit_dataset(workspace.uri, schema, shards, rejects, snapshot, tokenizer, config=config, before=before)
+    dataset = commit_dataset(
+        workspace.uri, schema, shards, rejects, snapshot, tokenizer, config=config, previous=previous
+    )
     record.clear()
-    return StepOutput(digest=dataset.digest, facts=_facts(dataset))
+    return StepOutput(digest=dataset.digest, facts=_facts(dataset, snapshot))
 
 
 def _schema(tokenizer: TokenizerFiles, snapshot: StoredSnapshot) -> CodeSchema:
     described = describe_tokenizer(tokenizer.folder)
-    fitted, given = (
-        (described.image_size, described.channels),
-        (snapshot.settings.image_size, snapshot.settings.channels),
-    )
+    fitted = (described.image_size, described.channels)
+    given = (snapshot.pixels.image_size, snapshot.pixels.channels)
     require(
         fitted == given,
         f"images must have the size and channels that the tokenizer was fitted to, {fitted}, the snapshot "
@@ -119,164 +94,188 @@ def _schema(tokenizer: TokenizerFiles, snapshot: StoredSnapshot) -> CodeSchema:
             width=described.image_size // level.stride,
             codebook_size=level.codebook_size,
         )
-        for level in described.settings.levels
+        for level in described.architecture.levels
     )
     return CodeSchema(levels=levels, tokenizer_digest=tokenizer.digest, preprocessing=snapshot.preprocessing)
 
 
-def _before(folder: str) -> CodeDataset | None:
+def _previous_dataset(folder: str) -> CodeDataset | None:
     try:
         return read_dataset(folder)
     except FileNotFoundError:
         return None
 
 
-def _usable(before: CodeDataset | None, schema: CodeSchema, folder: str, distrusted: frozenset[str]) -> list[Shard]:
-    """Shards of the earlier commit that are there, whole, and hold codes of this tokenizer and these pixels."""
-    if before is None or before.schema != schema:
+def _usable_shards(
+    previous: CodeDataset | None, schema: CodeSchema, folder: str, distrusted: frozenset[str]
+) -> list[Shard]:
+    """Committed shards whose files are there in full length, with codes of this tokenizer and these pixels."""
+    if previous is None or previous.schema != schema:
         return []
-    there = objects.object_sizes(folder)
-    return [shard for shard in before.shards if there.get(shard.path) == shard.size and shard.path not in distrusted]
+    sizes = objects.object_sizes(folder)
+    return [shard for shard in previous.shards if sizes.get(shard.path) == shard.size and shard.path not in distrusted]
 
 
-def _facts(dataset: CodeDataset) -> dict[str, Any]:
+def _facts(dataset: CodeDataset, snapshot: StoredSnapshot) -> CodesFacts:
     facts = dataset.facts
-    return {
-        "rows": facts["rows"],
-        "shards": facts["shards"],
-        "rejects": facts["rejects"],
-        "version": facts["version"],
-        "train_rows": facts["splits"].get(SPLITS[0], 0),
-        "held_out_rows": facts["splits"].get(SPLITS[1], 0),
-        "bytes": sum(shard.size for shard in dataset.shards),
-        "bytes_per_image": dataset.bytes_per_image,
-        **{f"usage_{name}": used for name, used in dataset.usage().items()},
-    }
+    return CodesFacts(
+        rows=facts["rows"],
+        usage=dataset.usage(),
+        classes=len(snapshot.classes),
+        dimensions=snapshot.pixels.image_size**2 * snapshot.pixels.channels,
+        shards=facts["shards"],
+        rejects=facts["rejects"],
+        version=facts["version"],
+        train_rows=facts["splits"].get(SPLITS[0], 0),
+        held_out_rows=facts["splits"].get(SPLITS[1], 0),
+        bytes=sum(shard.size for shard in dataset.shards),
+        bytes_per_image=dataset.bytes_per_image,
+    )
 
 
-# --- the driver -------------------------------------------------------------------------------------------------------
+# --- waves ------------------------------------------------------------------------------------------------------------
 
 
-class _Job:
-    """Waves in, outcomes out."""
+class _Encoders(Protocol):
+    """Whoever makes shards."""
 
-    def __init__(
-        self,
-        config: CodesConfig,
-        snapshot: StoredSnapshot,
-        schema: CodeSchema,
-        resources: StepResources,
-        cluster: Cluster,
-        workspace: Workspace,
-    ) -> None:
-        self._config, self._snapshot, self._resources = config, snapshot, resources
-        self._cluster, self._workspace = cluster, workspace
-        self._settings = WorkerSettings(
-            folder=workspace.uri,
-            schema=schema,
-            images=snapshot.settings,
-            seed=snapshot.seed,
-            batch_size=config.batch_size,
-            precision=config.precision,
-            resources=resources,
-            lease=workspace.lease,
-            mailbox=cluster.mailbox,
-            job=f"{workspace.name} {uuid.uuid4().hex}",  # what a lost job's encoders say late is nobody's
-        )
-        self._telling = EncodeProgress(workspace, snapshot.rows)
+    def reserve(self) -> AbstractContextManager[None]:
+        """Hold what the encoders need, from the first shard to the end of the job."""
 
-    def run(self, waves: Iterator[Wave], record: JobRecord, max_rejects: float) -> tuple[list[Shard], list[Reject]]:
-        """All shards and rejects of the dataset; each wave is recorded as it ends."""
-        shards: list[Shard] = []
-        rejects: list[Reject] = []
-        begun = False
-        with contextlib.ExitStack() as held:
-            held.callback(self._telling.finish)
-            for wave in waves:
-                every: list[EncodeRequest | RewriteRequest] = [*wave.encode, *wave.rewrite]
-                found = [done for one in every if (done := record.find(one.name))]
-                known = {done.name for done in found}
-                asked = [one for one in every if one.name not in known]
-                self._telling.start_wave(wave, found)
-                if asked and not begun:  # a node that is lost later is no reason to give up
-                    held.enter_context(self._cluster.reserve("codes", self._resources))
-                    begun = True
-                made = list(self._work(asked)) if asked else []
-                if made:
-                    self._workspace.lease.check()
-                    record.close_wave(wave.number, [*found, *made])
-                shards += [*wave.keep, *(done.shard for done in (*found, *made) if done.shard)]
-                rejects += [reject for done in (*found, *made) for reject in done.rejects]
-                check_reject_fraction(rejects, self._snapshot.rows, max_rejects)
-        return shards, rejects
+    def make_shards(self, requests: Sequence[ShardRequest], progress: EncodeProgress) -> Iterator[ShardResult]:
+        """One result per request, in any order."""
 
-    def _work(self, asked: Sequence[EncodeRequest | RewriteRequest]) -> Iterator[ShardResult]:
-        """The outcome of each of `asked`, in any order; what a lost encoder had is asked for again."""
-        left = {one.name: one for one in asked}
+
+def _run_waves(
+    waves: Iterator[Wave],
+    record: JobRecord,
+    encoders: _Encoders,
+    snapshot: StoredSnapshot,
+    workspace: Workspace,
+    max_rejects: float,
+) -> tuple[list[Shard], list[Reject]]:
+    """All shards and rejects of the dataset. Each wave is recorded as a whole once its last shard is written."""
+    shards: list[Shard] = []
+    rejects: list[Reject] = []
+    progress = EncodeProgress(workspace, snapshot.rows)
+    reserved = False
+    with contextlib.ExitStack() as until_end:
+        until_end.callback(progress.finish)
+        for wave in waves:
+            requests: list[ShardRequest] = [*wave.encode, *wave.rewrite]
+            results = [result for request in requests if (result := record.find(request.name))]
+            recorded_names = {result.name for result in results}
+            missing = [request for request in requests if request.name not in recorded_names]
+            progress.start_wave(wave, results)
+            if missing and not reserved:  # once: the loss of a node later on is no reason to give up
+                until_end.enter_context(encoders.reserve())
+                reserved = True
+            if missing:
+                for result in encoders.make_shards(missing, progress):
+                    progress.shard_written(result)
+                    results.append(result)
+                workspace.lease.check()
+                record.close_wave(wave.number, results)
+            shards += [*wave.keep, *(result.shard for result in results if result.shard)]
+            rejects += [reject for result in results for reject in result.rejects]
+            check_reject_fraction(rejects, snapshot.rows, max_rejects)
+    return shards, rejects
+
+
+def _encoders(
+    config: CodesConfig,
+    snapshot: StoredSnapshot,
+    schema: CodeSchema,
+    resources: StepResources,
+    workspace: Workspace,
+) -> _Encoders:
+    settings = EncodeSettings(
+        folder=workspace.uri,
+        schema=schema,
+        pixels=snapshot.pixels,
+        seed=snapshot.seed,
+        batch_size=config.batch_size,
+        precision=config.precision,
+        resources=resources,
+        lease=workspace.lease,
+    )
+    cluster = workspace.cluster
+    return InProcessEncoder(settings) if cluster is None else _RayEncoders(settings, cluster, workspace.name)
+
+
+# --- on Ray -----------------------------------------------------------------------------------------------------------
+
+
+class _RayEncoders:
+    """A pool of actors for each wave."""
+
+    def __init__(self, settings: EncodeSettings, cluster: ComputeCluster, name: str) -> None:
+        self._resources, self._cluster = settings.resources, cluster
+        job = f"{name} {uuid.uuid4().hex}"  # unique: late messages of a lost job's encoders are ignored
+        self._settings = WorkerSettings(encoding=settings, mailbox=cluster.mailbox, job=job)
+
+    def reserve(self) -> AbstractContextManager[None]:
+        """Raises TooFewResources when the cluster is too small."""
+        return self._cluster.reserve("codes", self._resources)
+
+    def make_shards(self, requests: Sequence[ShardRequest], progress: EncodeProgress) -> Iterator[ShardResult]:
+        """The result of each request, in any order; what was lost together with its encoder is made again.
+
+        Raises an encoder's own error, or RuntimeError when encoders keep dying.
+        """
+        unmade = {request.name: request for request in requests}
         for _ in range(MAX_PASSES):
-            for done in self._answers(_pipeline(list(left.values()), self._settings)):
-                self._telling.done(done)
-                del left[done.name]
-                yield done
-            if not left:
+            for result in self._run_pipeline(list(unmade.values()), progress):
+                del unmade[result.name]
+                yield result
+            if not unmade:
                 return
         raise RuntimeError(
-            f"every shard must be made, but {len(left)} of {len(asked)} were lost {MAX_PASSES} times with the encoder "
-            "that had them: look for what kills encoders (memory?), then run again"
+            f"every shard must be made, but {len(unmade)} of {len(requests)} were lost {MAX_PASSES} times with the "
+            "encoder that had them: look for what kills encoders (memory?), then run again"
         )
 
-    def _answers(self, pipeline: ray.data.Dataset) -> Iterator[ShardResult]:
-        """What comes out of the pipeline; meanwhile the encoders' notes are told. Raises an encoder's own error."""
-        answers: queue.SimpleQueue[ShardResult | BaseException | None] = queue.SimpleQueue()
+    def _run_pipeline(self, requests: Sequence[ShardRequest], progress: EncodeProgress) -> Iterator[ShardResult]:
+        """Results of one pass, as they come; those that were lost together with their encoders are left out."""
+        pipeline = _pipeline(requests, self._settings)
 
-        def run() -> None:
+        def produce() -> Iterator[ShardResult]:
             try:
                 for row in pipeline.iter_rows():
-                    answers.put(ShardResult.from_json(row["done"]))
-                answers.put(None)
-            except BaseException as error:
-                answers.put(error)
+                    yield ShardResult.from_json(row["result"])
+            except ray.exceptions.RayActorError:
+                return  # encoders that were lost before they began: the next pass starts others
 
-        threading.Thread(target=run, daemon=True).start()
-        while True:
-            self._listen()
-            try:
-                answer = answers.get(timeout=ENCODE_POLL_SECONDS)
-            except queue.Empty:
-                continue
-            if isinstance(answer, ShardResult):
-                yield answer
-            else:
-                self._listen()
-                if answer is None or isinstance(answer, ray.exceptions.RayActorError):
-                    return  # that error is of encoders that were lost before they began
-                raise answer
+        yield from produce_while_listening(produce, lambda: self._listen(progress), ENCODE_POLL_SECONDS)
 
-    def _listen(self) -> None:
-        notes = ray.get(self._cluster.mailbox.take.remote(self._settings.job))
-        errors = [one for one in notes if isinstance(one, Exception)]
-        if errors:
-            raise errors[0]
-        self._telling.listen(notes)
+    def _listen(self, progress: EncodeProgress) -> None:
+        messages = ray.get(self._cluster.mailbox.take.remote(self._settings.job))
+        for message in messages:
+            if isinstance(message, Exception):
+                raise message
+        for name, rows in messages:
+            progress.rows_encoded(name, rows)
+        progress.show()
 
 
-def _pipeline(asked: Sequence[EncodeRequest | RewriteRequest], settings: "WorkerSettings") -> ray.data.Dataset:
-    """Rows with the outcome, as JSON, of each of `asked` that was not lost with its encoder.
+def _pipeline(requests: Sequence[ShardRequest], settings: WorkerSettings) -> ray.data.Dataset:
+    """Rows with the ShardResult, as JSON, of each request that was not lost with its encoder.
 
-    A lost encoder is not restarted in its place, where its shards would wait until the cluster has room for it: they
-    count as errored blocks, and come out of the next pipeline.
+    A lost encoder is not restarted by Ray Data: its shards would wait until the cluster has room for it. They count as
+    errored blocks instead and are left to the next pipeline, which takes as many encoders as fit by then.
     """
     silence_ray_data()
-    resources, workers = settings.resources, min(settings.resources.workers, len(asked))
-    numbers = ray.data.from_items(list(range(len(asked))), override_num_blocks=len(asked))
+    resources = settings.encoding.resources
+    workers = min(resources.workers, len(requests))
+    numbers = ray.data.from_items(list(range(len(requests))), override_num_blocks=len(requests))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `max_restarts` has no other way in yet
+        warnings.simplefilter("ignore")  # Ray warns of `max_restarts`, which can be set in no other way yet
         pipeline = numbers.map_batches(
             EncodeWorker,
             batch_size=1,
             num_cpus=resources.cpus,
             num_gpus=resources.gpus or None,
-            fn_constructor_args=(settings, [ray.put(one) for one in asked]),
+            fn_constructor_args=(settings, [ray.put(request) for request in requests]),
             compute=ray.data.ActorPoolStrategy(
                 min_size=1,
                 max_size=workers,
@@ -287,118 +286,6 @@ def _pipeline(asked: Sequence[EncodeRequest | RewriteRequest], settings: "Worker
             ),
             max_restarts=0,
         )
-    pipeline.context.max_errored_blocks = -1  # an encoder's own errors are raised by _listen
+    pipeline.context.max_errored_blocks = -1  # unlimited: an encoder's own errors are raised by _listen
     pipeline.context.execution_options.preserve_order = False
     return pipeline
-
-
-def _result(reference: Any) -> Any:
-    """What an encoder gives, or its own error instead of Ray's wrapping of it."""
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, Exception) else error) from None
-
-
-# --- in the encoders --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerSettings:
-    """What an encoder needs to know: settings and URIs, never data."""
-
-    folder: str
-    schema: CodeSchema
-    images: ImagesConfig
-    seed: int
-    batch_size: int
-    precision: str
-    resources: StepResources
-    lease: Lease
-    mailbox: Any
-    job: str
-
-
-class EncodeWorker:
-    """An actor of the pool: makes one shard a call, AT_ONCE calls at the same time."""
-
-    def __init__(self, settings: WorkerSettings, asked: Sequence[ray.ObjectRef]) -> None:
-        """`asked` is what the wave asks for, by number."""
-        self._settings, self._asked = settings, asked
-        torch.set_num_threads(max(1, int(settings.resources.cpus)))  # encoders side by side share the cores, not fight
-        device = "cuda" if settings.resources.gpus else "cpu"
-        with self._errors_told(), TemporaryDirectory() as folder:
-            objects.download(objects.join(settings.folder, TOKENIZER_FOLDER), Path(folder))
-            model = load_tokenizer(Path(folder))
-            self._encode = BatchEncoder(
-                model, batch_size=settings.batch_size, precision=settings.precision, device=device
-            )
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        """Write shard number `item`; the outcome as JSON."""
-        with self._errors_told():
-            asked = ray.get(self._asked[int(batch["item"][0])])
-            done = self._encoded(asked) if isinstance(asked, EncodeRequest) else self._rewritten(asked)
-            record_shard(self._settings.folder, done)
-            return {"done": [done.to_json()]}
-
-    @contextlib.contextmanager
-    def _errors_told(self) -> Iterator[None]:
-        """An encoder's own error goes to the driver as it is: Ray Data would count it among those of lost encoders."""
-        try:
-            yield
-        except Exception as error:
-            ray.get(self._settings.mailbox.post.remote(self._settings.job, error))
-            raise
-
-    def _encoded(self, asked: EncodeRequest) -> ShardResult:
-        parts, kept, rejects, first = [], [], [], 0
-        for pixels, refused in self._pixels(asked.rows):
-            parts.append(self._encode(pixels))
-            kept += [first + place for place in range(len(pixels)) if place not in refused]
-            for place, why in refused.items():
-                row = first + place
-                rejects.append(Reject(asked.rows["key"][row].as_py(), asked.rows["uri"][row].as_py(), *why))
-            first += len(pixels)
-            self._settings.mailbox.post.remote(self._settings.job, (asked.name, first))
-        maps = [np.concatenate(level)[kept] for level in zip(*(maps for maps, _ in parts), strict=True)]
-        errors = np.concatenate([errors for _, errors in parts])[kept]
-        table = build_shard(
-            self._settings.schema, asked.rows.take(pa.array(kept, pa.int64())), asked.versions[kept], maps, errors
-        )
-        return ShardResult(asked.name, self._written(asked.name, table) if kept else None, tuple(rejects))
-
-    def _rewritten(self, asked: RewriteRequest) -> ShardResult:
-        table = parquet.from_bytes(commits.read_verified(self._settings.folder, vars(asked.shard)))
-        splits = [SPLITS[split] for split in asked.splits]
-        return ShardResult(
-            asked.name, self._written(asked.name, rewrite_rows(table, asked.places, asked.labels, splits))
-        )
-
-    def _written(self, name: str, table: pa.Table) -> Shard:
-        self._settings.lease.check()
-        return write_shard(self._settings.folder, name, table)
-
-    def _pixels(self, rows: pa.Table) -> Iterator[tuple[np.ndarray, dict[int, Refusal]]]:
-        """Decoded batches in their order, some ahead of the one that is encoded."""
-        size, readers = self._settings.batch_size, self._settings.resources.readers
-        batches = deque(rows.slice(start, size) for start in range(0, rows.num_rows, size))
-        ahead: deque[Any] = deque()
-        with ThreadPoolExecutor(1) as thread:
-            reader = PixelReader(self._settings.images, self._settings.seed)
-            while batches or ahead:
-                while batches and len(ahead) <= max(1, readers):
-                    batch = batches.popleft()
-                    ahead.append(
-                        _decode.remote(self._settings.images, self._settings.seed, batch)
-                        if readers
-                        else thread.submit(reader.read_usable, batch)
-                    )
-                first = ahead.popleft()
-                yield _result(first) if readers else first.result()
-
-
-@ray.remote(num_cpus=READER_CPUS)
-def _decode(images: ImagesConfig, seed: int, rows: pa.Table) -> tuple[np.ndarray, dict[int, Refusal]]:
-    """One batch, decoded in a process of its own."""
-    return PixelReader(images, seed).read_usable(rows)

@@ -1,9 +1,9 @@
 """Reading a whole code dataset back, and saying precisely what is wrong with it.
 
-Memory holds 16 bytes a row (id and version), beside the few shards that are being read.
+Memory holds 16 bytes per row (id and version), plus the shards that are being read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -16,106 +16,116 @@ from components.codes.schema import CodeSchema
 from components.codes.writer import Shard, code_column_paths, dictionary_encoded_columns, row_versions
 from components.errors import StorageError
 from components.images.rejects import REJECTS_FILE
-from components.images.snapshot import open_snapshot
+from components.images.snapshot import StoredSnapshot, open_snapshot
 from components.store import commits, objects, parquet
 
 CONCURRENT_READS = 4
 """Shards that are read at the same time."""
 ROWS_PER_COMPARISON = 1 << 16
 """Rows of the snapshot that are compared at a time."""
+DIGEST_DIGITS = 12
+"""Hex digits of a digest that a message shows."""
 
 
 class DatasetFault(NamedTuple):
     """One thing that is wrong."""
 
     path: str
-    """File that is to be made again; empty: none in particular."""
+    """File that must be made again; empty: the fault lies in no file of the dataset."""
     what: str
+    """Says what is wrong, to be read after the path."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}" if self.path else self.what
 
 
-class _Read(NamedTuple):
-    """What one shard holds."""
+class _CheckedShard(NamedTuple):
+    """The rows of one shard, none where it cannot be read, and its faults."""
 
     shard: Shard
     ids: np.ndarray
+    """int64 (n,)"""
     versions: np.ndarray
+    """int64 (n,)"""
     faults: list[DatasetFault]
 
 
-def verify_dataset(folder: str, tell: Callable[[int, int], Any] = lambda done, total: None) -> list[DatasetFault]:
-    """Everything wrong with the dataset in `folder`; empty: it is whole. `tell` gets (shards read, shards in all).
+def verify_dataset(folder: str, report: Callable[[int, int], Any] = lambda read, total: None) -> list[DatasetFault]:
+    """Everything that is wrong with the dataset in `folder`; empty when it is whole.
 
-    Raises FileNotFoundError when nothing is committed there.
+    `report` is called with (shards read, shards in all). Raises FileNotFoundError when nothing is committed there.
     """
     dataset = read_dataset(folder)
-    others = [file for file in dataset.files.values() if file.path not in {shard.path for shard in dataset.shards}]
-    faults = [fault for file in others for fault in _content(folder, file)[1]]
-    read: list[_Read] = []
+    shard_paths = {shard.path for shard in dataset.shards}
+    other_files = [file for file in dataset.files.values() if file.path not in shard_paths]
+    faults = [fault for file in other_files for fault in _read_file(folder, file)[1]]
+    checked: list[_CheckedShard] = []
     with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-        for one in pool.map(lambda shard: _shard(folder, dataset.schema, shard), dataset.shards):
-            read.append(one)
-            faults += one.faults
-            tell(len(read), len(dataset.shards))
-    faults += _repeated(read)
-    faults += _against_snapshot(dataset, read, may_count=not faults)
+        for each in pool.map(lambda shard: _check_shard(folder, dataset.schema, shard), dataset.shards):
+            checked.append(each)
+            faults += each.faults
+            report(len(checked), len(dataset.shards))
+    faults += _repeated_ids(checked)
+    # Rows of a damaged file would be reported as missing from the snapshot too: they are counted only when nothing else
+    # is wrong.
+    faults += _snapshot_faults(dataset, checked, count_rows=not faults)
     return faults
 
 
-def _content(folder: str, file: commits.FileEntry) -> tuple[bytes, list[DatasetFault]]:
+# --- files and shards -------------------------------------------------------------------------------------------------
+
+
+def _read_file(folder: str, file: commits.FileEntry) -> tuple[bytes, list[DatasetFault]]:
     try:
         data = objects.read_bytes(objects.join(folder, file.path))
     except FileNotFoundError:
         return b"", [DatasetFault(file.path, "is missing")]
     if len(data) != file.size:
         return data, [DatasetFault(file.path, f"has {len(data)} bytes, the manifest says {file.size}")]
-    found = commits.file_entry(file.path, data).sha256
-    if found != file.sha256:
-        return data, [DatasetFault(file.path, f"has SHA-256 {found[:12]}, the manifest says {file.sha256[:12]}")]
+    sha256 = commits.file_entry(file.path, data).sha256
+    if sha256 != file.sha256:
+        listed = file.sha256[:DIGEST_DIGITS]
+        return data, [DatasetFault(file.path, f"has SHA-256 {sha256[:DIGEST_DIGITS]}, the manifest says {listed}")]
     return data, []
 
 
-def _shard(folder: str, schema: CodeSchema, shard: Shard) -> _Read:
-    data, faults = _content(folder, shard)
-    nothing = np.zeros(0, np.int64)
+def _check_shard(folder: str, schema: CodeSchema, shard: Shard) -> _CheckedShard:
+    data, faults = _read_file(folder, shard)
+    no_rows = np.zeros(0, np.int64)
     if faults:
-        return _Read(shard, nothing, nothing, faults)
+        return _CheckedShard(shard, no_rows, no_rows, faults)
     try:
         table = parquet.from_bytes(data)
     except (pa.ArrowException, OSError) as error:
-        return _Read(shard, nothing, nothing, [DatasetFault(shard.path, f"cannot be read: {error}")])
+        return _CheckedShard(shard, no_rows, no_rows, [DatasetFault(shard.path, f"cannot be read: {error}")])
     if not table.schema.equals(schema.arrow(), check_metadata=True):
-        return _Read(
-            shard, nothing, nothing, [DatasetFault(shard.path, "has other columns or metadata than the manifest says")]
-        )
-    what = [*_rows(table, shard), *_codes(table, schema), *_footer(data, schema)]
-    return _Read(
-        shard, np.asarray(table["id"]), np.asarray(table["version"]), [DatasetFault(shard.path, one) for one in what]
-    )
+        fault = DatasetFault(shard.path, "has other columns or metadata than the manifest says")
+        return _CheckedShard(shard, no_rows, no_rows, [fault])
+    messages = [*_row_faults(table, shard), *_code_faults(table, schema), *_footer_faults(data, schema)]
+    faults = [DatasetFault(shard.path, message) for message in messages]
+    return _CheckedShard(shard, np.asarray(table["id"]), np.asarray(table["version"]), faults)
 
 
-def _rows(table: pa.Table, shard: Shard) -> Iterator[str]:
+def _row_faults(table: pa.Table, shard: Shard) -> Iterator[str]:
     if table.num_rows != shard.rows:
         yield f"has {table.num_rows} rows, the manifest says {shard.rows}"
     keys = table["key"].to_pylist()
     if keys != sorted(keys) or [keys[0], keys[-1]] != [shard.first_key, shard.last_key]:
         yield f"must hold keys in order from {shard.first_key!r} to {shard.last_key!r}"
     if not np.isfinite(np.asarray(table["error"])).all():
-        yield "has errors that are no numbers"
+        yield "has NaN or infinite errors"
 
 
-def _codes(table: pa.Table, schema: CodeSchema) -> Iterator[str]:
+def _code_faults(table: pa.Table, schema: CodeSchema) -> Iterator[str]:
     for level in schema.levels:
-        codes = np.asarray(table[level.name].combine_chunks().flatten())
+        codes = np.asarray(table[level.name].combine_chunks().flatten())  # (n * h * w,)
         if len(codes) != table.num_rows * level.height * level.width:
             yield f"has {len(codes)} codes of level '{level.name}', {table.num_rows} maps have more"
         elif codes.size and int(codes.max()) >= level.codebook_size:
             yield f"has code {int(codes.max())} in level '{level.name}', codes lie in 0..{level.codebook_size - 1}"
 
 
-def _footer(data: bytes, schema: CodeSchema) -> Iterator[str]:
+def _footer_faults(data: bytes, schema: CodeSchema) -> Iterator[str]:
     plain = sorted(set(code_column_paths(schema)) - set(dictionary_encoded_columns(data)))
     if plain:
         yield f"must have its codes dictionary-encoded, {plain} are not"
@@ -126,19 +136,27 @@ def _footer(data: bytes, schema: CodeSchema) -> Iterator[str]:
         yield f"must be compressed by zstd, got {sorted(codecs)}"
 
 
-def _repeated(read: list[_Read]) -> Iterator[DatasetFault]:
-    """Ids that occur again: the later shard is the one to make again."""
-    ids = np.concatenate([one.ids for one in read]) if read else np.zeros(0, np.int64)
-    owner = np.repeat(np.arange(len(read)), [len(one.ids) for one in read])
-    order = np.argsort(ids, kind="stable")
-    again = order[1:][ids[order][1:] == ids[order][:-1]]
-    for number in np.unique(owner[again]):
-        some = ids[again[owner[again] == number]]
-        yield DatasetFault(read[number].shard.path, f"repeats {len(some)} ids, for example {int(some[0])}")
+def _repeated_ids(checked: Sequence[_CheckedShard]) -> Iterator[DatasetFault]:
+    """One fault per shard that holds ids of a shard before it, or one id twice: that shard must be made again."""
+    if not checked:
+        return
+    ids = np.concatenate([each.ids for each in checked])  # (m,): all rows, shard after shard
+    shard_numbers = np.repeat(np.arange(len(checked)), [len(each.ids) for each in checked])  # (m,)
+    by_id = np.argsort(ids, kind="stable")  # (m,): equal ids keep the order of their shards
+    repeats = by_id[1:][ids[by_id][1:] == ids[by_id][:-1]]  # rows whose id an earlier row has
+    for number in np.unique(shard_numbers[repeats]):
+        repeated = ids[repeats[shard_numbers[repeats] == number]]
+        message = f"repeats {len(repeated)} ids, for example {int(repeated[0])}"
+        yield DatasetFault(checked[number].shard.path, message)
 
 
-def _against_snapshot(dataset: CodeDataset, read: list[_Read], may_count: bool) -> Iterator[DatasetFault]:
-    """Every row of the snapshot is in a shard, in the version listed, or among the rejects; no other is."""
+# --- against the snapshot ---------------------------------------------------------------------------------------------
+
+
+def _snapshot_faults(
+    dataset: CodeDataset, checked: Sequence[_CheckedShard], count_rows: bool
+) -> Iterator[DatasetFault]:
+    """Every row of the snapshot must be in a shard, in the version listed, or among the rejects, and no other row."""
     uri = dataset.facts["snapshot_uri"]
     try:
         snapshot = open_snapshot(uri)
@@ -146,34 +164,44 @@ def _against_snapshot(dataset: CodeDataset, read: list[_Read], may_count: bool) 
         yield DatasetFault("", f"its snapshot {uri} cannot be read: {error}")
         return
     if snapshot.digest != dataset.facts["snapshot"]:
-        yield DatasetFault(
-            "", f"its snapshot {uri} is now {snapshot.digest[:12]}, the dataset is of {dataset.facts['snapshot'][:12]}"
-        )
+        present, expected = snapshot.digest[:DIGEST_DIGITS], dataset.facts["snapshot"][:DIGEST_DIGITS]
+        yield DatasetFault("", f"its snapshot {uri} is now {present}, the dataset is of {expected}")
         return
-    if not may_count:
-        return  # what is damaged is missing too, and would be told twice
-    held = np.concatenate([np.stack([one.ids, one.versions], 1) for one in read])
-    held = held[np.argsort(held[:, 0])]
-    rejected = parquet.from_bytes(objects.read_bytes(objects.join(dataset.folder, REJECTS_FILE)))["key"].to_pylist()
-    left_out = set(rejected)
-    found = missing = stale = 0
-    example = ""
+    if count_rows:
+        rejects = objects.read_bytes(objects.join(dataset.folder, REJECTS_FILE))
+        yield from _row_count_faults(snapshot, checked, parquet.from_bytes(rejects)["key"].to_pylist())
+
+
+def _row_count_faults(
+    snapshot: StoredSnapshot, checked: Sequence[_CheckedShard], rejected_keys: list[str]
+) -> Iterator[DatasetFault]:
+    none = np.zeros((0, 2), np.int64)  # every image may be a reject
+    stored = np.concatenate([none, *(np.stack([each.ids, each.versions], 1) for each in checked)])  # (m, 2)
+    stored = stored[np.argsort(stored[:, 0])]  # by rising id, which no two rows share
+    rejected = set(rejected_keys)
+    present_rows = missing_rows = stale_rows = 0
+    example_key = ""
     for rows in snapshot.waves(ROWS_PER_COMPARISON):
-        ids = np.asarray(rows["id"])
-        at = np.minimum(np.searchsorted(held[:, 0], ids), max(len(held) - 1, 0))
-        there = held[at, 0] == ids if len(held) else np.zeros(len(ids), bool)
-        fresh = there & (held[at, 1] == row_versions(rows)) if len(held) else there
+        ids = np.asarray(rows["id"])  # (n,)
+        present, stale = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
+        if len(stored):
+            ranks = np.minimum(np.searchsorted(stored[:, 0], ids), len(stored) - 1)  # (n,): where each id would be
+            present = stored[ranks, 0] == ids
+            stale = present & (stored[ranks, 1] != row_versions(rows))
         keys = rows["key"].to_pylist()
-        lost = [keys[place] for place in np.flatnonzero(~there) if keys[place] not in left_out]
-        found, missing, stale = found + int(there.sum()), missing + len(lost), stale + int((there & ~fresh).sum())
-        example = example or (lost[0] if lost else "")
-    if missing:
-        yield DatasetFault(
-            "", f"{missing} images of the snapshot are neither in a shard nor rejected, for example {example!r}"
-        )
-    if stale:
-        yield DatasetFault("", f"{stale} rows were encoded from another version of their image than the snapshot lists")
-    if found < len(held):
-        yield DatasetFault("", f"{len(held) - found} rows are in no snapshot")
-    if found + len(rejected) != snapshot.rows and not missing:
-        yield DatasetFault(REJECTS_FILE, f"has {len(rejected)} rows, {snapshot.rows - found} images are in no shard")
+        missing_keys = [keys[number] for number in np.flatnonzero(~present) if keys[number] not in rejected]
+        present_rows += int(present.sum())
+        missing_rows += len(missing_keys)
+        stale_rows += int(stale.sum())
+        example_key = example_key or (missing_keys[0] if missing_keys else "")
+    if missing_rows:
+        message = f"{missing_rows} images of the snapshot are neither in a shard nor rejected"
+        yield DatasetFault("", f"{message}, for example {example_key!r}")
+    if stale_rows:
+        message = f"{stale_rows} rows were encoded from another version of their image than the snapshot lists"
+        yield DatasetFault("", message)
+    if present_rows < len(stored):
+        yield DatasetFault("", f"{len(stored) - present_rows} rows are in no snapshot")
+    if present_rows + len(rejected_keys) != snapshot.rows and not missing_rows:
+        absent = snapshot.rows - present_rows
+        yield DatasetFault(REJECTS_FILE, f"has {len(rejected_keys)} rows, {absent} images are in no shard")

@@ -1,7 +1,7 @@
-"""From codes to shards: one Parquet file for a list of rows, named by what is asked of it.
+"""From codes to shards: one Parquet file per list of rows.
 
-A shard's name is a hash of the rows that it is made for, so a task that is tried twice writes the same bytes to the
-same name, and a job that is taken up again recognises what is there.
+A shard's name is a hash of the rows that it was requested for: a task that is tried twice writes the same bytes under
+the same name, and a job that resumes recognises the shards that are there.
 """
 
 import hashlib
@@ -19,6 +19,12 @@ from components.config import require
 from components.images.split import TRAIN
 from components.store import commits, objects, parquet
 
+SHARD_PREFIX = "part-"
+NAME_DIGITS = 24
+"""Hex digits of the hash in a shard's name: 96 bits, so that no two shards of a dataset share a name."""
+DICTIONARY_SLACK = 1 << 20
+"""Bytes that a column's dictionary may take beyond its entries."""
+
 
 @dataclass(frozen=True)
 class Shard(commits.FileEntry):
@@ -29,13 +35,13 @@ class Shard(commits.FileEntry):
     """Rows by split."""
     first_key: str
     last_key: str
-    """Keys of its first and last row; between them rows lie by rising key."""
+    """Keys of its first and last row; rows are sorted by key."""
     used: dict[str, str]
-    """Codes that occur in training rows, by level: bits as hex, code 0 first."""
+    """Codes that occur in training rows, by level: one bit per code, code 0 first, as hex."""
 
 
 def row_versions(rows: pa.Table) -> np.ndarray:
-    """int64 (n,): changes when a row's image is another file than it was."""
+    """int64 (n,): a hash per row that changes when the file behind its image does (key, copy, size or etag)."""
     columns = [rows[name].to_pylist() for name in ("key", "copy", "size", "etag")]
     hashes = (
         hashlib.blake2b(f"{key}\0{copy}\0{size}\0{etag}".encode(), digest_size=8).digest()
@@ -45,20 +51,21 @@ def row_versions(rows: pa.Table) -> np.ndarray:
 
 
 def shard_name(schema: CodeSchema, rows: pa.Table, versions: np.ndarray) -> str:
-    """File of the shard made for `rows` of a snapshot, relative to the dataset's folder."""
+    """Path of the shard requested for `rows` of a snapshot, relative to the dataset's folder."""
     hashed = hashlib.sha256(str(schema).encode())
     hashed.update(np.ascontiguousarray(rows["id"]).tobytes() + versions.tobytes())
     hashed.update(np.asarray(rows["label"].fill_null(-1)).astype(np.int64).tobytes())
     hashed.update("".join(rows["split"].to_pylist()).encode())
-    return f"part-{hashed.hexdigest()[:24]}.parquet"
+    return f"{SHARD_PREFIX}{hashed.hexdigest()[:NAME_DIGITS]}.parquet"
 
 
 def build_shard(
     schema: CodeSchema, rows: pa.Table, versions: np.ndarray, maps: Sequence[np.ndarray], errors: np.ndarray
 ) -> pa.Table:
-    """Table of a shard from rows of the snapshot, int64 code maps (n, h, w) a level, top first, and errors (n,).
+    """Table of a shard from n rows of the snapshot, int64 code maps (n, h, w) per level, top first, and errors (n,).
 
-    Raises ValueError when codes do not fit the levels: a tokenizer that differs from the schema's.
+    Raises ValueError when codes do not fit the levels (they were made by another tokenizer than the schema's), or when
+    errors are not finite.
     """
     require(len(maps) == len(schema.levels), f"there must be {len(schema.levels)} code maps, got {len(maps)}")
     require(errors.shape == (rows.num_rows,), f"errors must have shape ({rows.num_rows},), got {errors.shape}")
@@ -67,22 +74,22 @@ def build_shard(
         "errors must be finite, got NaN or infinity: did the tokenizer's fit diverge?",
     )
     arrow = schema.arrow()
-    fixed = [rows[field.name].combine_chunks().cast(field.type) for field in SNAPSHOT_COLUMNS]
+    from_snapshot = [rows[field.name].combine_chunks().cast(field.type) for field in SNAPSHOT_COLUMNS]
     pairs = zip(schema.levels, maps, strict=True)
-    codes = [_column(level, values, rows.num_rows, arrow.field(level.name).type) for level, values in pairs]
-    last = pa.array(errors.astype(np.float32), ERROR_COLUMN.type)
-    return pa.table([*fixed, pa.array(versions, VERSION_COLUMN.type), *codes, last], schema=arrow)
+    codes = [_code_column(level, values, rows.num_rows, arrow.field(level.name).type) for level, values in pairs]
+    error_column = pa.array(errors.astype(np.float32), ERROR_COLUMN.type)
+    return pa.table([*from_snapshot, pa.array(versions, VERSION_COLUMN.type), *codes, error_column], schema=arrow)
 
 
-def rewrite_rows(table: pa.Table, places: np.ndarray, labels: np.ndarray, splits: Sequence[str]) -> pa.Table:
-    """A shard's rows at `places` under new labels (-1: none) and splits; their codes stay."""
-    table = table.take(pa.array(places))
+def rewrite_rows(table: pa.Table, row_numbers: np.ndarray, labels: np.ndarray, splits: Sequence[str]) -> pa.Table:
+    """The rows `row_numbers` (n,) of a shard with new labels (n,) (-1: none) and n splits; their codes stay."""
+    table = table.take(pa.array(row_numbers))
     for name, column in (("label", pa.array(labels, mask=labels < 0)), ("split", pa.array(splits))):
         table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
     return table
 
 
-def _column(level: CodeLevel, codes: np.ndarray, rows: int, kind: pa.DataType) -> pa.Array:
+def _code_column(level: CodeLevel, codes: np.ndarray, rows: int, column_type: pa.DataType) -> pa.Array:
     shape = (rows, level.height, level.width)
     require(
         codes.shape == shape,
@@ -97,46 +104,47 @@ def _column(level: CodeLevel, codes: np.ndarray, rows: int, kind: pa.DataType) -
             f"codes of level '{level.name}' must lie in "
             f"0..{level.codebook_size - 1}, got {low}..{high}: was the map made by another tokenizer?",
         )
-    flat = pa.array(codes.astype(level.type.to_pandas_dtype()).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, type=kind)
+    flat = pa.array(codes.astype(level.type.to_pandas_dtype()).reshape(-1))  # (n * h * w,), map by map, row by row
+    return pa.FixedSizeListArray.from_arrays(flat, type=column_type)
 
 
 def code_column_paths(schema: CodeSchema) -> list[str]:
-    """The code columns' paths inside a Parquet file."""
+    """Paths of the code columns inside a Parquet file."""
     return [f"{level.name}.list.element" for level in schema.levels]
 
 
 def encode_shard(table: pa.Table) -> bytes:
     """`table` as Parquet; equal tables give equal bytes.
 
-    Parquet keeps 16-bit integers as 32 bits: the dictionary encoding is what packs a code into log2(K) bits.
+    Parquet stores 16-bit integers in 32 bits: it is the dictionary encoding that packs a code into log2(K) bits.
     """
     schema = CodeSchema.from_arrow(table.schema)
     paths = code_column_paths(schema)
-    largest = max(level.codebook_size for level in schema.levels)
+    largest_codebook = max(level.codebook_size for level in schema.levels)
     data = parquet.to_bytes(
         table,
         use_dictionary=[*paths, "label", "split", "copy"],
-        dictionary_pagesize_limit=8 * largest + (1 << 20),  # above it the writer would fall back to 32 bits a code
+        # A larger dictionary makes the writer fall back to 32 bits per code. Entries take 4 bytes: twice that is safe.
+        dictionary_pagesize_limit=8 * largest_codebook + DICTIONARY_SLACK,
         write_statistics=["id", "label", "split", "copy", "error"],
-        row_group_size=max(table.num_rows, 1),
+        row_group_size=max(table.num_rows, 1),  # one group: a second one would repeat the dictionary
     )
     assert set(paths) <= set(dictionary_encoded_columns(data)), "code columns must be dictionary-encoded"
     return data
 
 
 def dictionary_encoded_columns(data: bytes) -> list[str]:
-    """Column paths of a Parquet file that are dictionary-encoded in every row group, by its footer."""
+    """Paths of the columns of a Parquet file that its footer says are dictionary-encoded in every row group."""
     footer = pq.ParquetFile(pa.BufferReader(data)).metadata
-    counted: Counter[str] = Counter()
+    encoded_groups: Counter[str] = Counter()
     for group in range(footer.num_row_groups):
         columns = [footer.row_group(group).column(number) for number in range(footer.num_columns)]
-        counted.update(column.path_in_schema for column in columns if "RLE_DICTIONARY" in column.encodings)
-    return [path for path, groups in counted.items() if groups == footer.num_row_groups]
+        encoded_groups.update(column.path_in_schema for column in columns if "RLE_DICTIONARY" in column.encodings)
+    return [path for path, groups in encoded_groups.items() if groups == footer.num_row_groups]
 
 
 def write_shard(folder: str, name: str, table: pa.Table) -> Shard:
-    """Write one shard whole or not at all."""
+    """Write `table` as one shard, whole or not at all."""
     data = encode_shard(table)
     objects.write_bytes(objects.join(folder, name), data)
     keys, splits = table["key"], Counter(table["split"].to_pylist())
@@ -146,15 +154,15 @@ def write_shard(folder: str, name: str, table: pa.Table) -> Shard:
         splits=dict(sorted(splits.items())),
         first_key=keys[0].as_py(),
         last_key=keys[-1].as_py(),
-        used=_used(table),
+        used=_used_codes(table),
     )
 
 
-def _used(table: pa.Table) -> dict[str, str]:
+def _used_codes(table: pa.Table) -> dict[str, str]:
     training = table.filter(pc.equal(table["split"], TRAIN))
-    found = {}
+    used = {}
     for level in CodeSchema.from_arrow(table.schema).levels:
-        seen = np.zeros(level.codebook_size, bool)
-        seen[np.asarray(training[level.name].combine_chunks().flatten())] = True
-        found[level.name] = np.packbits(seen).tobytes().hex()
-    return found
+        occurs = np.zeros(level.codebook_size, bool)  # (codes,)
+        occurs[np.asarray(training[level.name].combine_chunks().flatten())] = True
+        used[level.name] = np.packbits(occurs).tobytes().hex()
+    return used

@@ -1,1 +1,1 @@
-"""How good a generator is: figures with their floors and ceilings, and a page that shows them."""
+"""How good a generator is: its figures beside those of real images, and a report that shows them."""

@@ -12,19 +12,20 @@ class EvaluationConfig:
     """What is drawn from the generator and compared with real images."""
 
     samples_per_class: int = 100
-    """Samples a class behind each figure, before and after rejection alike."""
+    """Samples per class behind each figure, before and after rejection alike."""
     keep: float = 0.25
-    """Share of the draws that rejection keeps in the headline figures (section 3.3)."""
+    """Fraction of the draws that rejection keeps in the headline figures (section 3.3)."""
     temperature: float = 1.0
     """Divides the priors' logits; 1 samples them as they were fitted."""
     shares: tuple[float, ...] = (1.0, 0.5, 0.25)
-    """Shares of the trade-off curve; 1 and `keep` are always on it. The smallest decides how many are drawn."""
+    """Fractions of the draws that are kept along the trade-off curve; 1 and `keep` are always among them. The smallest
+    decides how many samples are drawn."""
     neighbours: int = 3
     """k of precision and recall (Kynkaanniemi et al. 2019 use 3)."""
     cas_updates: int = 0
-    """Updates of a classifier fitted to samples for the classification accuracy score; 0 leaves the score out."""
+    """Updates of the classifier that is fitted to samples for the classification accuracy score; 0: no such score."""
     pictures: int = 10
-    """Images a row in the report's pictures."""
+    """Images per row in the report's pictures."""
 
     def __post_init__(self) -> None:
         for name in ("samples_per_class", "neighbours", "pictures"):
@@ -37,5 +38,5 @@ class EvaluationConfig:
 
     @property
     def curve(self) -> tuple[float, ...]:
-        """Shares of the trade-off curve, largest first, 1 and `keep` among them."""
+        """Shares at the points of the trade-off curve, largest first, 1 and `keep` among them."""
         return tuple(sorted({1.0, self.keep, *self.shares}, reverse=True))

@@ -23,8 +23,8 @@ class EvaluationFacts(Facts):
 
     def figures(self) -> dict[str, float]:
         """Every number by name; the measures under their own names."""
-        own = super().figures()
-        return {name: value for name, value in own.items() if not name.startswith("measures_")} | dict(self.measures)
+        figures = super().figures()
+        return {name: figures[name] for name in figures if not name.startswith("measures_")} | dict(self.measures)
 
     def headline(self) -> str:
         """Accuracy before and after rejection."""

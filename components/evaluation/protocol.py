@@ -1,7 +1,7 @@
 """What is compared with what, and at which n: the evaluation of one generator.
 
 The judge took no part in training the generator or in rejection. Every figure has its floor or ceiling beside it: real
-images through the same measure, in the same number. Shapes: y classes, d draws a class, f features.
+images in the same measure, and as many of them. Shapes: y classes, d draws per class, n m images, f features.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,14 @@ from torch import Tensor
 from components.classifier.model import Classifier
 from components.classifier.objective import check_labels
 from components.config import require
-from components.evaluation import metrics
 from components.evaluation.config import EvaluationConfig
-from components.evaluation.metrics import Classification, classify
-from components.evaluation.scores import ClassScore, Scores, TradeOffPoint
-from components.generator.ancestral import Generator, Samples
+from components.evaluation.judge import Classification, classify, reconstruct_pixels
+from components.evaluation.measures import registered
+from components.evaluation.measures.kinds import MeasureInputs
+from components.evaluation.scores import ClassScore, Fidelity, Scores, TradeOffPoint
+from components.generator.ancestral import Generator
 from components.generator.rejection import best_indices, draws_needed
+from components.generator.samples import Samples
 from components.training.batches import ImageBatch
 
 
@@ -29,13 +31,13 @@ class Evaluation:
 
     scores: Scores
     before: Samples
-    """`samples_per_class` a class, nothing rejected."""
+    """`samples_per_class` per class, nothing rejected."""
     after: Samples
     """As many, the best of a larger draw."""
 
 
 def draws_per_class(config: EvaluationConfig) -> int:
-    """Samples a class that `evaluate` needs: as many as the smallest share of the curve is kept from."""
+    """Samples per class that `evaluate_samples` needs: draws from which the smallest share of the curve is kept."""
     return draws_needed(config.samples_per_class, min(config.curve))
 
 
@@ -52,103 +54,135 @@ def evaluate_samples(
 ) -> Evaluation:
     """Measure `generator` against real images: `train` it was fitted to (without augmented copies), `held_out` not.
 
-    `drawn` are `draws_a_class(config)` samples of every class, class by class, nothing rejected. Each share of the
+    `drawn` are `draws_per_class(config)` samples of every class, class by class, nothing rejected. Each share of the
     curve rejects among the first of them, so that all points rest on equally many samples and none is drawn twice.
-    `nats_per_code` are the priors' held-out losses, top first. `seed` shuffles real images and the score's classifier.
+    `nats_per_code` are the priors' held-out losses, top first. `seed` shuffles real images and seeds the score's fit.
     Raises ValueError for images without a label or classes with fewer than 2 training images.
     """
     names = generator.classes
-    known = judge.classes == len(names)
-    require(known, f"the judge must know the generator's {len(names)} classes, got {judge.classes}")
+    fits = judge.classes == len(names)
+    require(fits, f"the judge must know the generator's {len(names)} classes, got {judge.classes}")
     for part in (train, held_out):
         check_labels(part.labels, len(names))
-    halves = _halves(train, len(names), config.samples_per_class, seed)
-    real, other = (classify(judge, train.pixels[half]).features for half in halves)
-    sorted_out = _reject(drawn.cpu(), judge, config)
-    before, after = (sorted_out.samples.take(sorted_out.kept[share].flatten()) for share in (1.0, config.keep))
-    reconstructed = metrics.reconstruct_pixels(generator.tokenizer, held_out.pixels)
-    truth, echo = classify(judge, held_out.pixels), classify(judge, reconstructed)
-    positions = [codes[0].numel() for codes in before.maps]
-    scores = Scores(
-        samples=len(before),
-        compared=len(real),
-        curve=_curve(sorted_out, real, len(names), config),
-        kept=config.keep,
-        real_accuracy=_share_right(truth.classes, held_out.labels),
-        reconstructed_accuracy=_share_right(echo.classes, held_out.labels),
-        floor=metrics.fidelity(real, other, config.neighbours),
-        memorisation=metrics.memorisation(before.pixels, held_out.pixels, train.pixels),
-        psnr=metrics.psnr(held_out.pixels, reconstructed),
-        bits_per_dimension=metrics.bits_per_dimension(nats_per_code, positions, held_out.pixels[0].numel()),
-        cas=_cas(judge, before, held_out, config, seed),
-        classes=_by_class(names, sorted_out, config, truth, held_out.labels),
+    real, other_real = (
+        classify(judge, train.pixels[half]).features
+        for half in _halves(train, len(names), config.samples_per_class, seed)
     )
+    draw = _reject(drawn.cpu(), judge, config)
+    before, after = draw.kept(1.0), draw.kept(config.keep)
+    inputs = MeasureInputs(
+        generator=generator,
+        judge=judge,
+        samples=before,
+        train=train,
+        held_out=held_out,
+        reconstructed=reconstruct_pixels(generator.tokenizer, held_out.pixels),
+        nats_per_code=nats_per_code,
+        config=config,
+        seed=seed,
+    )
+    scores = _scores(inputs, draw, real=real, other_real=other_real)
     return Evaluation(scores=scores, before=before, after=after)
 
 
-class _Drawn(NamedTuple):
-    """One draw, d a class, and what rejection keeps of it."""
+def measure_fidelity(real: Tensor, others: Tensor, config: EvaluationConfig) -> Fidelity:
+    """Every registered measure between features of real images (n, f) and of another set (m, f), by name."""
+    return {measure.name: measure.compute(real, others, config) for measure in registered.FEATURE_MEASURES}
+
+
+# --- rejection --------------------------------------------------------------------------------------------------------
+
+
+class _JudgedDraw(NamedTuple):
+    """One draw, d per class, what the judge makes of it, and which samples rejection keeps."""
 
     samples: Samples
-    reading: Classification
-    kept: dict[float, Tensor]
-    """Share -> positions int64 (y, samples_per_class) of what rejection keeps."""
+    judged: Classification
+    indices: dict[float, Tensor]
+    """Share -> positions int64 (y, samples_per_class) of the samples that rejection keeps."""
+
+    def kept(self, share: float) -> Samples:
+        """What rejection keeps, class by class."""
+        return self.samples.take(self.indices[share].flatten())
 
 
-def _reject(samples: Samples, judge: Classifier, config: EvaluationConfig) -> _Drawn:
+def _reject(samples: Samples, judge: Classifier, config: EvaluationConfig) -> _JudgedDraw:
     classes, count, draws = judge.classes, config.samples_per_class, draws_per_class(config)
     whole = torch.equal(samples.labels, torch.arange(classes).repeat_interleave(draws))
     require(whole, f"there must be {draws} samples of each of {classes} classes, class by class, got {len(samples)}")
-    probability, offsets = samples.probability.view(classes, draws), torch.arange(classes)[:, None] * draws
-    kept = {
+    probability = samples.probability.view(classes, draws)  # y d
+    offsets = torch.arange(classes)[:, None] * draws  # y 1: where each class begins
+    indices = {
         share: best_indices(probability[:, : draws_needed(count, share)], count) + offsets for share in config.curve
     }
-    return _Drawn(samples, classify(judge, samples.pixels), kept)
+    return _JudgedDraw(samples, classify(judge, samples.pixels), indices)
 
 
-def _curve(drawn: _Drawn, real: Tensor, classes: int, config: EvaluationConfig) -> tuple[TradeOffPoint, ...]:
-    """A point a share; features are compared with as many real ones, `real` (n, f)."""
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def _scores(inputs: MeasureInputs, draw: _JudgedDraw, *, real: Tensor, other_real: Tensor) -> Scores:
+    """`real` and `other_real` (n, f) are features of two disjoint halves of training images."""
+    config, labels = inputs.config, inputs.held_out.labels
+    of_real, of_reconstructed = (
+        classify(inputs.judge, pixels) for pixels in (inputs.held_out.pixels, inputs.reconstructed)
+    )
+    values = {measure.name: measure.compute(inputs) for measure in registered.GENERATOR_MEASURES}
+    return Scores(
+        samples=len(inputs.samples),
+        compared=len(real),
+        curve=_trade_off(draw, real, config),
+        keep=config.keep,
+        tracked_per_share=tuple(measure.name for measure in registered.FEATURE_MEASURES if measure.tracked_per_share),
+        real_accuracy=_accuracy(of_real.classes, labels),
+        reconstructed_accuracy=_accuracy(of_reconstructed.classes, labels),
+        floor=measure_fidelity(real, other_real, config),
+        generator_measures={name: value for name, value in values.items() if value is not None},
+        classes=_class_scores(inputs.generator.classes, draw, config, of_real.classes, labels),
+    )
+
+
+def _trade_off(draw: _JudgedDraw, real: Tensor, config: EvaluationConfig) -> tuple[TradeOffPoint, ...]:
+    """One point per share; `real` (n, f) are features of real images, compared with as many kept samples."""
     points = []
-    for share, chosen in drawn.kept.items():
-        compared = drawn.reading.features[chosen[:, : len(real) // classes].flatten()]
-        right = _share_right(drawn.reading.classes[chosen], drawn.samples.labels[chosen])
-        fidelity = metrics.fidelity(real, compared, config.neighbours)
-        points.append(TradeOffPoint(share=share, accuracy=right, fidelity=fidelity))
+    for share, indices in draw.indices.items():
+        compared = draw.judged.features[indices[:, : len(real) // len(indices)].flatten()]  # n f
+        accuracy = _accuracy(draw.judged.classes[indices], draw.samples.labels[indices])
+        fidelity = measure_fidelity(real, compared, config)
+        points.append(TradeOffPoint(share=share, accuracy=accuracy, fidelity=fidelity))
     return tuple(points)
 
 
-def _by_class(
-    names: Sequence[str], drawn: _Drawn, config: EvaluationConfig, truth: Classification, labels: Tensor
+def _class_scores(
+    names: Sequence[str], draw: _JudgedDraw, config: EvaluationConfig, judged_real: Tensor, real_labels: Tensor
 ) -> tuple[ClassScore, ...]:
-    found = drawn.reading.classes
+    """`judged_real` int64 (n,) are the judge's classes of the held-out images with `real_labels`."""
+    judged = draw.judged.classes
     return tuple(
         ClassScore(
             name=name,
-            before=_share_right(found[drawn.kept[1.0][label]], label),
-            after=_share_right(found[drawn.kept[config.keep][label]], label),
-            real=_share_right(truth.classes[labels == label], label),
+            before=_accuracy(judged[draw.indices[1.0][label]], label),
+            after=_accuracy(judged[draw.indices[config.keep][label]], label),
+            real=_accuracy(judged_real[real_labels == label], label),
         )
         for label, name in enumerate(names)
     )
 
 
-def _share_right(found: Tensor, asked: Tensor | int) -> float:
-    return (found == asked).double().mean().item()
-
-
-def _cas(judge: Classifier, samples: Samples, real: ImageBatch, config: EvaluationConfig, seed: int) -> float | None:
-    if not config.cas_updates:
-        return None
-    given = ImageBatch(samples.pixels, samples.labels)
-    return metrics.classification_accuracy_score(judge, given, real, config.cas_updates, seed)
+def _accuracy(judged: Tensor, labels: Tensor | int) -> float:
+    return (judged == labels).double().mean().item()
 
 
 def _halves(images: ImageBatch, classes: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Positions of two disjoint sets with equally many images of each class, at most `most`, drawn from `seed`."""
+    """Positions of two disjoint sets with equally many images per class, at most `most`, shuffled by `seed`."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images.labels), generator=generator)
-    of_class = [order[images.labels[order] == label] for label in range(classes)]
-    count = min(most, min(len(found) for found in of_class) // 2)
-    require(count >= 1, "each class must have at least 2 training images to tell real from real, got fewer: add images")
-    first = torch.cat([found[:count] for found in of_class])
-    return first, torch.cat([found[count : 2 * count] for found in of_class])
+    by_class = [order[images.labels[order] == label] for label in range(classes)]
+    count = min(most, min(len(positions) for positions in by_class) // 2)
+    require(
+        count >= 1,
+        "each class must have at least 2 training images, so that real images can be compared with real images, got "
+        "fewer: add images",
+    )
+    first = torch.cat([positions[:count] for positions in by_class])
+    return first, torch.cat([positions[count : 2 * count] for positions in by_class])

@@ -1,41 +1,35 @@
-"""The figures of one generator, with their floors and ceilings. No torch: whoever shows them needs none."""
+"""The figures of one generator, beside what real images reach in the same measures. No torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
-
-class Fidelity(NamedTuple):
-    """How two sets of images lie to each other in a judge's feature space."""
-
-    frechet_distance: float
-    """Of Gaussians fitted to the features; 0 for equal sets."""
-    precision: float
-    """Share of the second set that lies among the first: quality."""
-    recall: float
-    """Share of the first set that lies among the second: diversity."""
+Fidelity = Mapping[str, float]
+"""How close two image sets are in the judge's feature space: value by name of measure (measures/registered.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TradeOffPoint:
-    """Samples of which rejection kept a share: the fewer are kept, the better and the more alike they are."""
+    """Samples of which rejection kept a share: the smaller it is, the better and the more alike they are."""
 
     share: float
-    """Share of the draws that was kept."""
+    """Fraction of the draws that was kept."""
     accuracy: float
-    """Share that the judge reads as the class asked for."""
+    """Fraction of the kept samples that the judge recognises as the class asked for."""
     fidelity: Fidelity
-    """Against real images."""
+    """Between real images and the kept samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """One class: shares that the judge reads right."""
+    """One class: fractions that the judge recognises."""
 
     name: str
     before: float
+    """Of samples as drawn."""
     after: float
+    """Of samples that rejection kept."""
     real: float
-    """Held-out real images; nan where the class has none."""
+    """Of held-out real images; NaN where the class has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,25 +39,21 @@ class Scores:
     samples: int
     """Samples behind each accuracy."""
     compared: int
-    """Images on each side of a Frechet distance, precision or recall."""
+    """Images in each of the two sets that a measure of features compares."""
     curve: tuple[TradeOffPoint, ...]
     """From nothing rejected to the smallest share kept, each from the same draw."""
-    kept: float
-    """The headline share."""
+    keep: float
+    """Share of the headline figures after rejection."""
+    tracked_per_share: tuple[str, ...]
+    """Measures of features with a figure per share of the curve."""
     real_accuracy: float
-    """The judge on held-out real images."""
+    """Of the judge on held-out real images."""
     reconstructed_accuracy: float
-    """The judge on their reconstructions: no sample decoded by this tokenizer can be expected to do better."""
+    """Of the judge on their reconstructions: samples decoded by the same tokenizer can hardly reach more."""
     floor: Fidelity
-    """Real images against other real images."""
-    memorisation: float
-    """Median distance to the nearest training image, samples over held-out images."""
-    psnr: float
-    """Reconstructions of held-out images, dB."""
-    bits_per_dimension: float
-    """Prior code length, not a pixel likelihood."""
-    cas: float | None
-    """Classification accuracy score; None when it was left out."""
+    """Between real images and other real images."""
+    generator_measures: Mapping[str, float]
+    """Of the whole generator: value by name of measure; those left out are missing."""
     classes: tuple[ClassScore, ...]
 
     @property
@@ -74,25 +64,20 @@ class Scores:
     @property
     def after(self) -> TradeOffPoint:
         """The headline share kept."""
-        return next(point for point in self.curve if point.share == self.kept)
+        return next(point for point in self.curve if point.share == self.keep)
 
     def figures(self) -> dict[str, float]:
         """Every figure by the name under which it is tracked."""
-        found = {
+        figures = {
             "judge_accuracy/real": self.real_accuracy,
             "judge_accuracy/reconstructions": self.reconstructed_accuracy,
-            "memorisation_ratio": self.memorisation,
-            "psnr": self.psnr,
-            "bits_per_dimension": self.bits_per_dimension,
+            "judge_accuracy/before": self.before.accuracy,
+            "judge_accuracy/after": self.after.accuracy,
+            **self.generator_measures,
         }
-        for name, point in (("before", self.before), ("after", self.after)):
-            found[f"judge_accuracy/{name}"] = point.accuracy
-            found |= {f"{measure}/{name}": value for measure, value in point.fidelity._asdict().items()}
-        found |= {f"{measure}/real": value for measure, value in self.floor._asdict().items()}
+        for name, fidelity in (("before", self.before.fidelity), ("after", self.after.fidelity), ("real", self.floor)):
+            figures |= {f"{measure}/{name}": value for measure, value in fidelity.items()}
         for point in self.curve:
-            found |= {
-                f"kept_{point.share:g}/accuracy": point.accuracy,
-                f"kept_{point.share:g}/recall": point.fidelity.recall,
-                f"kept_{point.share:g}/frechet_distance": point.fidelity.frechet_distance,
-            }
-        return found if self.cas is None else found | {"classification_accuracy_score": self.cas}
+            figures[f"kept_{point.share:g}/accuracy"] = point.accuracy
+            figures |= {f"kept_{point.share:g}/{name}": point.fidelity[name] for name in self.tracked_per_share}
+        return figures

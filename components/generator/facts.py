@@ -3,26 +3,15 @@
 from dataclasses import dataclass
 
 from components.artifacts import Facts
-from components.priors.config import SamplingConfig
+from components.generator.config import GeneratorConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorFacts(Facts):
-    """How the generator samples unless asked otherwise."""
+class GeneratorFacts(GeneratorConfig, Facts):
+    """How the generator samples unless asked otherwise: the settings of its config, one fact each."""
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    guidance: float = 1.0
-    keep: float = 1.0
-    """Fraction of the draws that the classifier keeps."""
     parts: int = 0
     """Models it is made of."""
-
-    @property
-    def sampling(self) -> SamplingConfig:
-        """How codes are drawn."""
-        return SamplingConfig(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, guidance=self.guidance)
 
     def headline(self) -> str:
         """Its defaults."""

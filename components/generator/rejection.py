@@ -1,4 +1,7 @@
-"""Section 3.3: draw more than asked for, keep what the classifier is surest of. y classes, d draws a class."""
+"""Section 3.3: draw more samples than needed, and keep those that the classifier recognises best.
+
+Shapes: y classes, d draws per class, n samples, h w sides of a code map.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +10,15 @@ import torch
 from torch import Tensor
 
 from components.config import require
-from components.generator.ancestral import Generator, Samples
-from components.priors.choice import AS_FITTED, SamplingConfig
+from components.generator.ancestral import Generator
+from components.generator.samples import DrawReport, Samples, no_report
+from components.priors.config import AS_FITTED, SamplingConfig
 from components.priors.noise import splitmix64
 
 LARGEST_SEED = 2**63 - 1
 """Seeds are 0 .. this: what an int64 holds."""
+ROUNDING_ERROR = 1e-9
+"""Subtracted before rounding up: 7 / 0.07 is slightly above 100 in float64, and 100 draws are meant."""
 
 
 def sample_seeds(seed: int, label: int, count: int) -> Tensor:
@@ -24,17 +30,23 @@ def sample_seeds(seed: int, label: int, count: int) -> Tensor:
     return splitmix64(splitmix64(splitmix64(torch.tensor([seed])) + label) + torch.arange(count))
 
 
+def labels_and_seeds(classes: Sequence[int], count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Labels and seeds, int64 (y * count,) each, of `count` samples per class, class by class in the given order."""
+    labels = torch.tensor(list(classes)).repeat_interleave(count)
+    return labels, torch.cat([sample_seeds(seed, label, count) for label in classes])
+
+
 def draws_needed(count: int, keep: float) -> int:
-    """Draws of which the share `keep` is `count`, rounded up."""
+    """Draws of which the fraction `keep` is `count`, rounded up."""
     require(count >= 1, f"count must be at least 1, got {count}")
     require(0 < keep <= 1, f"keep must lie in (0, 1], got {keep}: 1 keeps every sample, 0.25 the best of each four")
-    return math.ceil(count / keep - 1e-9)  # 7 / 0.07 is a hair above 100
+    return math.ceil(count / keep - ROUNDING_ERROR)
 
 
 def best_indices(probability: Tensor, count: int) -> Tensor:
-    """Positions int64 (y, count), ascending, of the largest in each row of `probability` (y, d); ties: the first."""
-    order = probability.sort(dim=1, descending=True, stable=True).indices
-    return order[:, :count].sort(dim=1).values
+    """Positions int64 (y, count), ascending, of the largest in each row of `probability` (y, d); of ties, the first."""
+    order = probability.sort(dim=1, descending=True, stable=True).indices  # y d
+    return order[:, :count].sort(dim=1).values  # y count
 
 
 def draw_samples(
@@ -43,14 +55,20 @@ def draw_samples(
     classes: Sequence[int],
     count: int,
     seed: int,
-    choice: SamplingConfig = AS_FITTED,
+    sampling: SamplingConfig = AS_FITTED,
     batch: int = 64,
+    given: Sequence[Tensor] = (),
+    report: DrawReport = no_report,
 ) -> Samples:
-    """`count` samples a class, nothing rejected, class by class in the given order."""
+    """`count` samples per class, nothing rejected, class by class in the given order.
+
+    `given` holds code maps int64 (1, h, w) of the upper levels, top first, that all samples share. `report` is called
+    after each chunk of `batch` draws. Raises ValueError for unknown or repeated classes.
+    """
     check_classes(classes, len(generator.classes))
-    labels = torch.tensor(list(classes)).repeat_interleave(count)
-    seeds = torch.cat([sample_seeds(seed, label, count) for label in classes])
-    return generator.sample(labels, seeds, choice=choice, batch=batch)
+    labels, seeds = labels_and_seeds(classes, count, seed)
+    shared = [level.expand(len(labels), -1, -1) for level in given]  # n h w each, one map in memory
+    return generator.sample(labels, seeds, sampling=sampling, batch=batch, given=shared, report=report)
 
 
 def generate_samples(
@@ -59,24 +77,37 @@ def generate_samples(
     classes: Sequence[int],
     count: int,
     seed: int,
-    choice: SamplingConfig = AS_FITTED,
+    sampling: SamplingConfig = AS_FITTED,
     keep: float = 1.0,
     batch: int = 64,
+    given: Sequence[Tensor] = (),
+    report: DrawReport = no_report,
 ) -> Samples:
-    """`count` samples a class: of ceil(count / keep) draws those with the highest probability of their own class.
+    """`count` samples per class: of ceil(count / keep) draws those with the highest probability of their own class.
 
-    They come class by class, in the order they were drawn. The same arguments give the same samples.
+    They come class by class, in the order in which they were drawn. The same arguments give the same samples. `given`
+    and `report` are as in `draw_samples`; the report counts draws.
     Raises ValueError for unknown or repeated classes and for a count or keep out of range.
     """
     draws = draws_needed(count, keep)
-    samples = draw_samples(generator, classes=classes, count=draws, seed=seed, choice=choice, batch=batch)
-    kept = best_indices(samples.probability.view(len(classes), draws), count)
-    return samples.take((kept + torch.arange(len(classes), device=kept.device)[:, None] * draws).flatten())
+    samples = draw_samples(
+        generator,
+        classes=classes,
+        count=draws,
+        seed=seed,
+        sampling=sampling,
+        batch=batch,
+        given=given,
+        report=report,
+    )
+    best = best_indices(samples.probability.view(len(classes), draws), count)  # y count
+    offsets = torch.arange(len(classes))[:, None] * draws  # y 1: where each class begins
+    return samples.take((best + offsets).flatten())
 
 
-def check_classes(classes: Sequence[int], known: int) -> None:
-    """Raise ValueError unless `classes` are distinct class numbers in 0 .. known - 1, at least one."""
-    require(len(classes) > 0, f"classes must name at least one of 0 .. {known - 1}, got none")
-    bad = [label for label in classes if not 0 <= label < known]
-    require(not bad, f"classes must lie in 0 .. {known - 1}, got {bad}")
+def check_classes(classes: Sequence[int], class_count: int) -> None:
+    """Raise ValueError unless `classes` are distinct class numbers in 0 .. class_count - 1, at least one."""
+    require(len(classes) > 0, f"classes must name at least one of 0 .. {class_count - 1}, got none")
+    unknown = [label for label in classes if not 0 <= label < class_count]
+    require(not unknown, f"classes must lie in 0 .. {class_count - 1}, got {unknown}")
     require(len(set(classes)) == len(classes), f"classes must differ, got {list(classes)}: raise count instead")

@@ -1,50 +1,45 @@
-"""The generator step: put its parts together; and drawing from it, side by side on the cluster."""
+"""The generator step: put the parts together; and drawing from a committed generator, side by side on the cluster."""
 
 import functools
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 import ray
-import torch
 
 from components.artifacts import Artifact
-from components.cluster.step import Cluster
 from components.config import StepResources
-from components.generator.ancestral import Generator, Samples
+from components.generator.ancestral import Generator
 from components.generator.config import GeneratorConfig
-from components.generator.rejection import generate_samples, sample_seeds
-from components.pictures import sample_grid
-from components.priors.choice import SamplingConfig
-from components.progress import Progress
+from components.generator.facts import GeneratorFacts
+from components.generator.rejection import generate_samples, labels_and_seeds
+from components.generator.samples import DrawRequest, Samples, join_chunks
+from components.generator.sampling_progress import show_sampling
+from components.generator.stored import load_generator
+from components.pictures import MAX_CLASSES_SHOWN, sample_grid
+from components.priors.config import SamplingConfig
 from components.store import commits
-from components.store.weights import load_generator
 from components.workspace import StepOutput, Workspace
 
 SAMPLES_PER_TASK = 100
-"""Images a task draws."""
+"""Images per task: few enough to spread a draw over workers, enough to make the start of a task a small part of it."""
+TASK_RETRIES = 3
+"""Times a task is started again after its worker or node died."""
 SAMPLES_SHOWN = 10
-"""Samples a class in the picture."""
-MAX_CLASSES_SHOWN = 20
+"""Samples per class in the picture."""
 
 
 def assemble_generator(config: GeneratorConfig, parts: Mapping[str, Artifact], *, workspace: Workspace) -> StepOutput:
-    """Copy the parts (tokenizer, prior_<level>, classifier) into one folder that stands on its own, and commit it."""
+    """Copy `parts` (tokenizer, prior_<level>, classifier) into one folder that needs no other artifact; commit it."""
     contents = {}
     for name, artifact in parts.items():
         folder = commits.local_copy(artifact.uri)
         for file in commits.read_manifest(artifact.uri)["files"]:
             contents[f"{name}/{file['path']}"] = (folder / file["path"]).read_bytes()
-    facts = {**asdict(config.choice), "keep": config.keep, "parts": len(parts)}
+    facts = GeneratorFacts(**asdict(config), parts=len(parts))
     workspace.lease.check()
-    digest = commits.save_artifact(workspace.uri, contents, facts)
-    generator = load_committed_generator(workspace.uri)
-    classes = range(min(len(generator.classes), MAX_CLASSES_SHOWN))
-    samples = generate_samples(
-        generator, classes=classes, count=SAMPLES_SHOWN, seed=workspace.seed, choice=config.choice, keep=config.keep
-    )
-    rows = {generator.classes[label]: samples.pixels[samples.labels == label].numpy() for label in classes}
-    return StepOutput(digest=digest, facts=facts, pictures={"samples": sample_grid(rows)})
+    digest = commits.save_artifact(workspace.uri, contents, facts.record())
+    picture = _first_samples(load_committed_generator(workspace.uri), config, workspace.seed)
+    return StepOutput(digest=digest, facts=facts, pictures={"samples": picture})
 
 
 def load_committed_generator(uri: str) -> Generator:
@@ -54,59 +49,61 @@ def load_committed_generator(uri: str) -> Generator:
     return load_generator({part: folder / part for part in parts})
 
 
-def draw_on_cluster(
+def draw_side_by_side(
     uri: str,
     *,
     classes: Sequence[int],
     count: int,
     seed: int,
-    choice: SamplingConfig,
+    sampling: SamplingConfig,
     resources: StepResources,
-    cluster: Cluster,
-    progress: Progress,
+    workspace: Workspace,
 ) -> Samples:
-    """`count` samples a class of the generator stored at `uri`, class by class, drawn by tasks side by side.
+    """`count` samples per class of the committed generator at `uri`, class by class.
 
-    A sample depends on its own seed alone, so the result is that of one process.
+    Tasks on the workspace's cluster draw SAMPLES_PER_TASK images each; without a cluster this process draws the same
+    batches one after another. A sample depends on its own seed alone, so the result does not depend on the workers.
+    Raises TooFewResources when the cluster is smaller than `resources`.
     """
-    labels = torch.tensor(list(classes)).repeat_interleave(count)
-    seeds = torch.cat([sample_seeds(seed, label, count) for label in classes])
-    work = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=3)(_draw)
-    waiting = list(enumerate(zip(labels.split(SAMPLES_PER_TASK), seeds.split(SAMPLES_PER_TASK), strict=True)))[::-1]
-    pending: dict[ray.ObjectRef, int] = {}
-    parts: dict[int, Samples] = {}
-    started = time.monotonic()
+    requests = DrawRequest(*labels_and_seeds(classes, count, seed)).split(SAMPLES_PER_TASK)
+    report, total = show_sampling(workspace.progress), len(classes) * count
+    cluster = workspace.cluster
+    if cluster is None:
+        chunks = (_draw_chunk(uri, request, sampling, resources.gpus > 0) for request in requests)
+        return join_chunks(enumerate(chunks), total, report)
     with cluster.reserve("drawing samples", resources):
-        while waiting or pending:
-            while waiting and len(pending) < resources.workers:
-                place, (some, own) = waiting.pop()
-                pending[work.remote(uri, some.numpy(), own.numpy(), choice, resources.gpus > 0)] = place
-            finished, _ = ray.wait(list(pending), num_returns=1)
-            parts[pending.pop(finished[0])] = ray.get(finished[0])
-            done = sum(len(part) for part in parts.values())
-            progress.update(
-                "sampling", done=done, total=len(labels), unit="images", rate=done / (time.monotonic() - started)
-            )
-    progress.finish("sampling")
-    return _joined([parts[place] for place in sorted(parts)])
+        return join_chunks(_draw_by_tasks(uri, requests, sampling, resources), total, report)
 
 
-def _draw(uri: str, labels: object, seeds: object, choice: SamplingConfig, gpu: bool) -> Samples:
-    generator = _loaded(uri, gpu)
-    return generator.sample(torch.tensor(labels), torch.tensor(seeds), choice=choice, batch=SAMPLES_PER_TASK).cpu()
+def _draw_by_tasks(
+    uri: str, requests: Sequence[DrawRequest], sampling: SamplingConfig, resources: StepResources
+) -> Iterator[tuple[int, Samples]]:
+    """Number and samples of each request, as the tasks finish; at most `resources.workers` tasks run at a time."""
+    draw_task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=TASK_RETRIES)(_draw_chunk)
+    waiting = list(enumerate(requests))[::-1]
+    running: dict[ray.ObjectRef, int] = {}
+    while waiting or running:
+        while waiting and len(running) < resources.workers:
+            number, request = waiting.pop()
+            running[draw_task.remote(uri, request, sampling, resources.gpus > 0)] = number
+        finished, _ = ray.wait(list(running), num_returns=1)
+        yield running.pop(finished[0]), ray.get(finished[0])
+
+
+def _draw_chunk(uri: str, request: DrawRequest, sampling: SamplingConfig, gpu: bool) -> Samples:
+    generator = _load_once(uri, gpu)
+    return generator.sample(request.labels, request.seeds, sampling=sampling, batch=SAMPLES_PER_TASK)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(uri: str, gpu: bool) -> Generator:
+def _load_once(uri: str, gpu: bool) -> Generator:
     return load_committed_generator(uri).to("cuda" if gpu else "cpu")
 
 
-def _joined(parts: Sequence[Samples]) -> Samples:
-    maps = tuple(torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True))
-    return Samples(
-        pixels=torch.cat([part.pixels for part in parts]),
-        labels=torch.cat([part.labels for part in parts]),
-        seeds=torch.cat([part.seeds for part in parts]),
-        maps=maps,
-        probability=torch.cat([part.probability for part in parts]),
+def _first_samples(generator: Generator, config: GeneratorConfig, seed: int) -> bytes:
+    """Picture of what the generator draws unless asked otherwise: one row per class."""
+    classes = range(min(len(generator.classes), MAX_CLASSES_SHOWN))
+    samples = generate_samples(
+        generator, classes=classes, count=SAMPLES_SHOWN, seed=seed, sampling=config.sampling, keep=config.keep
     )
+    return sample_grid({generator.classes[label]: samples.pixels[samples.labels == label].numpy() for label in classes})

@@ -8,7 +8,9 @@ from components.config import Execution, require
 IMAGES_VERSION = 2
 
 SourceName = Literal["digits", "folder", "files", "webdataset", "parquet"]
-"""Names of the sources that components/images/sources.py registers."""
+"""Names of the sources that components/images/sources/registry.py lists."""
+BUNDLED_SOURCES: tuple[SourceName, ...] = ("digits",)
+"""Sources that bring their own images and take no uri."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,8 @@ class SourceConfig:
     """Where images come from and which of them are held out."""
 
     source: SourceName
-    """digits: scikit-learn's bundled handwritten digits; folder: a tree with one folder per class; files: any tree, with
-    or without a table of labels; webdataset: tar shards; parquet: tables that hold encoded images."""
+    """digits: scikit-learn's bundled handwritten digits; folder: a tree with one folder per class; files: any tree,
+    with or without a table of labels; webdataset: tar shards; parquet: tables that hold encoded images."""
     uri: str | None = None
     """Where the images lie: a path, s3://bucket/prefix or any fsspec URL; None for the digits alone."""
     labels: str | None = None
@@ -74,13 +76,13 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.source == "digits" or bool(self.uri),
+            self.source in BUNDLED_SOURCES or bool(self.uri),
             f"images.uri must name the folder when source is '{self.source}', got nothing: set it to a path or an "
             "s3:// URL",
         )
         require(
-            self.source != "digits" or self.uri is None,
-            f"images.uri must be left out when source is 'digits', got {self.uri!r}",
+            self.source not in BUNDLED_SOURCES or self.uri is None,
+            f"images.uri must be left out when source is '{self.source}', got {self.uri!r}",
         )
         require(
             self.source == "files" or self.labels is None,

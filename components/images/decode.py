@@ -1,12 +1,13 @@
-"""From the bytes of an image file to the pixels that every model sees.
+"""From the bytes of an image file to the pixels that every model sees. The rules, by version DECODING_RULES:
 
 1. JPEG (and MPO), PNG, WebP, BMP, GIF and TIFF are read, by content and not by name; of an animation, the first frame.
-2. 16-bit grayscale is divided by 257. 32-bit integers must lie in 0..65535 and are treated alike; floats must lie in
-   0..1 and are multiplied by 255. Colour profiles are not applied: CMYK is converted by Pillow's plain formula.
-3. Transparent pixels are laid over config.background, before any resize, so that hidden colours do not bleed in.
-4. The largest centred square is resized by an antialiased Lanczos filter; JPEGs are first decoded at the smallest
-   scale that leaves twice the wanted side.
-5. The EXIF orientation is applied; one that cannot be read counts as none.
+2. 16-bit grayscale is divided by 257. 32-bit integers must lie in 0..65535 and are divided by 257 too; floats must lie
+   in 0..1 and are multiplied by 255. Colour profiles are not applied: CMYK is converted by Pillow's plain formula.
+3. Transparent pixels are laid over config.background before any resize, so that the colours of fully transparent
+   pixels do not bleed into their neighbours.
+4. The largest centred square is resized to image_size by an antialiased Lanczos filter; JPEGs are first decoded at the
+   smallest scale that leaves twice that side.
+5. The EXIF orientation is applied; an orientation that cannot be read counts as none.
 """
 
 import io
@@ -14,18 +15,19 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from components.images.config import ImagesConfig
+from components.images.config import PixelConfig
 
 DECODING_RULES = 1
-"""Version of the rules above: part of a snapshot's digest, because it changes pixels."""
+"""Version of the rules above: part of a snapshot's digest, because another rule gives other pixels."""
 
 MAX_PIXELS = 89_478_485
-"""Most pixels an image may have (Pillow's own limit): more is a decompression bomb, or costs a worker its memory."""
+"""Most pixels per image (Pillow's own limit): a larger one is a decompression bomb, or exhausts a worker's memory."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+# First bytes of each format: tell a damaged image from a file that is no image.
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\x00", b"MM\x00*")
-_ORIENTATION = 0x0112
-_UPRIGHT = {
+_ORIENTATION_TAG = 0x0112  # EXIF
+_UPRIGHT = {  # orientation 1, upright, needs nothing
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -37,12 +39,12 @@ _UPRIGHT = {
 
 
 class UnusableImage(Exception):
-    """An image that cannot be used whenever it is read: a row of the rejects table."""
+    """An image that cannot be used, however often it is read: it becomes a row of the rejects table."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
         self.reason = reason
-        """Slug that rejects are counted by: missing, empty, not_an_image, truncated, corrupt, too_large, ..."""
+        """Short name that rejects are counted by: empty, not_an_image, truncated, corrupt, too_large, ..."""
         self.detail = detail
         """What a person needs to find the cause."""
 
@@ -50,18 +52,18 @@ class UnusableImage(Exception):
         return f"{self.reason}: {self.detail}"
 
 
-def decode_image(data: bytes, config: ImagesConfig) -> np.ndarray:
-    """Pixels of an image file, uint8 (image_size, image_size, channels); raises Unusable."""
+def decode_image(data: bytes, config: PixelConfig) -> np.ndarray:
+    """Pixels of an image file, uint8 (image_size, image_size, channels); raises UnusableImage."""
     try:
         with _open_image(data) as image:
             _check_size(image, config)
-            image.draft(None, (2 * config.image_size, 2 * config.image_size))
+            image.draft(None, (2 * config.image_size, 2 * config.image_size))  # rule 4: JPEGs only
             image.load()
             pixels = _cropped(_to_eight_bit_colour(image, config), config.image_size)
             pixels = pixels.transpose(turn) if (turn := _UPRIGHT.get(_orientation(image))) is not None else pixels
     except (UnusableImage, MemoryError):
         raise
-    except Exception as error:  # Pillow's decoders raise nearly anything, and the bytes are all they depend on
+    except Exception as error:  # Pillow's decoders raise errors of many types, and depend on the bytes only
         reason = "truncated" if "truncated" in str(error) else "corrupt"
         raise UnusableImage(reason, f"{type(error).__name__}: {error}") from error
     return np.asarray(pixels).reshape(config.image_size, config.image_size, config.channels)
@@ -80,8 +82,8 @@ def _open_image(data: bytes) -> Image.Image:
         raise UnusableImage("too_large", str(error)) from error
 
 
-def _check_size(image: Image.Image, config: ImagesConfig) -> None:
-    """Judge by the header alone, before any pixel is decoded."""
+def _check_size(image: Image.Image, config: PixelConfig) -> None:
+    """Raise UnusableImage by the size in the header, before any pixel is decoded."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise UnusableImage("too_large", f"{width}x{height} pixels, at most {MAX_PIXELS} are decoded")
@@ -90,9 +92,9 @@ def _check_size(image: Image.Image, config: ImagesConfig) -> None:
         raise UnusableImage("too_small", detail)
 
 
-def _to_eight_bit_colour(image: Image.Image, config: ImagesConfig) -> Image.Image:
+def _to_eight_bit_colour(image: Image.Image, config: PixelConfig) -> Image.Image:
     """The image as 8-bit RGB or grayscale without transparency."""
-    wanted = "L" if config.channels == 1 else "RGB"
+    mode = "L" if config.channels == 1 else "RGB"
     if image.mode == "F" or image.mode.startswith("I"):
         image = _eight_bit(image)
     elif image.has_transparency_data:
@@ -100,14 +102,15 @@ def _to_eight_bit_colour(image: Image.Image, config: ImagesConfig) -> Image.Imag
         image = Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
     elif image.mode in ("P", "CMYK", "YCbCr", "HSV", "LAB"):
         image = image.convert("RGB")
-    return image if image.mode == wanted else image.convert(wanted)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
+    """Rule 2, for floats and integers of more than 8 bits."""
     values = np.asarray(image).astype(np.float64)
     white = 1.0 if image.mode == "F" else 65535.0
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= white):  # written so that NaN is refused too
+    if not (low >= 0 and high <= white):  # in this form, NaN is refused too
         raise UnusableImage(
             "out_of_range", f"values of mode {image.mode} must lie in 0..{white:g}, got {low:g}..{high:g}"
         )
@@ -115,6 +118,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _cropped(image: Image.Image, side: int) -> Image.Image:
+    """Rule 4: the largest centred square, resized."""
     width, height = image.size
     short = min(width, height)
     left, top = (width - short) / 2, (height - short) / 2
@@ -124,6 +128,6 @@ def _cropped(image: Image.Image, side: int) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        return image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # a broken EXIF block says nothing about the pixels
         return 1

@@ -1,4 +1,4 @@
-"""What the images step tells about its snapshot."""
+"""The facts of a snapshot."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class SnapshotFacts(Facts):
     rejects: int = 0
     """Files that cannot be used."""
     ignored_files: int = 0
-    """Files passed over: hidden, or no images by their extension."""
+    """Files passed over: hidden, or with an extension that is no image's."""
     image_size: int
     channels: int
 

@@ -1,24 +1,24 @@
-"""From rows of a snapshot to pixels: the one way in which every step reads images."""
+"""From rows of a snapshot to pixels: every step reads images in this way."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from components.errors import StorageError
 from components.images.augment import augment
-from components.images.config import ImagesConfig
+from components.images.config import PixelConfig
 from components.images.decode import UnusableImage, decode_image
 from components.images.fetch import fetch_image
 
 REMOTE_READS = 16
-"""Images asked for at the same time from an object store, whose answers take long and cost no CPU."""
+"""Images requested at the same time from an object store, where a read takes long and costs no CPU."""
 
 
 class Refusal(NamedTuple):
-    """One image that cannot be used, whenever it is read."""
+    """Why one image cannot be used."""
 
     reason: str
     error: str
@@ -27,39 +27,40 @@ class Refusal(NamedTuple):
 class PixelReader:
     """Reads, decodes and augments the rows of a snapshot."""
 
-    def __init__(self, config: ImagesConfig, seed: int) -> None:
+    def __init__(self, config: PixelConfig, seed: int) -> None:
+        """`seed` fixes the augmented copies; images themselves do not depend on it."""
         self._config = config
         self._seed = seed
 
     def read(self, rows: pa.Table) -> np.ndarray:
         """Pixels of the rows, uint8 (n, image_size, image_size, channels), in their order.
 
-        Any failure raises (StorageError, FileNotFoundError, Unusable): rows of a snapshot were readable once, so a
-        failure is the store's, or the files were changed behind the snapshot's back.
+        Raises StorageError, FileNotFoundError or UnusableImage for any image that cannot be read: all rows of a
+        snapshot were readable when it was taken, so either the store fails or files were changed since.
         """
         pixels = self._blank(rows.num_rows)
-        for place, image in self._images(rows):
+        for row_number, image in self._images(rows):
             if isinstance(image, Exception):
                 raise image
-            pixels[place] = image
+            pixels[row_number] = image
         return pixels
 
     def read_usable(self, rows: pa.Table) -> tuple[np.ndarray, dict[int, Refusal]]:
-        """As `read`, for rows that nobody has looked at: what cannot be used stays black and is told by its place.
+        """As `read`, for rows that were never decoded: unusable images are black, and listed by row number.
 
-        Only what would fail at every reading is refused, or what the store confirms to be missing; a store that
-        cannot be read raises StorageError.
+        An image is refused only if every reading would fail, or if the store confirms that it is missing; raises
+        StorageError when the store cannot be read.
         """
         pixels, refused = self._blank(rows.num_rows), {}
-        for place, image in self._images(rows):
+        for row_number, image in self._images(rows):
             if isinstance(image, UnusableImage):
-                refused[place] = Refusal(image.reason, image.detail)
+                refused[row_number] = Refusal(image.reason, image.detail)
             elif isinstance(image, FileNotFoundError):
-                refused[place] = Refusal("missing", "the store lists it and does not have it")
+                refused[row_number] = Refusal("missing", "the store lists it and does not have it")
             elif isinstance(image, Exception):
                 raise image
             else:
-                pixels[place] = image
+                pixels[row_number] = image
         return pixels, refused
 
     def _blank(self, rows: int) -> np.ndarray:
@@ -67,26 +68,30 @@ class PixelReader:
         return np.zeros((rows, side, side, channels), np.uint8)
 
     def _images(self, rows: pa.Table) -> Iterator[tuple[int, np.ndarray | Exception]]:
-        """(place, pixels or what went wrong) of each row; copies of an image lie together and are decoded once."""
+        """(row number, pixels or the error) of each row. Adjacent copies of an image are decoded once."""
         listed = rows.to_pylist()
         firsts = [
-            row for last, row in zip([None, *listed], listed, strict=False) if not last or row["key"] != last["key"]
+            row
+            for before, row in zip([None, *listed], listed, strict=False)
+            if not before or row["key"] != before["key"]
         ]
         threads = REMOTE_READS if any("://" in row["uri"] for row in firsts) else 1
         with ThreadPoolExecutor(threads) as pool:
             decoded = pool.map(self._decoded, firsts) if threads > 1 else map(self._decoded, firsts)
+            # `original` is the decoded image of `key`; `decoded` goes on with the next row of another key.
             key: str | None = None
             original: np.ndarray | Exception = self._blank(0)
-            for place, row in enumerate(listed):
+            for row_number, row in enumerate(listed):
                 if row["key"] != key:
                     key, original = row["key"], next(decoded)
-                yield place, original if isinstance(original, Exception) else self._copy(original, row)
+                yield row_number, original if isinstance(original, Exception) else self._copy(original, row)
 
-    def _decoded(self, row: dict) -> np.ndarray | Exception:
+    def _decoded(self, row: Mapping[str, Any]) -> np.ndarray | Exception:
+        """Pixels, or the error: the caller decides whether it is fatal."""
         try:
             return decode_image(fetch_image(row), self._config)
         except (UnusableImage, FileNotFoundError, StorageError) as error:
             return error
 
-    def _copy(self, original: np.ndarray, row: dict) -> np.ndarray:
+    def _copy(self, original: np.ndarray, row: Mapping[str, Any]) -> np.ndarray:
         return augment(original, self._config.augment, seed=self._seed, key=row["key"], copy=row["copy"])

@@ -1,1 +1,1 @@
-"""Stage 2: one gated PixelCNN prior a level over its code map (Algorithm 2), and the exact sampler that reads it."""
+"""Stage 2 (Algorithm 2): one gated PixelCNN prior per level, over its code maps, and the exact sampler for it."""

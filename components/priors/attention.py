@@ -11,9 +11,9 @@ from torch import Tensor, nn
 class CausalAttention(nn.Module):
     """Multi-head attention, as a residual, of each position over all strictly earlier ones.
 
-    A position's key and value know its state and its own code, so it must not see itself: slot 0 holds a learned start
-    key and value, slot q + 1 those of position q, and position q reads slots 0..q. The first position reads the start
-    alone, and a shift by one slot makes this the ordinary causal attention.
+    A position's key and value are computed from its state and its own code, so it must not read itself: slot 0 holds a
+    learned start key and value, slot q + 1 those of position q, and position q reads slots 0..q. The first position
+    reads the start alone. With this shift by one slot, ordinary causal attention is correct.
     """
 
     def __init__(self, hidden: int, heads: int) -> None:
@@ -28,11 +28,12 @@ class CausalAttention(nn.Module):
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
         """State of the horizontal stack and embedded codes, both (n, h, w, c) -> (n, h, w, c)."""
         n, h, w, c = x.shape
-        query, pairs = self.project(self.norm(x)).split((c, 2 * c), dim=-1)
+        query, pairs = self.project(self.norm(x)).split((c, 2 * c), dim=-1)  # n h w c; n h w 2c: keys and values
         pairs = (pairs + self.codes(embedded)).flatten(1, 2)  # n p 2c
-        start = self.start.to(pairs.dtype).expand(n, 1, -1)
-        key, value = torch.cat((start, pairs[:, :-1]), dim=1).chunk(2, dim=-1)
+        start = self.start.to(pairs.dtype).expand(n, 1, -1)  # n 1 2c
+        key, value = torch.cat((start, pairs[:, :-1]), dim=1).chunk(2, dim=-1)  # n p c each; no position reads slot p
         parts = (query.flatten(1, 2), key, value)
+        # n heads p c/heads each
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)  # n heads p c/heads
         return x + self.out(mixed.transpose(1, 2).reshape(n, h, w, c))

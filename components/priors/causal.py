@@ -1,8 +1,8 @@
 """The two causal stacks of the gated PixelCNN (van den Oord et al. 2016, figure 2).
 
 Causality comes from shifting the embedded codes once, before the first block: the vertical stack starts from the row
-above, the horizontal stack from the pixel to the left. Every later filter may then include the present position, and a
-cropped kernel with padding on the past's side is all that is left of the mask.
+above, the horizontal stack from the pixel to the left. Every later filter may then include the present position, so no
+mask is needed: kernels are cropped to the past, and their input is padded on that side.
 
 Shapes: n images, h w sides of the map, c hidden channels, r residual channels. Channels come last everywhere.
 """
@@ -25,30 +25,30 @@ def shift_right(x: Tensor) -> Tensor:
 def gate(x: Tensor) -> Tensor:
     """(..., 2r) -> (..., r): y = tanh(W_f*x + V_f^T h) . sigmoid(W_g*x + V_g^T h), van den Oord et al. 2016, eq. 4.
 
-    `x` holds both sums, the f half first, so that one product computes them.
+    `x` holds both sums, f first, so that one product computes them.
     """
-    feature, weight = x.chunk(2, dim=-1)
+    feature, weight = x.chunk(2, dim=-1)  # views: ... r each
     return torch.tanh(feature) * torch.sigmoid(weight)
 
 
 class CausalConvolution(nn.Conv2d):
-    """Filter over `above` rows above, `left` columns to the left and `right` to the right, and the present ones."""
+    """Filter over the present row and `above` rows above it, `left` columns to the left and `right` to the right."""
 
     def __init__(self, inputs: int, outputs: int, *, above: int, left: int, right: int) -> None:
-        assert left >= right  # what both sides have in common the convolution pads by itself, without a copy
+        assert left >= right  # the convolution itself pads both sides by `right`, without a copy; F.pad adds the rest
         super().__init__(inputs, outputs, (above + 1, left + 1 + right), padding=(0, right), bias=False)
         self.margins = (0, 0, left - right, 0, above, 0)
 
     def forward(self, x: Tensor) -> Tensor:  # (n, h, w, inputs) -> (n, h, w, outputs)
-        padded = F.pad(x, self.margins).permute(0, 3, 1, 2)
+        padded = F.pad(x, self.margins).permute(0, 3, 1, 2)  # n inputs above+h left-right+w
         return super().forward(padded).permute(0, 2, 3, 1)
 
 
 class GatedBlock(nn.Module):
     """One layer of both stacks, each a residual: causal filter c -> 2r, gate, 1x1 back to c.
 
-    The horizontal stack reads the vertical one through a 1x1, hence sees all rows above within reach: no blind spot.
-    Both gates are told the context by the same product, whose bias is the only one.
+    The horizontal stack reads the vertical one through a 1x1, so it sees all rows above within reach: no blind spot.
+    One product of the context enters both gates, and its bias is the only one in the block.
     """
 
     def __init__(self, hidden: int, residual_hidden: int, *, filter_size: int, dropout: float) -> None:
@@ -64,7 +64,7 @@ class GatedBlock(nn.Module):
 
     def forward(self, v: Tensor, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Vertical and horizontal state (n, h, w, c), context (n, h, w, c) or (n, 1, 1, c) -> both states."""
-        terms = self.context(context)
+        terms = self.context(context)  # n h w 2r, or n 1 1 2r
         v = v + self.vertical_out(self.dropout(gate(self.vertical(v) + terms)))
         x = x + self.horizontal_out(self.dropout(gate(self.horizontal(x) + self.link(v) + terms)))
         return v, x

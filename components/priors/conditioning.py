@@ -1,7 +1,7 @@
-"""What a lower prior knows of the levels above it.
+"""How a lower prior reads the code maps of the levels above it.
 
 Shapes: n images, h w sides of this level's map, a b sides of the nearest map above, c hidden channels, r residual
-channels. The convolutions see channels in second place, as views of channels-last memory.
+channels. The convolutions take (n, c, a, b) views of channels-last memory.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class MapSpec(NamedTuple):
 
 
 def side_ratio(lower: tuple[int, int], upper: tuple[int, int]) -> int:
-    """How many positions along a side of the map `lower` (height, width) one position of `upper` covers."""
+    """Positions of the map `lower` (height, width) along a side of one position of `upper`; ValueError when uneven."""
     ratio = lower[0] // upper[0]
     fits = ratio >= 1 and ratio & (ratio - 1) == 0 and (ratio * upper[0], ratio * upper[1]) == tuple(lower)
     require(
@@ -35,7 +35,7 @@ def side_ratio(lower: tuple[int, int], upper: tuple[int, int]) -> int:
 
 
 class ConditioningBlock(nn.Module):
-    """Unmasked residual block: what is above is known whole before the first code of this level is drawn."""
+    """Unmasked residual block: the maps above are complete before the first code of this level is drawn."""
 
     def __init__(self, hidden: int, residual_hidden: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class ConditioningBlock(nn.Module):
 class ConditioningStack(nn.Module):
     """Embeds every code map above, refines their sum at the nearest map's resolution, and upsamples to this level's.
 
-    The residual blocks run before the upsampling, where a position costs a quarter or less.
+    The residual blocks run before the upsampling, because each doubling multiplies the positions by four.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class ConditioningStack(nn.Module):
     def forward(self, above: Sequence[Tensor]) -> Tensor:
         """Code maps above, coarsest first -> (n, h, w, c)."""
         embedded = [
-            embedding(codes).repeat_interleave(repeat, 1).repeat_interleave(repeat, 2)
+            embedding(codes).repeat_interleave(repeat, 1).repeat_interleave(repeat, 2)  # n a b c
             for embedding, codes, repeat in zip(self.embeddings, above, self.repeats, strict=True)
         ]
         x = sum(embedded[1:], embedded[0]).permute(0, 3, 1, 2)  # n c a b
         for block in self.blocks:
             x = run_checkpointed(block, x, recompute=self.recompute)
-        return self.upsampling(x).permute(0, 2, 3, 1)
+        return self.upsampling(x).permute(0, 2, 3, 1)  # n h w c

@@ -1,4 +1,4 @@
-"""What a prior's step tells about its fit."""
+"""Results of a prior's fit."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,15 @@ class PriorFacts(Facts):
 
     nats_per_code: float
     unigram_nats: float
-    """Nats per held-out code for a model that knows only how frequent each code is: the prior must be below."""
+    """Nats per held-out code of a model that knows only how frequent each code is: the prior must be below."""
     bits_per_code: float = 0.0
     bits_per_dimension: float = 0.0
-    """Bits of this level's codes per number of the image."""
+    """Bits of this level's codes per number of the image (height x width x channels)."""
     codes_per_image: int = 0
     best_update: int = 0
     """Update at which the kept weights were measured."""
     updates: int = 0
-    """Updates made."""
+    """Updates made in all."""
     parameters: int = 0
 
     def headline(self) -> str:

@@ -1,4 +1,4 @@
-"""Memory for time: activations that are computed again in the backward pass instead of being kept."""
+"""Gradient checkpointing: activations are computed again in the backward pass instead of being stored."""
 
 from typing import Any
 
@@ -7,5 +7,5 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run_checkpointed(module: nn.Module, *inputs: Any, recompute: bool) -> Any:
-    """`module(*inputs)`; while it is fitted with `recompute`, only its inputs are kept for the backward pass."""
+    """`module(*inputs)`; in training with `recompute`, only the inputs are stored for the backward pass."""
     return checkpoint(module, *inputs, use_reentrant=False) if recompute and module.training else module(*inputs)

@@ -1,4 +1,4 @@
-"""Work on fixed tensors that is done thousands of times: on a GPU captured once as CUDA graphs and replayed."""
+"""CUDA graphs for work that is repeated thousands of times on the same tensors: captured once, then replayed."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,14 +9,15 @@ GraphWork = Callable[[], None]
 
 
 def replay_graphs(works: Sequence[GraphWork], device: torch.device, reset: GraphWork) -> list[GraphWork]:
-    """Each of `works` itself; on a GPU the replay of its graph: one launch instead of one for each operation.
+    """Each of `works` itself; on a GPU the replay of its graph: one launch instead of one per operation.
 
-    Works must read and write tensors that stay where they are and take their indices from the device. Each is run here
-    once, because libraries set themselves up at a first run: `reset`, called before each, brings their indices back.
+    Works must read and write tensors whose memory never moves, and take their indices from the device. On a GPU each
+    runs here once before it is captured, because libraries initialise themselves at a first run; `reset`, called before
+    each, restores the indices.
     """
     if device.type == "cpu":
         return list(works)
-    pool = torch.cuda.graph_pool_handle()  # one for all: they run one after the other and leave nothing in it
+    pool = torch.cuda.graph_pool_handle()  # shared: graphs run one after another and keep nothing in it
     return [_capture(work, reset, pool) for work in works]
 
 

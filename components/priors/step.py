@@ -1,4 +1,4 @@
-"""Algorithm 2, lines 7-9, on Ray Train: fit one level's prior on the codes."""
+"""Algorithm 2, lines 8 and 9, on Ray Train: fit one level's prior on the codes."""
 
 import functools
 import math
@@ -9,88 +9,86 @@ import numpy as np
 from torch import nn
 
 from components.artifacts import Artifact
-from components.cluster.step import Cluster
-from components.codes.reader import read_codes, unigram_entropy
+from components.codes.facts import CodesFacts
+from components.codes.reader import CodeTable, read_codes, unigram_entropy
 from components.config import StepResources, TrainingConfig
 from components.images.split import HELD_OUT, TRAIN
 from components.priors.conditioning import MapSpec
 from components.priors.config import PriorConfig
+from components.priors.facts import PriorFacts
 from components.priors.objective import PriorObjective
+from components.priors.stored import PriorDescription, pack_prior
 from components.store import commits
-from components.store.weights import PriorDescription, pack
-from components.training import step as training
 from components.training.batches import CodeBatch
 from components.training.loop import FitData
 from components.training.sample_order import batch_rows, worker_slice
+from components.training.step import FitJob, run_fit
 from components.workspace import StepOutput, Workspace
 
 
 def fit_prior(
-    config: PriorConfig,
-    level: str,
-    codes: Artifact,
-    *,
-    classes: int,
-    dimensions: int,
-    resources: StepResources,
-    cluster: Cluster,
-    workspace: Workspace,
+    config: PriorConfig, level: str, codes: Artifact, *, resources: StepResources, workspace: Workspace
 ) -> StepOutput:
-    """Fit p(codes of `level` | class, codes of the levels above) and commit the best weights by held-out nats.
-
-    `dimensions` are the numbers of an image, height x width x channels.
-    """
+    """Fit p(codes of `level` | class, codes of the levels above) and commit the weights with the best held-out nats."""
+    codes_facts = codes.read(CodesFacts)
     train, held_out = read_codes(codes.uri, TRAIN), read_codes(codes.uri, HELD_OUT)
-    number = train.number(level)
-    specs = tuple(MapSpec(one.height, one.width, one.codebook_size) for one in train.levels)
-    own = train.levels[number]
-    description = PriorDescription(
-        level=level,
-        settings=config,
-        shape=(own.height, own.width),
-        codebook_size=own.codebook_size,
-        classes=classes,
-        above=specs[:number],
-    )
-    job = training.FitJob(
-        build=functools.partial(_build, description, dimensions),
-        data=_CodeFeed(codes.uri, number, config.training, workspace.seed),
+    description = _describe(config, level, train, codes_facts.classes)
+    job = FitJob(
+        build=functools.partial(_build, description, config, codes_facts.dimensions),
+        data=_CodeFeed(codes.uri, len(description.above), config.training, workspace.seed),
         config=config.training,
         resources=resources,
     )
-    fitted = training.run_fit(job, cluster=cluster, workspace=workspace)
+    result = run_fit(job, workspace=workspace)
     model = description.build()
-    model.load_state_dict(fitted.weights)
-    nats = fitted.fit_progress.held_out["nats_per_code"]
-    facts = {
-        "nats_per_code": nats,
-        "bits_per_code": nats / math.log(2),
-        "bits_per_dimension": fitted.fit_progress.held_out["bits_per_dimension"],
-        "unigram_nats": unigram_entropy(train, held_out, level),
-        "codes_per_image": own.height * own.width,
-        "best_update": fitted.fit_progress.best_update,
-        "updates": fitted.fit_progress.update,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-    }
+    model.load_state_dict(result.weights)
+    nats = result.fit_progress.held_out["nats_per_code"]
+    facts = PriorFacts(
+        nats_per_code=nats,
+        bits_per_code=nats / math.log(2),
+        bits_per_dimension=result.fit_progress.held_out["bits_per_dimension"],
+        unigram_nats=unigram_entropy(train, held_out, level),
+        codes_per_image=math.prod(description.shape),
+        best_update=result.fit_progress.best_update,
+        updates=result.fit_progress.update,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+    )
     workspace.lease.check()
-    return StepOutput(digest=commits.save_artifact(workspace.uri, pack(model, description), facts), facts=facts)
+    digest = commits.save_artifact(workspace.uri, pack_prior(model, description), facts.record())
+    return StepOutput(digest=digest, facts=facts)
 
 
-def _build(description: PriorDescription, dimensions: int) -> nn.Module:
-    return PriorObjective(description.build(), dimensions=dimensions)
+def _describe(config: PriorConfig, level: str, train: CodeTable, classes: int) -> PriorDescription:
+    """The prior of `level` for the maps in the code dataset."""
+    number = train.number(level)
+    specs = tuple(MapSpec(each.height, each.width, each.codebook_size) for each in train.levels)
+    return PriorDescription(
+        level=level,
+        architecture=config,
+        shape=(specs[number].height, specs[number].width),
+        codebook_size=specs[number].codebook_size,
+        classes=classes,
+        above=specs[:number],
+    )
+
+
+def _build(description: PriorDescription, config: PriorConfig, dimensions: int) -> nn.Module:
+    model = description.build(dropout=config.dropout, recompute=config.recompute)
+    return PriorObjective(model, dimensions=dimensions)
 
 
 @dataclass(frozen=True)
 class _CodeFeed:
-    """Code maps of one level and of those above it, drawn from the memory-mapped copy on the worker's machine."""
+    """Code maps of one level and of those above it, read from the memory-mapped copy on the worker's machine."""
 
     folder: str
     level: int
+    """Number of levels above."""
     config: TrainingConfig
     seed: int
 
     def __call__(self, rank: int, workers: int) -> FitData:
-        """The share of worker `rank`."""
+        """Data of worker `rank`."""
         return FitData(
             batches=lambda start: self._batches(start, rank, workers), held_out=lambda: self._held_out(rank, workers)
         )
@@ -99,14 +97,15 @@ class _CodeFeed:
         table = read_codes(self.folder, TRAIN)
         size = self.config.batch_size
         for update in range(start, self.config.updates):
-            drawn = batch_rows(update * size, size, self.seed, len(table))
-            yield self._upto(table.batch(worker_slice(drawn, rank, workers)))
+            rows = batch_rows(update * size, size, self.seed, len(table))
+            yield self._down_to_level(table.batch(worker_slice(rows, rank, workers)))
 
     def _held_out(self, rank: int, workers: int) -> Iterator[CodeBatch]:
         table = read_codes(self.folder, HELD_OUT)
         rows = np.arange(rank, min(len(table), self.config.held_out_samples), workers)
         for start in range(0, len(rows), self.config.batch_size):
-            yield self._upto(table.batch(rows[start : start + self.config.batch_size]))
+            yield self._down_to_level(table.batch(rows[start : start + self.config.batch_size]))
 
-    def _upto(self, batch: CodeBatch) -> CodeBatch:
+    def _down_to_level(self, batch: CodeBatch) -> CodeBatch:
+        """`batch` without the maps below this level."""
         return CodeBatch(batch.maps[: self.level + 1], batch.labels)

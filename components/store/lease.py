@@ -1,15 +1,16 @@
-"""Who is working on a fingerprint: of two writers, never both.
+"""At most one run writes under a fingerprint.
 
-A lease is a row of numbered files under <root>/leases/<fingerprint>/. The highest number owns; taking over means
-creating the next number, which the store grants to one caller only (`create_bytes`). The owner renews its own file.
-A lease is stale when its content has not changed for TIME_TO_LIVE seconds of the *watcher's* clock, so clocks of
-different machines are never compared. Whoever writes under a lease asks `held()` first: an orphan that was taken
-over finds a higher number and stops.
+A lease is a row of numbered files under <root>/leases/<fingerprint>/. The highest number owns the fingerprint; taking
+over means creating the next number, which the store grants to one caller only (`create_bytes`). The owner renews its
+own file. A lease is stale when its content has not changed for TIME_TO_LIVE seconds of the *watcher's* clock, so clocks
+of different machines are never compared. Whoever writes under a lease calls `check()` first: a run whose lease was
+taken over finds a higher number and stops.
 """
 
 import contextlib
 import getpass
 import json
+import math
 import os
 import socket
 import threading
@@ -25,38 +26,46 @@ from components.store import objects
 TIME_TO_LIVE = 15.0
 """Seconds without a sign of life after which a lease may be taken over."""
 RENEW_SECONDS = 3.0
-"""Seconds between two signs of life."""
+"""Seconds between two signs of life: several may fail before the lease counts as stale."""
 SETTLE_SECONDS = 0.3
 """Seconds after which two simultaneous puts to an object store have both arrived."""
+WATCH_SECONDS = 0.5
+"""Seconds between two looks at a lease that someone else holds."""
+WAITING_LINE_SECONDS = 5.0
+"""Seconds between two lines that say what is waited for."""
 RELEASED = "released"
 """Beat of a lease that was given back."""
+TAKEN = "taken"
+"""Beat of a lease that was not renewed yet."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """One turn at a fingerprint. Passes to workers as plain data: they may renew it and must check it."""
+    """Permission to write under one fingerprint. Workers get it as plain data: they may renew it and must check it."""
 
     folder: str
     number: int
     token: str
+    """Random; tells apart two callers that an object store let create the same number."""
     holder: str
+    """User, host and process, for people."""
     since: str
     process: str = ""
-    """Host, pid and start of the process whose end ends every writer under this lease; empty: others may outlive it."""
+    """Host, pid and start of the process whose end ends all writers under this lease; empty: writers may outlive it."""
 
     @property
     def _uri(self) -> str:
-        return objects.join(self.folder, f"{self.number:06d}.json")
+        return _lease_uri(self.folder, self.number)
 
     def renew(self) -> None:
-        """Sign of life. Raises LeaseLost when another process has taken over."""
+        """Give a sign of life. Raises LeaseLost when another process has taken over."""
         self.check()
         objects.write_bytes(self._uri, self._content(beat=uuid.uuid4().hex))
 
     def held(self) -> bool:
-        """Whether no one has taken over: the highest number is ours, and so is what it holds.
+        """Whether nobody has taken over: the highest number is ours, and its file holds our token.
 
-        The second matters on stores whose put-if-absent may let two callers win: the last to write owns.
+        The token matters on stores that may let two callers create the same object: the last one to write owns it.
         """
         numbers = _numbers(self.folder)
         if not numbers:
@@ -69,7 +78,7 @@ class Lease:
             raise LeaseLost(f"the lease {self._uri} was taken over by a newer run: this one stops, nothing is lost")
 
     def release(self) -> None:
-        """Let the next one start at once."""
+        """Let the next caller take the lease at once; does nothing when it was taken over."""
         if self.held():
             objects.write_bytes(self._uri, self._content(beat=RELEASED))
 
@@ -79,20 +88,25 @@ class Lease:
 
 @dataclass(frozen=True)
 class SignOfLife:
-    """A sign of life: equal ones, some seconds apart, mean silence."""
+    """What a lease's file says of its holder: two equal ones, some seconds apart, mean that no renewal came between."""
 
     holder: str
     since: str
     beat: str
+    """Changes with every renewal."""
 
 
 def read_sign_of_life(folder: str) -> SignOfLife | None:
-    """The newest sign of life of whoever holds the lease kept in `folder`; None when nobody does."""
+    """The newest sign of life of the lease kept in `folder`; None when nobody holds it."""
     numbers = _numbers(folder)
     if not numbers:
         return None
-    entry = json.loads(objects.read_bytes(objects.join(folder, f"{max(numbers):06d}.json")))
+    entry = json.loads(objects.read_bytes(_lease_uri(folder, max(numbers))))
     return None if entry["beat"] == RELEASED else SignOfLife(entry["holder"], entry["since"], entry["beat"])
+
+
+def _lease_uri(folder: str, number: int) -> str:
+    return objects.join(folder, f"{number:06d}.json")
 
 
 def _numbers(folder: str) -> list[int]:
@@ -103,6 +117,9 @@ def _numbers(folder: str) -> list[int]:
     ]
 
 
+# --- which process holds it -------------------------------------------------------------------------------------------
+
+
 def _holder() -> str:
     with contextlib.suppress(OSError, KeyError):
         return f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()})"
@@ -110,77 +127,116 @@ def _holder() -> str:
 
 
 def _this_process() -> str:
-    return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+    return f"{socket.gethostname()} {os.getpid()} {_start_ticks(os.getpid())}"
 
 
-def _started(pid: int) -> str:
-    """When the process began, in ticks since the boot; empty when there is none."""
+def _start_ticks(pid: int) -> str:
+    """When the process began, in clock ticks since boot; empty when there is no such process."""
     try:
+        # Field 22 of proc(5) stat; the name in field 2 may hold spaces and ends with the last bracket.
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
     except (OSError, IndexError):
         return ""
 
 
 def _ended(process: str) -> bool:
-    """Whether `process` ran on this very host and is gone."""
+    """Whether `process` ran on this host and is gone; False where that cannot be known."""
     if not process or not Path("/proc/self/stat").exists():
         return False
     host, pid, started = process.split(" ")
-    return host == socket.gethostname() and _started(int(pid)) != started
+    return host == socket.gethostname() and _start_ticks(int(pid)) != started
 
 
-def _try(folder: str, number: int, alone: bool) -> Lease | None:
+# --- taking it --------------------------------------------------------------------------------------------------------
+
+
+def acquire_lease(
+    folder: str, *, wait_seconds: float, report: Callable[[str], None], ends_with_driver: bool = False
+) -> Lease:
+    """Take the lease kept in `folder`; wait for a live holder up to `wait_seconds`, then raise LeaseHeld.
+
+    `report` gets a line for a person every few seconds of waiting. `ends_with_driver` says that every writer under this
+    lease ends with this process, so that its death, seen on the same host, frees the lease at once.
+    """
+    watch, started, reported_at = _Watch(folder), time.monotonic(), -math.inf
+    while True:
+        watch.look()
+        if watch.is_free():
+            lease = _create(folder, watch.number + 1, ends_with_driver)
+            if lease:
+                return lease
+            continue  # another caller was faster: look again
+        if watch.looked_at - started > wait_seconds:
+            raise LeaseHeld(
+                f"{folder} is held by {watch.holder} since {watch.since} and shows signs of life: "
+                "wait for it, or stop it and run again"
+            )
+        if watch.looked_at - reported_at > WAITING_LINE_SECONDS:
+            stale = f"taken over after {TIME_TO_LIVE:.0f} s of silence, now {watch.silence:.0f} s"
+            report(f"waiting for {watch.holder}, at work here since {watch.since} ({stale})")
+            reported_at = watch.looked_at
+        time.sleep(WATCH_SECONDS)
+
+
+class _Watch:
+    """The newest lease of a folder, and how long it has not changed while it was watched."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._content = b""
+        self._entry: dict[str, str] = {}
+        self._changed_at = self.looked_at = time.monotonic()
+        self.number = 0
+
+    def look(self) -> None:
+        """Read the lease with the highest number; number 0 means that there is none."""
+        self.number = max(_numbers(self._folder), default=0)
+        content = objects.read_bytes(_lease_uri(self._folder, self.number)) if self.number else b""
+        self.looked_at = time.monotonic()
+        if content != self._content:
+            self._content, self._changed_at = content, self.looked_at
+            self._entry = json.loads(content) if content else {}
+
+    def is_free(self) -> bool:
+        """Whether the next number may be created: no lease, or one that was released, is stale or lost its process."""
+        if not self.number or self._entry["beat"] == RELEASED:
+            return True
+        return self.silence > TIME_TO_LIVE or _ended(self._entry.get("process", ""))
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a change, seen from here."""
+        return self.looked_at - self._changed_at
+
+    @property
+    def holder(self) -> str:
+        """Who holds it, for people."""
+        return self._entry["holder"]
+
+    @property
+    def since(self) -> str:
+        """When it was taken, for people."""
+        return self._entry["since"]
+
+
+def _create(folder: str, number: int, ends_with_driver: bool) -> Lease | None:
+    """The lease `number`; None when another caller got it."""
     since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
-    lease = Lease(folder, number, uuid.uuid4().hex, _holder(), since, _this_process() if alone else "")
-    if not objects.create_bytes(lease._uri, lease._content(beat="taken")):
+    process = _this_process() if ends_with_driver else ""
+    lease = Lease(folder, number, uuid.uuid4().hex, _holder(), since, process)
+    if not objects.create_bytes(lease._uri, lease._content(beat=TAKEN)):
         return None
     if not objects.is_local(folder):
         time.sleep(SETTLE_SECONDS)
     return lease if lease.held() else None
 
 
-def acquire_lease(folder: str, *, wait: float, tell: Callable[[str], None], alone: bool = False) -> Lease:
-    """Take the lease kept in `folder`; wait for a live holder up to `wait` seconds, then raise LeaseHeld.
-
-    `tell` gets a line for a person whenever there is something to wait for. `alone` says that every writer under this
-    lease ends with this process, so that its death, seen on the same host, frees the lease at once.
-    """
-    seen: bytes | None = None
-    seen_at = told_at = started = time.monotonic()
-    while True:
-        numbers = _numbers(folder)
-        if not numbers:
-            lease = _try(folder, 1, alone)
-            if lease:
-                return lease
-            continue
-        newest = max(numbers)
-        content = objects.read_bytes(objects.join(folder, f"{newest:06d}.json"))
-        entry = json.loads(content)
-        now = time.monotonic()
-        if content != seen:
-            seen, seen_at = content, now
-        silent = now - seen_at
-        if entry["beat"] == RELEASED or silent > TIME_TO_LIVE or _ended(entry.get("process", "")):
-            lease = _try(folder, newest + 1, alone)
-            if lease:
-                return lease
-            continue
-        if now - started > wait:
-            raise LeaseHeld(
-                f"{folder} is held by {entry['holder']} since {entry['since']} and shows signs of life: "
-                "wait for it, or stop it and run again"
-            )
-        if now - told_at > 5 or told_at == started:
-            stale = f"taken over after {TIME_TO_LIVE:.0f} s of silence, now {silent:.0f} s"
-            tell(f"waiting for {entry['holder']}, at work here since {entry['since']} ({stale})")
-            told_at = now
-        time.sleep(0.5)
+# --- keeping it -------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def keep_alive(lease: Lease) -> Iterator[Lease]:
-    """Renew `lease` in the background while the body runs, then release it; killed, it grows stale."""
+    """Renew `lease` in the background while the body runs, then release it. If the process is killed, it goes stale."""
     try:
         with heartbeat(lease):
             yield lease
@@ -191,7 +247,7 @@ def keep_alive(lease: Lease) -> Iterator[Lease]:
 
 @contextlib.contextmanager
 def heartbeat(lease: Lease) -> Iterator[None]:
-    """Renew `lease` in the background while the body runs; who took it releases it."""
+    """Renew `lease` in the background while the body runs; does not release it, which is up to whoever took it."""
     done = threading.Event()
 
     def beat() -> None:
@@ -201,7 +257,7 @@ def heartbeat(lease: Lease) -> Iterator[None]:
             except LeaseLost:
                 return
             except StorageError:
-                continue  # a passing fault: the next beat tries again, and the writer checks for itself
+                continue  # may be transient: the next beat tries again, and writers check the lease themselves
 
     thread = threading.Thread(target=beat, name="lease", daemon=True)
     thread.start()

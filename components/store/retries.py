@@ -1,4 +1,4 @@
-"""Failures of an object store that pass: throttling, resets, time-outs. They are waited out, then told."""
+"""Retries for transient object-store errors: throttling, connection resets, time-outs."""
 
 import errno
 import random
@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 RETRY_PAUSES = (0.5, 2.0, 8.0)
-"""Seconds between two tries; within each, s3fs and botocore try again themselves."""
+"""Seconds before each further try; within each try, s3fs and botocore retry as well."""
+PAUSE_JITTER = (0.5, 1.5)
+"""Each pause is multiplied by a random factor from this range, so that workers do not all come back at once."""
 _BACKENDS = {"botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec"}
-_LASTING = {
+_PERMANENT_ERRORS = {
     "FileNotFoundError",
     "FileExistsError",
     "IsADirectoryError",
@@ -19,33 +21,34 @@ _LASTING = {
     "ConnectionRefusedError",
     "NoCredentialsError",
 }
-_LASTING_ERRNO = {errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.ENOSPC}
+"""By name, because botocore need not be imported to know its errors."""
+_PERMANENT_ERRNO = {errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.ENOSPC}
 
 T = TypeVar("T")
 
 
 def with_retries(operation: Callable[[], T]) -> T:
-    """What `operation` gives, tried again with growing pauses while its failure may pass."""
+    """The result of `operation`, retried with growing pauses after transient errors; the last error is raised."""
     for pause in RETRY_PAUSES:
         try:
             return operation()
         except Exception as error:
             if not is_transient(error):
                 raise
-        time.sleep(pause * random.uniform(0.5, 1.5))  # so that workers do not all come back at once
+        time.sleep(pause * random.uniform(*PAUSE_JITTER))
     return operation()
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed a little later."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if any(kind.__name__ in _LASTING for kind in type(seen).__mro__):
+    cause: BaseException | None = error
+    while cause is not None:
+        if any(kind.__name__ in _PERMANENT_ERRORS for kind in type(cause).__mro__):
             return False
-        seen = seen.__cause__
-    return is_backend_error(error) or (isinstance(error, OSError) and error.errno not in _LASTING_ERRNO)
+        cause = cause.__cause__
+    return is_backend_error(error) or (isinstance(error, OSError) and error.errno not in _PERMANENT_ERRNO)
 
 
 def is_backend_error(error: BaseException) -> bool:
-    """Whether `error` was raised by a client library of an object store, in words of its own."""
+    """Whether `error` is of a class of an object-store client library."""
     return type(error).__module__.split(".")[0] in _BACKENDS

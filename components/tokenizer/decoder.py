@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.tokenizer.config import VQVAEConfig
+from components.tokenizer.config import VQVAEArchitecture
 from components.tokenizer.residual import ResidualStack
 
 
@@ -18,7 +18,7 @@ class Upsampling(nn.Module):
     """Transposed convolutions (filter 4, stride 2), relus between: (n, c, h, w) -> (n, c', h s, w s)."""
 
     def __init__(self, channels: Sequence[int]) -> None:
-        """`channels` going in, after each doubling but the last, and coming out."""
+        """`channels` of the input, after each doubling but the last, and of the output."""
         super().__init__()
         self.layers = nn.ModuleList(
             nn.ConvTranspose2d(source, target, 4, stride=2, padding=1) for source, target in pairwise(channels)
@@ -33,12 +33,12 @@ class Upsampling(nn.Module):
 class Decoder(nn.Module):
     """3x3 convolution, residual stack, upsampling: (n, c, h, w) -> (n, c', h s, w s)."""
 
-    def __init__(self, inputs: int, outputs: int, config: VQVAEConfig, *, doublings: int) -> None:
+    def __init__(self, inputs: int, outputs: int, architecture: VQVAEArchitecture, *, doublings: int) -> None:
         super().__init__()
-        hidden = config.hidden
+        hidden = architecture.hidden
         self.stem = nn.Conv2d(inputs, hidden, 3, padding=1)
-        self.stack = ResidualStack(hidden, config.residual_hidden, config.residual_layers)
-        # The last map but one is the largest: half the channels there keep its cost near that of the others.
+        self.stack = ResidualStack(hidden, architecture.residual_hidden, architecture.residual_layers)
+        # The map before the last doubling is the largest: with half the channels it costs about as much as the others.
         halved = [max(1, hidden // 2)] if doublings > 1 else []
         self.upsampling = Upsampling([hidden] * (doublings - len(halved)) + halved + [outputs])
 
@@ -47,23 +47,23 @@ class Decoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """The decoder D of Algorithm 1: it sees the vectors of all levels, the upper ones upsampled to the lowest map."""
+    """The decoder D of Algorithm 1. It reads the vectors of all levels, the upper ones upsampled to the lowest map."""
 
-    def __init__(self, config: VQVAEConfig, *, channels: int) -> None:
+    def __init__(self, architecture: VQVAEArchitecture, *, channels: int) -> None:
         super().__init__()
-        lowest = config.levels[-1]
+        lowest = architecture.levels[-1]
         self.upsamplings = nn.ModuleList(
             Upsampling([level.code_width] * (1 + doublings(level.stride, lowest.stride)))
-            for level in config.levels[:-1]
+            for level in architecture.levels[:-1]
         )
-        width = sum(level.code_width for level in config.levels)
-        self.decoder = Decoder(width, channels, config, doublings=doublings(lowest.stride, 1))
+        width = sum(level.code_width for level in architecture.levels)
+        self.decoder = Decoder(width, channels, architecture, doublings=doublings(lowest.stride, 1))
 
     def forward(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Vectors (n, d, h, w) a level, top first -> images (n, c, height, width), not clamped."""
+        """Vectors (n, d, h, w) per level, top first -> images (n, c, height, width), not clamped."""
         *upper, lowest = vectors
-        raised = [upsampling(e) for upsampling, e in zip(self.upsamplings, upper, strict=True)]
-        return self.decoder(torch.cat([*raised, lowest], dim=1))
+        upsampled = [upsampling(e) for upsampling, e in zip(self.upsamplings, upper, strict=True)]  # (n, d, h, w) each
+        return self.decoder(torch.cat([*upsampled, lowest], dim=1))
 
 
 def doublings(coarse: int, fine: int) -> int:

@@ -11,47 +11,54 @@ import torch
 from torch import Tensor, nn
 
 from components.config import require
-from components.tokenizer.config import VQVAEConfig
+from components.tokenizer.config import VQVAEArchitecture, VQVAEFitting
 from components.tokenizer.decoder import ImageDecoder, doublings
 from components.tokenizer.encoder import Encoder, LowerHead, TopHead
 from components.tokenizer.quantizer import CodebookUse, Quantized, Quantizer
+from components.tokenizer.quantizers import QUANTIZERS
+
+DEFAULT_FITTING = VQVAEFitting()
+"""For a tokenizer that is not fitted."""
 
 
 class TokenizerOutput(NamedTuple):
-    """What one pass through the whole tokenizer gives; levels top first."""
+    """Results of one pass through the whole tokenizer; levels top first."""
 
     reconstruction: Tensor
     """(n, c, height, width), not clamped."""
     codes: tuple[Tensor, ...]
-    """int64 (n, h, w) a level."""
+    """int64 (n, h, w) per level."""
     commitment: Tensor
-    """Scalar: beta * mean |sg[e] - E(x)|^2, summed over levels (equation 2)."""
+    """Scalar: mean |sg[e] - E(x)|^2, summed over levels (equation 2 without its factor beta)."""
     statistics: tuple[CodebookUse, ...]
     """Use of each level's codebook."""
 
 
 class Tokenizer(nn.Module):
-    """Images float (n, c, height, width) in [-1, 1] <-> code maps int64 (n, h, w), one a level, top first.
+    """Images float (n, c, height, width) in [-1, 1] <-> code maps int64 (n, h, w), one per level, top first.
 
     In training mode `forward` also moves the codebooks, and with torch.distributed initialised every worker must call
-    it together. The finiteness of images and the range of codes are not checked inside a compiled graph.
+    it together with the others. Whether images are finite and codes in range is not checked inside a compiled graph.
     """
 
-    def __init__(self, config: VQVAEConfig, *, channels: int) -> None:
+    def __init__(
+        self, architecture: VQVAEArchitecture, *, channels: int, fitting: VQVAEFitting = DEFAULT_FITTING
+    ) -> None:
+        """`channels` of the images: 1 or 3. `fitting` matters in training alone."""
         super().__init__()
         require(channels >= 1, f"channels must be at least 1, got {channels}")
-        self.config, self.channels = config, channels
-        levels = config.levels
-        # Bottom-up: each level's encoder goes on from the features of the level below it, the lowest from the image.
-        below = [(lower.stride, config.hidden) for lower in levels[1:]] + [(1, channels)]
+        self.architecture, self.channels, self.prefix_share = architecture, channels, fitting.prefix_share
+        levels = architecture.levels
+        # Bottom-up: each level's encoder reads the features of the level below it, the lowest encoder the image.
+        below = [(lower.stride, architecture.hidden) for lower in levels[1:]] + [(1, channels)]
         self.encoders = nn.ModuleList(
-            Encoder(inputs, config, halvings=doublings(level.stride, stride))
+            Encoder(inputs, architecture, halvings=doublings(level.stride, stride))
             for level, (stride, inputs) in zip(levels, below, strict=True)
         )
-        self.top = TopHead(config, code_width=levels[0].code_width)
+        self.top = TopHead(architecture, code_width=levels[0].code_width)
         self.lower = nn.ModuleList(
             LowerHead(
-                config,
+                architecture,
                 code_width=level.code_width,
                 above_width=above.code_width,
                 doublings=doublings(above.stride, level.stride),
@@ -59,16 +66,10 @@ class Tokenizer(nn.Module):
             for above, level in pairwise(levels)
         )
         self.quantizers = nn.ModuleList(
-            Quantizer(
-                codebook_size=level.codebook_size,
-                code_width=level.code_width,
-                decay=config.decay,
-                restart_below=config.restart_below,
-                seed=index,
-            )
+            QUANTIZERS[architecture.quantizer].for_level(level, architecture, fitting, seed=index)
             for index, level in enumerate(levels)
         )
-        self.decoder = ImageDecoder(config, channels=channels)
+        self.decoder = ImageDecoder(architecture, channels=channels)
 
     def forward(self, images: Tensor) -> TokenizerOutput:
         """Reconstruct images; raises ValueError unless they are finite floats of a shape that the levels divide."""
@@ -80,12 +81,12 @@ class Tokenizer(nn.Module):
             # Algorithm 1, lines 3-4: h_bottom <- E_bottom(x, e_top), e_bottom <- Quantize(h_bottom)
             quantized.append(quantizer(head(features, quantized[-1].vectors)))
         # Algorithm 1, line 5: x^ <- D(e_top, e_bottom)
-        reconstruction = self.decoder(self._some_prefixes([level.vectors for level in quantized]))
-        distances = torch.stack([level.distance for level in quantized])
+        reconstruction = self.decoder(self._some_prefixes([level.vectors for level in quantized]))  # as images
+        distances = torch.stack([level.distance for level in quantized])  # (levels)
         return TokenizerOutput(
             reconstruction,
             tuple(level.codes for level in quantized),
-            self.config.beta * distances.sum(),
+            distances.sum(),
             tuple(level.statistics for level in quantized),
         )
 
@@ -96,16 +97,16 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def encode_with_error(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """As `encode`, and for each image how far its codes are from what the encoder saw, float32 (n).
+        """As `encode`, and for each image the distance of its vectors from the encoder outputs, float32 (n).
 
-        That is the mean squared distance |e - E(x)|^2 a number, summed over levels: it costs no decoding, and rises
-        where images are unlike those that the tokenizer was fitted to.
+        That is the mean of |e - E(x)|^2 over a level's numbers, summed over levels. It needs no decoding, and is large
+        for images unlike those that the tokenizer was fitted to.
         """
-        codes, error = [], torch.zeros(len(images), device=images.device)
-        for found, features, quantizer in self._encoded(images):
-            codes.append(found)
-            error += (quantizer.lookup(found) - features.float()).square().mean(dim=(1, 2, 3))
-        return tuple(codes), error
+        maps, error = [], torch.zeros(len(images), device=images.device)  # error (n)
+        for codes, outputs, quantizer in self._encoded(images):
+            maps.append(codes)
+            error += (quantizer.lookup(codes) - outputs.float()).square().mean(dim=(1, 2, 3))
+        return tuple(maps), error
 
     @torch.no_grad()
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
@@ -113,10 +114,10 @@ class Tokenizer(nn.Module):
 
         Raises ValueError unless the maps fit the levels and each other.
         """
-        whole = len(maps) == len(self.config.levels)
+        complete = len(maps) == len(self.architecture.levels)
         require(
-            whole,
-            f"decode needs one code map a level ({self._names()}), got {len(maps)}: give all, top first, or "
+            complete,
+            f"decode needs one code map per level ({self._names()}), got {len(maps)}: give all, top first, or "
             "use decode_prefix",
         )
         return self.decode_prefix(maps)
@@ -129,29 +130,29 @@ class Tokenizer(nn.Module):
         used (the averages N of equation 2). Raises ValueError unless the maps fit the levels and each other.
         """
         self._check_maps(maps_prefix)
-        vectors = []
+        vectors = []  # (n, d, h, w) per level
         for index, quantizer in enumerate(self._codebooks()):
             if index < len(maps_prefix):
                 vectors.append(quantizer.lookup(maps_prefix[index]))
             else:
                 shape = self._shape_below(maps_prefix[0], index)
-                vectors.append(_everywhere(quantizer.mean()).expand(shape[0], -1, *shape[1:]))
+                vectors.append(_at_every_position(quantizer.mean()).expand(shape[0], -1, *shape[1:]))
         return self.decoder(vectors).clamp(-1, 1)
 
     def map_shapes(self, image_size: int) -> tuple[tuple[int, int], ...]:
         """Height and width of each level's code map for images of `image_size` x `image_size`, top first."""
         self._check_sides(image_size, image_size)
-        return tuple((image_size // level.stride, image_size // level.stride) for level in self.config.levels)
+        return tuple((image_size // level.stride, image_size // level.stride) for level in self.architecture.levels)
 
     def _encoded(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor, Quantizer]]:
         """Codes of each level, top first, with the encoder outputs that they stand for."""
         self._check_images(images)
         top, *lower = self._features(images)
         first, *others = self._codebooks()
-        outputs = self.top(top)
-        codes = first.encode(outputs)
+        outputs = self.top(top)  # (n, d, h, w)
+        codes = first.encode(outputs)  # (n, h, w)
         yield codes, outputs, first
-        above = first.lookup(codes)
+        above = first.lookup(codes)  # (n, d, h, w)
         for head, quantizer, features in zip(self.lower, others, lower, strict=True):
             outputs = head(features, above)
             codes = quantizer.encode(outputs)
@@ -166,15 +167,15 @@ class Tokenizer(nn.Module):
         return features[:-1]
 
     def _some_prefixes(self, vectors: list[Tensor]) -> list[Tensor]:
-        """In training, a share of the images loses the levels below a random one, filled as in decode_prefix."""
-        levels, share = len(vectors), self.config.prefix_share
-        if not self.training or share == 0 or levels == 1:
+        """In training, a fraction of the images loses the levels below a random one, filled as in decode_prefix."""
+        levels = len(vectors)
+        if not self.training or self.prefix_share == 0 or levels == 1:
             return vectors
-        shape, device = (len(vectors[0]), 1, 1, 1), vectors[0].device
-        kept = torch.randint(1, levels, shape, device=device)
-        kept = torch.where(torch.rand(shape, device=device) < share, kept, levels)
-        filling = [_everywhere(quantizer.mean()) for quantizer in self._codebooks()]
-        return [torch.where(index < kept, vectors[index], filling[index]) for index in range(levels)]
+        shape, device = (len(vectors[0]), 1, 1, 1), vectors[0].device  # one draw per image
+        depth = torch.randint(1, levels, shape, device=device)  # (n, 1, 1, 1): how many levels stay, were it cut
+        depth = torch.where(torch.rand(shape, device=device) < self.prefix_share, depth, levels)  # (n, 1, 1, 1)
+        filling = [_at_every_position(quantizer.mean()) for quantizer in self._codebooks()]  # (1, d, 1, 1) per level
+        return [torch.where(index < depth, vectors[index], filling[index]) for index in range(levels)]
 
     def _codebooks(self) -> list[Quantizer]:
         """The quantizers, top first, typed."""
@@ -182,14 +183,14 @@ class Tokenizer(nn.Module):
 
     def _shape_below(self, top: Tensor, index: int) -> tuple[int, int, int]:
         """Shape of level `index`'s code map beside the top level's map (n, h, w)."""
-        finer = self.config.levels[0].stride // self.config.levels[index].stride
+        finer = self.architecture.levels[0].stride // self.architecture.levels[index].stride
         return top.shape[0], top.shape[1] * finer, top.shape[2] * finer
 
     def _names(self) -> str:
-        return ", ".join(level.name for level in self.config.levels)
+        return ", ".join(level.name for level in self.architecture.levels)
 
     def _check_sides(self, height: int, width: int) -> None:
-        top = self.config.levels[0]
+        top = self.architecture.levels[0]
         fits = min(height, width) >= top.stride and height % top.stride == 0 and width % top.stride == 0
         require(
             fits,
@@ -209,16 +210,16 @@ class Tokenizer(nn.Module):
         self._check_sides(shape[2], shape[3])
         if torch.compiler.is_compiling():
             return
-        # The greatest magnitude is NaN or infinite as soon as one value is.
+        # The greatest magnitude is NaN or infinite where any value is.
         finite = bool(torch.isfinite(images.detach().abs().amax()))
         require(
             finite,
             f"images must be finite, got {int((~torch.isfinite(images)).sum())} NaN or infinite values of "
-            f"{images.numel()}: mend the images or leave them out",
+            f"{images.numel()}: correct the images or leave them out",
         )
 
     def _check_maps(self, maps: Sequence[Tensor]) -> None:
-        levels = self.config.levels
+        levels = self.architecture.levels
         count = 1 <= len(maps) <= len(levels)
         require(count, f"there must be 1 to {len(levels)} code maps ({self._names()}), top first, got {len(maps)}")
         first = tuple(maps[0].shape)
@@ -246,7 +247,7 @@ class Tokenizer(nn.Module):
             )
 
 
-def _everywhere(vector: Tensor) -> Tensor:
+def _at_every_position(vector: Tensor) -> Tensor:
     """One vector (d) for all positions of all images: (1, d, 1, 1)."""
     return vector[None, :, None, None]
 
@@ -263,8 +264,8 @@ def to_images(pixels: Tensor) -> Tensor:
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Images float (n, c, height, width) -> pixels uint8 (n, height, width, c), what lies outside [-1, 1] cut off."""
+    """Images float (n, c, height, width) -> pixels uint8 (n, height, width, c); values are clamped to [-1, 1]."""
     floats = images.is_floating_point() and images.ndim == 4
     require(floats, f"images must be float (n, c, height, width), got {images.dtype} {tuple(images.shape)}")
-    levels = (images.float().clamp(-1, 1) + 1) * 127.5
-    return levels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    brightness = (images.float().clamp(-1, 1) + 1) * 127.5  # (n, c, height, width) in [0, 255]
+    return brightness.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -5,7 +5,7 @@ predict([base64 of a PNG or JPEG, ...], params={"reconstruct": True})
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -14,24 +14,43 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from pydantic import BaseModel
 
-from components.serving import image_from_base64, image_to_base64, with_defaults
-from components.store.weights import TokenizerDescription, describe_tokenizer, load_tokenizer
+from components.pictures import Pixels
+from components.serving import image_from_base64, image_to_base64, served_requirements, with_defaults
 from components.tokenizer.model import to_images, to_pixels
+from components.tokenizer.stored import TokenizerDescription, describe_tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from components.tracking.registry import ModelPackage
 
 TOKENIZER_PARAMETERS = {"reconstruct": True}
 """Parameters of predict and their defaults."""
 IMAGES_PER_BATCH = 64
 """Images encoded at a time."""
+GRAY = 128
+"""Value of every pixel in the example."""
 
 
 def tokenizer_example(description: TokenizerDescription) -> list[str]:
     """A gray image that the tokenizer accepts."""
     size = description.image_size
-    return [image_to_base64(np.full((size, size, description.channels), 128, np.uint8))]
+    return [image_to_base64(np.full((size, size, description.channels), GRAY, np.uint8))]
+
+
+def tokenizer_package(folder: Path) -> "ModelPackage":
+    """The tokenizer stored in `folder`, ready for the model registry."""
+    from components.tracking.registry import ModelPackage  # the pipeline's; a serving container has no registry
+
+    return ModelPackage(
+        code=Path(__file__),
+        folders={"tokenizer": folder},
+        example=tokenizer_example(describe_tokenizer(folder)),
+        parameters=TOKENIZER_PARAMETERS,
+        requirements=served_requirements(),
+    )
 
 
 class EncodedImage(BaseModel):
-    """One image."""
+    """The answer for one image."""
 
     codes: dict[str, list[list[int]]]
     """Rows of the code map, by level."""
@@ -40,7 +59,7 @@ class EncodedImage(BaseModel):
 
 
 class ServedTokenizer(PythonModel):
-    """Artifacts: `tokenizer`, the folder that components/weights.py reads."""
+    """Its one MLflow artifact is `tokenizer`, a folder that components/tokenizer/stored.py reads."""
 
     def load_context(self, context: PythonModelContext) -> None:
         folder = Path(context.artifacts["tokenizer"])
@@ -56,19 +75,21 @@ class ServedTokenizer(PythonModel):
             raise MlflowException.invalid_parameter_value(str(error)) from error
         answers: list[EncodedImage] = []
         for start in range(0, len(images), IMAGES_PER_BATCH):
-            answers += self._answer(np.stack(images[start : start + IMAGES_PER_BATCH]), bool(options["reconstruct"]))
+            batch = np.stack(images[start : start + IMAGES_PER_BATCH])
+            answers += self._encode_batch(batch, reconstruct=bool(options["reconstruct"]))
         return answers
 
     @torch.no_grad()
-    def _answer(self, pixels: np.ndarray, reconstruct: bool) -> list[EncodedImage]:
-        maps = self.tokenizer.encode(to_images(torch.from_numpy(pixels)))
-        names = [level.name for level in self.description.settings.levels]
-        levels = [level.tolist() for level in maps]
-        codes = [dict(zip(names, each, strict=True)) for each in zip(*levels, strict=True)]
+    def _encode_batch(self, pixels: Pixels, *, reconstruct: bool) -> list[EncodedImage]:
+        """Answers for pixels (n, h, w, c)."""
+        maps = self.tokenizer.encode(to_images(torch.from_numpy(pixels)))  # (n, h, w) per level
+        names = [level.name for level in self.description.architecture.levels]
+        rows = [level.tolist() for level in maps]
+        codes = [dict(zip(names, image, strict=True)) for image in zip(*rows, strict=True)]
         if not reconstruct:
-            return [EncodedImage(codes=each) for each in codes]
+            return [EncodedImage(codes=image) for image in codes]
         pictures = [image_to_base64(image) for image in to_pixels(self.tokenizer.decode(maps)).numpy()]
-        return [EncodedImage(codes=each, reconstruction=png) for each, png in zip(codes, pictures, strict=True)]
+        return [EncodedImage(codes=image, reconstruction=png) for image, png in zip(codes, pictures, strict=True)]
 
 
 mlflow.models.set_model(ServedTokenizer())

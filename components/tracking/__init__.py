@@ -1,1 +1,12 @@
-"""MLflow: runs, the model registry, the server. Alone knows MLflow, but for the two served models."""
+"""MLflow: runs, the model registry, the server. Alone knows MLflow, but for the two served models.
+
+The settings below are read when MLflow is imported: this file runs before any other file of the package imports it.
+"""
+
+import os
+
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

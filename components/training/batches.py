@@ -24,7 +24,7 @@ class CodeBatch:
     """Code maps of the same images, all levels."""
 
     maps: tuple[Tensor, ...]
-    """int64 (n, h, w) a level, top first."""
+    """int64 (n, h, w) per level, top first."""
     labels: Tensor
     """int64 (n,); -1 where an image has no label."""
 

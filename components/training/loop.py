@@ -1,7 +1,7 @@
 """The one training loop: every model of the pipeline is fitted by it. torch only; Ray is in step.py.
 
 A fit is a function of (objective, config, seed, batches): update u draws its batch from u alone and seeds dropout
-from (seed, u, rank), so a fit that resumes from update u goes on as if it had never stopped.
+from (seed, u, rank), so a fit that resumes from update u continues as if it had never stopped.
 """
 
 import math
@@ -20,24 +20,45 @@ from components.config import TrainingConfig
 from components.training.batches import CodeBatch, ImageBatch
 from components.training.state import FitState
 
+SEED_STRIDE, RANK_STRIDE = 1_000_003, 4099
+"""Primes that keep the random streams of (seed, update, rank) apart: updates of one seed do not reach the next seed's
+below a million, ranks of one update do not reach the next update's below 4099 workers."""
+UPDATES_PER_REPORT = 20
+"""Updates between two progress reports."""
+SHORTEST_SECONDS = 1e-9
+"""Keeps rates finite where the clock did not move."""
+
 Batch = ImageBatch | CodeBatch
 
 
 class Observer(Protocol):
-    """Who hears of a fit's progress; called on every worker, at the same updates."""
+    """Hears of a fit's progress; called on every worker, at the same updates."""
 
     def progress(self, update: int, metrics: dict[str, float], images_per_second: float) -> None:
         """Every few updates: means of the training metrics since the last call."""
 
     def evaluated(self, update: int, metrics: dict[str, float], objective: nn.Module) -> None:
-        """After an evaluation, with the weights that were evaluated in place."""
+        """After an evaluation, while the evaluated weights are in place."""
 
     def checkpoint(self, state: FitState) -> None:
         """Time to save."""
 
 
+class SilentObserver:
+    """An observer that keeps nothing: for fits that are measurements."""
+
+    def progress(self, update: int, metrics: dict[str, float], images_per_second: float) -> None:
+        """Nothing."""
+
+    def evaluated(self, update: int, metrics: dict[str, float], objective: nn.Module) -> None:
+        """Nothing."""
+
+    def checkpoint(self, state: FitState) -> None:
+        """Nothing."""
+
+
 class Compilable(Protocol):
-    """An objective that says what of it can be compiled."""
+    """An objective that says which of its parts can be compiled."""
 
     def parts(self) -> Sequence[nn.Module]:
         """Modules without graph breaks."""
@@ -45,12 +66,12 @@ class Compilable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FitData:
-    """What a fit reads; each worker gets its own share of each batch."""
+    """What a fit reads; each worker gets its own slice of each batch."""
 
     batches: Callable[[int], Iterator[Batch]]
     """Training batches from the given update on, endless."""
     held_out: Callable[[], Iterable[Batch]]
-    """This worker's share of the held-out samples, once through."""
+    """This worker's slice of the held-out samples, once through."""
 
 
 def learning_rate_at(config: TrainingConfig, update: int) -> float:
@@ -58,8 +79,9 @@ def learning_rate_at(config: TrainingConfig, update: int) -> float:
     if update < config.warmup_updates:
         return config.learning_rate * (update + 1) / config.warmup_updates
     span = max(1, config.updates - config.warmup_updates)
-    share = (update - config.warmup_updates) / span
-    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * share)))
+    fraction = (update - config.warmup_updates) / span
+    cosine = 0.5 * (1 + math.cos(math.pi * fraction))
+    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * cosine)
 
 
 def fit_objective(
@@ -74,7 +96,8 @@ def fit_objective(
 ) -> FitState:
     """Fit `objective` in place and return its state; `state.best` holds the weights to keep.
 
-    With torch.distributed initialised, every worker calls this with the same arguments but its own share of `data`.
+    With torch.distributed initialised, every worker calls this with the same arguments but its own slice of `data`.
+    Raises FloatingPointError when the loss is not finite.
     """
     _prepare(objective, config, device)
     optimizer = torch.optim.Adam(objective.parameters(), lr=config.learning_rate)
@@ -83,15 +106,12 @@ def fit_objective(
         state.load(resume)
     fit_progress = state.fit_progress
     rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    module: nn.Module = objective
-    if workers > 1:
-        devices = [torch.device(device)] if device.startswith("cuda") else None
-        module = DistributedDataParallel(objective, device_ids=devices, broadcast_buffers=False)
+    module = _distributed(objective, workers, device)
     meter = _Meter(config.batch_size)
     batches = data.batches(fit_progress.update) if not fit_progress.finished else iter(())
-    while not fit_progress.finished:
+    while not fit_progress.finished:  # invariant: everything below depends on (seed, update, rank) and the state alone
         objective.train()
-        torch.manual_seed((seed * 1_000_003 + fit_progress.update) * 4099 + rank)
+        torch.manual_seed((seed * SEED_STRIDE + fit_progress.update) * RANK_STRIDE + rank)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(config, fit_progress.update)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bfloat16"):
@@ -107,7 +127,7 @@ def fit_objective(
         meter.add(metrics)
         last = fit_progress.update == config.updates
         if last or fit_progress.update % config.evaluate_every == 0:
-            _evaluate(state, objective, data, observer, config, device)
+            _evaluate_average(state, objective, data, observer, config, device)
         if meter.due() or last or fit_progress.finished:
             observer.progress(fit_progress.update, *meter.take())
         fit_progress.finished |= last
@@ -117,7 +137,7 @@ def fit_objective(
 
 
 def _prepare(objective: nn.Module, config: TrainingConfig, device: str) -> None:
-    """Bring the weights to where and how they are computed with; their names and numbers stay."""
+    """Move the weights to the device and memory format of the fit; their names and values stay."""
     objective.to(device)
     if config.channels_last:
         objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -126,10 +146,18 @@ def _prepare(objective: nn.Module, config: TrainingConfig, device: str) -> None:
             part.compile(fullgraph=True)
 
 
-def _evaluate(
+def _distributed(objective: nn.Module, workers: int, device: str) -> nn.Module:
+    """The objective itself for one worker; for several, wrapped so that their gradients are averaged."""
+    if workers == 1:
+        return objective
+    devices = [torch.device(device)] if device.startswith("cuda") else None
+    return DistributedDataParallel(objective, device_ids=devices, broadcast_buffers=False)
+
+
+def _evaluate_average(
     state: FitState, objective: nn.Module, data: FitData, observer: Observer, config: TrainingConfig, device: str
 ) -> None:
-    """Measure the averaged weights on the held-out samples; keep them if they are the best; see whether to stop."""
+    """Measure the averaged weights on the held-out samples; keep them if they are the best; decide whether to stop."""
     fit_progress = state.fit_progress
     state.swap_average()
     metrics = evaluate_objective(objective, data.held_out(), device)
@@ -146,7 +174,7 @@ def _evaluate(
 
 @torch.no_grad()
 def evaluate_objective(objective: nn.Module, batches: Iterable[Batch], device: str = "cpu") -> dict[str, float]:
-    """Mean of each metric over `batches`, weighted by samples, over all workers."""
+    """Mean of each metric over `batches`, weighted by samples, over all workers; ValueError without any sample."""
     objective.eval()
     sums: dict[str, float] = {}
     samples = 0
@@ -156,11 +184,11 @@ def evaluate_objective(objective: nn.Module, batches: Iterable[Batch], device: s
         for name, value in metrics.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch.labels)
     if dist.is_initialized() and dist.get_world_size() > 1:
-        shares: list[tuple[dict[str, float], int]] = [({}, 0)] * dist.get_world_size()
-        dist.all_gather_object(shares, (sums, samples))
-        names = sorted({name for share, _ in shares for name in share})
-        sums = {name: sum(share.get(name, 0.0) for share, _ in shares) for name in names}
-        samples = sum(count for _, count in shares)
+        of_workers: list[tuple[dict[str, float], int]] = [({}, 0)] * dist.get_world_size()
+        dist.all_gather_object(of_workers, (sums, samples))
+        names = sorted({name for worker_sums, _ in of_workers for name in worker_sums})
+        sums = {name: sum(worker_sums.get(name, 0.0) for worker_sums, _ in of_workers) for name in names}
+        samples = sum(count for _, count in of_workers)
     if samples == 0:
         raise ValueError("the held-out split must hold at least one sample, got none: raise images.held_out")
     return {name: value / samples for name, value in sums.items()}
@@ -175,10 +203,10 @@ def _require_finite(loss: Tensor, update: int) -> None:
 
 
 class _Meter:
-    """Means of the metrics and samples a second since the last look."""
+    """Means of the metrics, and samples per second, since the last report."""
 
     def __init__(self, batch_size: int) -> None:
-        self._batch_size, self._every = batch_size, 20
+        self._batch_size = batch_size
         self._reset()
 
     def _reset(self) -> None:
@@ -191,10 +219,10 @@ class _Meter:
         self._count += 1
 
     def due(self) -> bool:
-        return self._count >= self._every
+        return self._count >= UPDATES_PER_REPORT
 
     def take(self) -> tuple[dict[str, float], float]:
         means = {name: float(value) / self._count for name, value in self._sums.items()}
-        rate = self._count * self._batch_size / max(time.monotonic() - self._since, 1e-9)
+        rate = self._count * self._batch_size / max(time.monotonic() - self._since, SHORTEST_SECONDS)
         self._reset()
         return means, rate

@@ -1,15 +1,15 @@
-"""What a fitting worker tells the driver. Imports nothing: the board's process, which reads them, stays small."""
+"""What a fitting worker tells the driver. Imports nothing, so that the mailbox's process stays small."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ProgressMessage:
-    """Some updates more were made."""
+    """Some updates were made."""
 
     update: int
     metrics: dict[str, float]
-    """Means of the training metrics since the last note."""
+    """Means of the training metrics since the last message."""
     images_per_second: float
 
 

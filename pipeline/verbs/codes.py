@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,87 +14,94 @@ from pydantic import ConfigDict
 
 from components.artifacts import digest_of
 from components.codes.config import CodesConfig
-from components.codes.dataset import LEASE_FOLDER, CodeDataset, TokenizerFiles, read_dataset, tokenizer_digest
-from components.codes.verify import DatasetFault
-from components.codes.verify import verify_dataset as faults_of
-from components.config import StepResources
-from components.errors import StorageError, UsageError
+from components.codes.dataset import (
+    LEASE_FOLDER,
+    TOKENIZER_FOLDER,
+    CodeDataset,
+    TokenizerFiles,
+    read_dataset,
+    tokenizer_digest,
+)
+from components.codes.verify import DatasetFault, verify_dataset
+from components.config import StepResources, result_settings
+from components.errors import ExitCode, StorageError, UsageError
 from components.images.commit import commit_snapshot
-from components.images.config import ImagesConfig
+from components.images.config import ImagesConfig, ImagesExecution
 from components.images.listing import Listing
 from components.images.rejects import REJECTS_FILE
-from components.images.sources import list_images
+from components.images.sources.registry import list_images
 from components.progress import Progress
 from components.store import commits, objects, parquet
 from components.store.lease import TIME_TO_LIVE, acquire_lease, keep_alive
-from components.store.weights import CONFIG_FILE, describe_tokenizer
+from components.store.weights import CONFIG_FILE
+from components.tokenizer.stored import describe_tokenizer
 from components.workspace import Workspace
-from pipeline.cli import FAILED, OK
-from pipeline.config import apply_overrides, to_plain, validate_config
+from pipeline.config_files import apply_overrides, use_current_names, validate_config
+from pipeline.models import find_model
 from pipeline.verbs.tables import format_bytes, make_printer, make_table
-from pipeline.verbs.use import find_model
 
-SNAPSHOTS = "snapshots"
+SNAPSHOTS_FOLDER = "snapshots"
 LEASE_WAIT_SECONDS = TIME_TO_LIVE + 5
-"""Seconds that another job on the same dataset gets to show a sign of life."""
+"""Time for another job on the same dataset to show a sign of life."""
+DRIVER_CPUS_BESIDE_ENCODERS = 2
+"""Logical CPUs of a local Ray beside its encoders and their readers."""
+
+
+def _all_cores() -> StepResources:
+    return StepResources(workers=os.cpu_count() or 1, readers=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeConfig:
-    """What `--set` may set."""
+class RepairConfig:
+    """What `--set` may set for `verify --repair`."""
 
-    images: ImagesConfig
+    images: ImagesExecution = field(default_factory=ImagesExecution)
     codes: CodesConfig = field(default_factory=CodesConfig)
-    resources: StepResources = field(default_factory=lambda: StepResources(workers=os.cpu_count() or 1, readers=0))
+    resources: StepResources = field(default_factory=_all_cores)
     """Encoders, and the readers of each."""
 
 
-EncodeConfig.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(RepairConfig):
+    """What `--set` may set for `encode`."""
+
+    images: ImagesConfig
 
 
-class SilentJournal:
-    """A journal nobody reads: the dataset's manifest says what there is to say."""
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Nothing."""
-
-    def picture(self, name: str, png: bytes, step: int | None = None) -> None:
-        """Nothing."""
-
-    def document(self, name: str, text: str) -> None:
-        """Nothing."""
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+RepairConfig.__pydantic_config__ = EncodeConfig.__pydantic_config__ = _STRICT  # type: ignore[attr-defined]
 
 
 # --- encode -----------------------------------------------------------------------------------------------------------
 
 
 def encode_images(options: argparse.Namespace) -> int:
-    """Encode all images of a source into <output>/<tokenizer digest>/; what is there already stays."""
+    """Encode all images of a source into <output>/<tokenizer digest>/; what is encoded already stays."""
     progress = Progress()
-    with _tokenizer(options.tokenizer, options.state) as tokenizer:
-        config = _config(options, tokenizer)
+    with _tokenizer_files(options.tokenizer, options.state) as tokenizer:
+        config = _encode_config(options, tokenizer)
         output = objects.absolute(options.output)
         folder = objects.join(output, tokenizer.digest)
         progress.say(f"encoding {config.images.uri} with tokenizer {tokenizer.digest[:12]} into {folder}")
         listing = list_images(config.images, "")
         objects.check_writable(output)
-        snapshot = _snapshot(config.images, listing, output, progress)
+        snapshot = _snapshot_folder(config.images, listing, output, progress)
         if _is_done(folder, snapshot):
             progress.say("nothing to do: the dataset holds these images already")
         else:
-            _work(folder, snapshot, tokenizer, config, progress)
-    _print(read_dataset(folder))
-    return OK
+            _run_job(folder, snapshot, tokenizer, config, progress)
+    _print_dataset(read_dataset(folder))
+    return ExitCode.DONE
 
 
-def _config(options: argparse.Namespace, tokenizer: TokenizerFiles) -> EncodeConfig:
-    described = describe_tokenizer(tokenizer.folder)
+def _encode_config(options: argparse.Namespace, tokenizer: TokenizerFiles) -> EncodeConfig:
+    description = describe_tokenizer(tokenizer.folder)
     images = {
         "source": options.source,
         "uri": options.images,
         "labels": options.labels,
-        "image_size": described.image_size,
-        "channels": described.channels,
+        "image_size": description.image_size,
+        "channels": description.channels,
     }
     tree = {"images": images}
     apply_overrides(tree, options.overrides, "encode")
@@ -102,20 +109,20 @@ def _config(options: argparse.Namespace, tokenizer: TokenizerFiles) -> EncodeCon
 
 
 @contextlib.contextmanager
-def _tokenizer(source: str, state: str) -> Iterator[TokenizerFiles]:
+def _tokenizer_files(source: str, state: str) -> Iterator[TokenizerFiles]:
     """The tokenizer that `source` names: a folder, a registered model, or a config (its newest run)."""
     if (Path(source) / CONFIG_FILE).is_file():
         yield TokenizerFiles(Path(source), tokenizer_digest(Path(source)))
         return
-    with find_model(source, (), state, "tokenizer") as found:
-        model = found.title if found.title.startswith("models:/") else None
-        yield TokenizerFiles(found.parts["tokenizer"], found.artifact.digest, model, found.artifact.run_id)
+    with find_model(source, (), state, "tokenizer") as model:
+        artifact = model.artifact
+        yield TokenizerFiles(model.parts["tokenizer"], artifact.digest, model.registered_uri, artifact.run_id)
 
 
-def _snapshot(config: ImagesConfig, listing: Listing, output: str, progress: Progress) -> str:
-    """Folder of the snapshot of what the source holds now. Nothing is decoded: encoding will tell what is unusable."""
-    settings = {name: value for name, value in to_plain(config).items() if name not in ("uri", "max_rejects")}
-    folder = objects.join(output, SNAPSHOTS, digest_of([settings, config.uri, listing.digest()])[:16])
+def _snapshot_folder(config: ImagesConfig, listing: Listing, output: str, progress: Progress) -> str:
+    """Folder of the snapshot of what the source holds now. Nothing is decoded: encoding finds what is unusable."""
+    settings = {name: value for name, value in result_settings(config).items() if name != "uri"}
+    folder = objects.join(output, SNAPSHOTS_FOLDER, digest_of([settings, config.uri, listing.digest()])[:16])
     with contextlib.suppress(FileNotFoundError):
         commits.read_manifest(folder)
         progress.say(f"{listing.table.num_rows:,} images, as listed before ({folder})")
@@ -135,42 +142,43 @@ def _is_done(folder: str, snapshot: str) -> bool:
     return same and not commits.artifact_faults(folder, dataset.digest)
 
 
-def _work(
+def _run_job(
     folder: str,
     snapshot: str,
     tokenizer: TokenizerFiles,
-    config: EncodeConfig,
+    config: RepairConfig,
     progress: Progress,
     distrusted: frozenset[str] = frozenset(),
 ) -> None:
+    """One encode job under the dataset's lease; shards `distrusted` by path are made again."""
     from components.cluster.step import Cluster
-    from components.codes.step import encode_snapshot as make
+    from components.codes.step import encode_snapshot
 
     lease = acquire_lease(
         objects.join(folder, LEASE_FOLDER),
-        wait=LEASE_WAIT_SECONDS,
-        tell=progress.say,
-        alone=not os.environ.get("RAY_ADDRESS"),
+        wait_seconds=LEASE_WAIT_SECONDS,
+        report=progress.say,
+        ends_with_driver=not os.environ.get("RAY_ADDRESS"),
     )
     with keep_alive(lease):
         resources = config.resources
-        cluster = Cluster(local_cpus=resources.workers * (resources.cpus + resources.readers / 2) + 2)
+        per_worker = resources.cpus + resources.readers / 2  # a reader asks for half a CPU
+        cluster = Cluster(local_cpus=resources.workers * per_worker + DRIVER_CPUS_BESIDE_ENCODERS)
         progress.say(cluster.describe())
-        make(
+        encode_snapshot(
             config.codes,
             snapshot,
             tokenizer,
             max_rejects=config.images.max_rejects,
             resources=resources,
-            cluster=cluster,
             workspace=Workspace(
                 name="encode",
                 fingerprint=tokenizer.digest,
                 uri=folder,
                 seed=0,
                 lease=lease,
-                journal=SilentJournal(),
                 progress=progress,
+                connect=lambda: cluster,
             ),
             distrusted=distrusted,
         )
@@ -180,55 +188,57 @@ def _work(
 
 
 def verify_datasets(options: argparse.Namespace) -> int:
-    """Read every dataset back; with --repair, make again just what is wrong."""
-    bad = 0
-    for folder in _datasets(options.folder):
-        found = _verified(folder)
-        if found and options.repair:
-            _repair(folder, found, options.overrides)
-            found = _verified(folder)
-        bad += bool(found)
-    return FAILED if bad else OK
+    """Read every dataset back; with --repair, make again what is wrong, and nothing else."""
+    damaged = 0
+    for folder in _dataset_folders(options.folder):
+        faults = _report_faults(folder)
+        if faults and options.repair:
+            _repair(folder, faults, options.overrides)
+            faults = _report_faults(folder)
+        damaged += bool(faults)
+    return ExitCode.FAILED if damaged else ExitCode.DONE
 
 
-def _verified(folder: str) -> list[DatasetFault]:
+def _report_faults(folder: str) -> list[DatasetFault]:
     progress = Progress()
-    found = faults_of(folder, lambda done, total: progress.update("verify", done=done, total=total, unit="shards"))
+    faults = verify_dataset(
+        folder, lambda read, total: progress.update("verify", done=read, total=total, unit="shards")
+    )
     progress.finish("verify")
     dataset = read_dataset(folder)
-    verdict = f"{len(found)} faults" if found else "whole"
+    verdict = f"{len(faults)} faults" if faults else "whole"
     progress.say(f"{folder}: {dataset.facts['rows']:,} rows in {len(dataset.shards):,} shards, {verdict}")
-    for fault in found:
+    for fault in faults:
         progress.say(f"  {fault}")
-    return found
+    return faults
 
 
-def _repair(folder: str, found: Sequence[DatasetFault], overrides: Sequence[str]) -> None:
-    dataset, progress = read_dataset(folder), Progress()
-    facts = dataset.facts
+def _repair(folder: str, faults: Sequence[DatasetFault], overrides: Sequence[str]) -> None:
+    facts = read_dataset(folder).facts
     with TemporaryDirectory() as local:
-        objects.download(objects.join(folder, "tokenizer"), Path(local))
+        objects.download(objects.join(folder, TOKENIZER_FOLDER), Path(local))
         if tokenizer_digest(Path(local)) != facts["tokenizer"]:
             raise UsageError(
                 f"the copy of the tokenizer in {folder} is damaged: run `python -m pipeline encode` with the tokenizer "
-                f"{facts['tokenizer_model'] or facts['tokenizer'][:12]} instead, which puts it back"
+                f"{facts['tokenizer_model'] or facts['tokenizer'][:12]} instead, which restores it"
             )
-        tree: dict[str, Any] = {"images": {"source": "digits", "image_size": 8}, "codes": dict(facts["settings"])}
+        tree: dict[str, Any] = {"codes": dict(facts["settings"])}
+        use_current_names(tree, folder)
         apply_overrides(tree, overrides, "verify --repair")
-        config = validate_config(EncodeConfig, tree, "verify --repair")
+        config = validate_config(RepairConfig, tree, "verify --repair")
         tokenizer = TokenizerFiles(Path(local), facts["tokenizer"], facts["tokenizer_model"], facts["tokenizer_run"])
-        distrusted = frozenset(fault.path for fault in found if fault.path)
-        _work(folder, facts["snapshot_uri"], tokenizer, config, progress, distrusted)
+        distrusted = frozenset(fault.path for fault in faults if fault.path)
+        _run_job(folder, facts["snapshot_uri"], tokenizer, config, Progress(), distrusted)
 
 
-def _datasets(place: str) -> list[str]:
-    """The dataset in the folder `place`, or all in the output prefix `place`."""
+def _dataset_folders(place: str) -> list[str]:
+    """The dataset in the folder `place`, or all datasets one folder below it; raises UsageError without any."""
     root = objects.absolute(place)
-    found = [path for path in objects.object_sizes(root) if path.endswith(commits.MANIFEST_FILE)]
-    if commits.MANIFEST_FILE in found:
+    manifests = [path for path in objects.object_sizes(root) if path.endswith(commits.MANIFEST_FILE)]
+    if commits.MANIFEST_FILE in manifests:
         return [root]
-    folders = [path.rpartition("/")[0] for path in found]
-    datasets = sorted(folder for folder in folders if "/" not in folder and folder != SNAPSHOTS)
+    folders = [path.rpartition("/")[0] for path in manifests]
+    datasets = sorted(folder for folder in folders if "/" not in folder and folder != SNAPSHOTS_FOLDER)
     if not datasets:
         raise UsageError(f"{place} must be a code dataset or a folder of them, found no {commits.MANIFEST_FILE} there")
     return [objects.join(root, folder) for folder in datasets]
@@ -238,13 +248,13 @@ def _datasets(place: str) -> list[str]:
 
 
 def show_datasets(options: argparse.Namespace) -> int:
-    """What is in every dataset: counts, codebooks, bytes, rejects."""
-    for folder in _datasets(options.folder):
-        _print(read_dataset(folder))
-    return OK
+    """Print what is in every dataset: counts, codebooks, bytes, rejects."""
+    for folder in _dataset_folders(options.folder):
+        _print_dataset(read_dataset(folder))
+    return ExitCode.DONE
 
 
-def _print(dataset: CodeDataset) -> None:
+def _print_dataset(dataset: CodeDataset) -> None:
     facts, out = dataset.facts, make_printer()
     splits = ", ".join(f"{rows:,} {split}" for split, rows in sorted(facts["splits"].items()))
     total = sum(shard.size for shard in dataset.shards)
@@ -256,8 +266,8 @@ def _print(dataset: CodeDataset) -> None:
         "digest": f"{dataset.digest[:12]}, version {dataset.version}",
         "rows": f"{facts['rows']:,} ({splits}) in {len(dataset.shards):,} shards",
         "classes": f"{len(facts['classes']):,}",
-        "bytes": f"{format_bytes(total)}, {dataset.bytes_per_image:,.0f} an image (in whole bits a code: {floor:,.0f})",
-        "rejects": _rejects(dataset),
+        "bytes": f"{format_bytes(total)}, {dataset.bytes_per_image:,.0f} per image (in whole bits per code: {floor:,.0f})",
+        "rejects": _describe_rejects(dataset),
         "tokenizer": f"{facts['tokenizer'][:12]} ({facts['tokenizer_model'] or 'not registered'})",
         "MLflow run": facts["tokenizer_run"] or "not known",
         "snapshot": f"{facts['snapshot'][:12]} ({facts['snapshot_uri']})",
@@ -272,7 +282,7 @@ def _print(dataset: CodeDataset) -> None:
     out.print(levels)
 
 
-def _rejects(dataset: CodeDataset) -> str:
+def _describe_rejects(dataset: CodeDataset) -> str:
     if not dataset.facts["rejects"]:
         return "none"
     table = parquet.from_bytes(objects.read_bytes(objects.join(dataset.folder, REJECTS_FILE)), columns=["reason"])

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from components.errors import ConfigError
-from pipeline.cli import OK, UNREACHABLE
-from pipeline.config import PipelineConfig, load_config
+from components.errors import ConfigError, ExitCode
+from pipeline.config import PipelineConfig
+from pipeline.config_files import load_config
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SERVER_SECONDS = 5.0
@@ -47,7 +47,7 @@ def run_doctor(source: str, overrides: Sequence[str]) -> int:
         if not problems
         else f"\n{problems} problem{'s' if problems > 1 else ''}: a run would fail"
     )
-    return UNREACHABLE if problems else OK
+    return ExitCode.UNREACHABLE if problems else ExitCode.DONE
 
 
 def _findings(source: str, overrides: Sequence[str]) -> Iterator[Finding]:
@@ -181,7 +181,7 @@ def _within(what: str, seconds: float, check: Callable[[], Finding]) -> Finding:
     findings: list[Finding] = []
 
     def run() -> None:
-        from components.tracking.runs import without_password
+        from components.tracking.server import without_password
 
         try:
             findings.append(check())
@@ -208,7 +208,7 @@ def _store(config: PipelineConfig) -> Finding:
 
 
 def _tracking(config: PipelineConfig) -> Finding:
-    from components.tracking.runs import check_reachable, sqlite_file, tracking_uri, without_password
+    from components.tracking.server import check_reachable, sqlite_file, tracking_uri, without_password
 
     uri = tracking_uri(config.state)
     check_reachable(uri, SERVER_SECONDS)
@@ -229,13 +229,12 @@ def _tracking(config: PipelineConfig) -> Finding:
 
 
 def _ray(config: PipelineConfig) -> Finding:
-    from pipeline.dag import local_cpus, steps_of
+    from pipeline.dag import dag_of, local_cpus
 
-    address, needed = os.environ.get("RAY_ADDRESS", ""), local_cpus(config)
+    steps = dag_of(config)
+    address, needed = os.environ.get("RAY_ADDRESS", ""), local_cpus(steps)
     if not address:
-        wanted = max(
-            step.resources.workers * step.resources.gpus for step in steps_of(config).values() if step.resources
-        )
+        wanted = max(step.resources.workers * step.resources.gpus for step in steps.values() if step.resources)
         if wanted > (found := _gpus()):
             return Finding(
                 PROBLEM,

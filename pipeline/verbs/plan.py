@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 import yaml
 from rich.console import Console
 
-from pipeline.config import PipelineConfig, config_digest, load_config, to_plain
-from pipeline.dag import local_cpus, side_by_side, steps_of
+from components.config import to_plain
+from components.images.facts import SnapshotFacts
+from pipeline.config import PipelineConfig, config_digest
+from pipeline.config_files import load_config
+from pipeline.dag import Step, dag_of, groups_of, local_cpus
 from pipeline.states import StepState, step_states
 from pipeline.verbs.tables import format_bytes, make_printer, make_table
 
@@ -17,126 +20,92 @@ def print_plan(source: str, overrides: Sequence[str], *, offline: bool) -> int:
     from pipeline.session import look_up_memo
 
     config = load_config(source, overrides)
-    states = step_states(None if offline else look_up_memo(config), steps_of(config))
+    steps = dag_of(config)
+    states = step_states(None if offline else look_up_memo(config), steps)
     console = make_printer()
     console.print(f"config {source}, digest {config_digest(config)[:12]}\n")
     console.print(yaml.safe_dump(to_plain(config), sort_keys=False, default_flow_style=None, width=110))
     images = states["images"].artifact
-    _print_codes(console, config, dict(images.facts) if images else {})
-    _print_models(console, config, int(images.facts["classes"] or 0) if images else None)
-    _print_resources(console, config)
+    snapshot = images.read(SnapshotFacts) if images else None
+    _print_codes(console, config, snapshot)
+    _print_models(console, config, snapshot)
+    _print_resources(console, steps)
     if offline:
-        console.print("What is done was not looked up (--offline).")
+        console.print("Which steps are done was not looked up (--offline).")
     else:
         _print_states(console, states)
     return 0
 
 
-def _print_codes(console: Console, config: PipelineConfig, snapshot: Mapping[str, object]) -> None:
+def _print_codes(console: Console, config: PipelineConfig, snapshot: SnapshotFacts | None) -> None:
     from pipeline.sizes import level_sizes
 
     levels = level_sizes(config)
-    table = make_table(
-        "Code maps",
-        "level",
-        "map",
-        "codebook",
-        "codes an image",
-        "bits an image",
-        right=("codebook", "codes an image", "bits an image"),
-    )
+    columns = ("level", "map", "codebook", "codes per image", "bits per image")
+    table = make_table("Code maps", *columns, right=columns[2:])
     for level in levels:
-        table.add_row(
-            level.name,
-            f"{level.height}x{level.width}",
-            str(level.codebook_size),
-            f"{level.codes:,}",
-            f"{level.bits:,.0f}",
-        )
+        map_size = f"{level.height}x{level.width}"
+        table.add_row(level.name, map_size, str(level.codebook_size), f"{level.codes:,}", f"{level.bits:,.0f}")
     bits = sum(level.bits for level in levels)
     table.add_row("all", "", "", f"{sum(level.codes for level in levels):,}", f"{bits:,.0f}")
     console.print(table)
     pixels = config.images.image_size**2 * config.images.channels * 8
-    console.print(f"{pixels / bits:.0f} times smaller than the pixels ({pixels:,} bits an image)")
-    rows = snapshot.get("rows")
-    if isinstance(rows, int):
-        console.print(
-            f"code dataset: about {format_bytes(rows * bits / 8)} for the {rows:,} rows of the snapshot, "
-            "before compression\n"
-        )
+    console.print(f"{pixels / bits:.0f} times smaller than the pixels ({pixels:,} bits per image)")
+    if snapshot is not None:
+        size = format_bytes(snapshot.rows * bits / 8)
+        rows = f"for the {snapshot.rows:,} rows of the snapshot, before compression"
     else:
-        console.print(
-            f"code dataset: about {format_bytes(bits / 8)} a row, before compression; "
-            "how many rows is known after the snapshot\n"
-        )
+        size = format_bytes(bits / 8)
+        rows = "per row, before compression; the number of rows is known after the snapshot"
+    console.print(f"code dataset: about {size} {rows}\n")
 
 
-def _print_models(console: Console, config: PipelineConfig, classes: int | None) -> None:
+def _print_models(console: Console, config: PipelineConfig, snapshot: SnapshotFacts | None) -> None:
     from pipeline.sizes import model_sizes
 
-    table = make_table(
-        "Models",
-        "model",
-        "parameters",
-        "weights",
-        "checkpoint",
-        "updates",
-        "batch",
-        right=("parameters", "weights", "checkpoint", "updates", "batch"),
-    )
+    columns = ("model", "parameters", "weights", "checkpoint", "updates", "batch")
+    table = make_table("Models", *columns, right=columns[1:])
     fits = {
         "tokenizer": config.vqvae.training,
         "classifier": config.classifier.training,
         "judge": config.judge.training,
+        **{f"prior_{level}": prior.training for level, prior in config.priors.items()},
     }
-    fits |= {f"prior_{level}": prior.training for level, prior in config.priors.items()}
-    for size in model_sizes(config, classes or 0):
-        fit = fits[size.name]
+    for size in model_sizes(config, snapshot.classes if snapshot else 0):
+        training = fits[size.name]
         table.add_row(
             size.name,
             f"{size.parameters:,}",
             format_bytes(size.bytes),
             format_bytes(size.checkpoint_bytes),
-            f"{fit.updates:,}",
-            str(fit.batch_size),
+            f"{training.updates:,}",
+            str(training.batch_size),
         )
     console.print(table)
-    console.print(
-        f"for {classes} classes\n"
-        if classes
-        else "class embeddings not counted: how many classes is known after the snapshot\n"
-    )
+    without = "class embeddings not counted: the number of classes is known after the snapshot"
+    console.print(f"{f'for {snapshot.classes} classes' if snapshot else without}\n")
 
 
-def _print_resources(console: Console, config: PipelineConfig) -> None:
-    table = make_table(
-        "Resources",
-        "step",
-        "workers",
-        "CPUs each",
-        "GPUs each",
-        "side by side with",
-        right=("workers", "CPUs each", "GPUs each"),
-    )
-    together = side_by_side(config)
-    for name, step in steps_of(config).items():
-        if step.resources is None:
-            table.add_row(name, "in the driver", "", "", "")
-            continue
-        others = ", ".join(one for one in together if one != name) if name in together else ""
-        table.add_row(name, str(step.resources.workers), f"{step.resources.cpus:g}", f"{step.resources.gpus:g}", others)
+def _print_resources(console: Console, steps: Mapping[str, Step]) -> None:
+    columns = ("step", "workers", "CPUs each", "GPUs each", "at the same time as")
+    table = make_table("Resources", *columns, right=columns[1:4])
+    for group in groups_of(steps):
+        for step in group:
+            if step.resources is None:
+                table.add_row(step.name, "in the driver", "", "", "")
+                continue
+            others = ", ".join(other.name for other in group if other is not step)
+            resources = step.resources
+            table.add_row(step.name, str(resources.workers), f"{resources.cpus:g}", f"{resources.gpus:g}", others)
     console.print(table)
-    needed = local_cpus(config)
+    needed = local_cpus(steps)
     if address := os.environ.get("RAY_ADDRESS"):
-        console.print(
-            f"on the Ray cluster at {address}: all of it side by side takes {needed:g} CPUs; "
-            "with fewer, fits wait for each other\n"
-        )
+        place = f"on the Ray cluster at {address}: all of it at the same time takes {needed:g} CPUs"
+        console.print(f"{place}; with fewer, fits wait for each other\n")
     else:
-        console.print(
-            f"on this machine ({os.cpu_count()} cores): a local Ray with {max(needed, os.cpu_count() or 1):g} "
-            "logical CPUs, one thread a worker\n"
-        )
+        cpus = max(needed, os.cpu_count() or 1)
+        place = f"on this machine ({os.cpu_count()} cores): a local Ray with {cpus:g} logical CPUs"
+        console.print(f"{place}, one thread per worker\n")
 
 
 def _print_states(console: Console, states: Mapping[str, StepState]) -> None:

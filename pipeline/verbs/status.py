@@ -1,22 +1,21 @@
 """`status`: what a config's steps have made so far, who is at work, and which models are registered."""
 
-import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from components.store import objects
 from components.store.lease import RENEW_SECONDS, SignOfLife, read_sign_of_life
-from components.tracking.runs import Tracker, without_password
-from pipeline.config import load_config
-from pipeline.dag import steps_of
+from components.tracking.runs import Tracker
+from components.tracking.server import without_password
+from pipeline.config_files import load_config
+from pipeline.dag import dag_of
 from pipeline.gates import summarise_verdicts
 from pipeline.memo import Memo
 from pipeline.session import look_up_memo
 from pipeline.states import StepState, step_states
+from pipeline.verbs.summary import python_command
 from pipeline.verbs.tables import make_printer, make_table
 
 MAX_VERSIONS = 5
@@ -24,16 +23,16 @@ MAX_VERSIONS = 5
 
 
 def print_status(source: str, overrides: Sequence[str]) -> int:
-    """Print it; makes nothing that is not there."""
+    """Print it; creates nothing."""
     config = load_config(source, overrides)
     console = make_printer()
     memo = look_up_memo(config)
     if memo is None:
         console.print(
-            f"nothing has run yet: python -m pipeline run {' '.join([source, *(f'--set {one}' for one in overrides)])}"
+            f"nothing has run yet: python -m pipeline run {' '.join([source, *(f'--set {override}' for override in overrides)])}"
         )
         return 0
-    states = step_states(memo, steps_of(config))
+    states = step_states(memo, dag_of(config))
     _print_steps(console, memo, states, _at_work(memo, states))
     _print_models(console, memo.tracker, config.name)
     folder = Path(config.state).absolute() / "latest" / config.name
@@ -42,13 +41,8 @@ def print_status(source: str, overrides: Sequence[str]) -> int:
     console.print(f"artifacts     {memo.root}")
     console.print(f"MLflow        {without_password(memo.tracker.uri)}")
     if (store := memo.tracker.uri).startswith("sqlite"):
-        console.print(f"MLflow's UI   {_python()} -m mlflow ui --backend-store-uri {store} --port 5000")
+        console.print(f"MLflow's UI   {python_command()} -m mlflow ui --backend-store-uri {store} --port 5000")
     return 0
-
-
-def _python() -> str:
-    inside = Path(sys.executable).is_relative_to(Path.cwd())
-    return os.path.relpath(sys.executable) if inside else sys.executable
 
 
 def _print_steps(console: Console, memo: Memo, states: Mapping[str, StepState], at_work: Mapping[str, str]) -> None:
@@ -67,29 +61,31 @@ def _print_steps(console: Console, memo: Memo, states: Mapping[str, StepState], 
 
 
 def _at_work(memo: Memo, states: Mapping[str, StepState]) -> dict[str, str]:
-    """What to say of the steps whose lease somebody has: two signs of life tell a live holder from a dead one."""
+    """Who works on which step, by its lease: two signs of life tell a live holder from a dead one."""
     folders = {
-        name: objects.join(memo.root, "leases", state.fingerprint[:16])
+        name: memo.lease_folder(state.fingerprint)
         for name, state in states.items()
         if state.artifact is None and state.fingerprint
     }
-    before = {name: sign for name, folder in folders.items() if (sign := read_sign_of_life(folder))}
-    if before:
+    first_signs = {name: sign for name, folder in folders.items() if (sign := read_sign_of_life(folder))}
+    if first_signs:
         time.sleep(RENEW_SECONDS + 1)
-    return {name: _holder(sign, read_sign_of_life(folders[name])) for name, sign in before.items()}
+    return {name: _describe_holder(sign, read_sign_of_life(folders[name])) for name, sign in first_signs.items()}
 
 
-def _holder(before: SignOfLife, now: SignOfLife | None) -> str:
+def _describe_holder(before: SignOfLife, now: SignOfLife | None) -> str:
     if now is None:
-        return f"{before.holder} just left it"
+        return f"{before.holder} just released it"
     if now == before:
-        return f"interrupted: {now.holder} is silent; the next run goes on"
+        return f"interrupted: {now.holder} is silent; the next run continues"
     return f"at work: {now.holder}, since {now.since}"
 
 
 def _print_models(console: Console, tracker: Tracker, name: str) -> None:
     versions = [
-        version for kind in ("tokenizer", "generator") for version in tracker.versions(f"{name}-{kind}")[:MAX_VERSIONS]
+        version
+        for kind in ("tokenizer", "generator")
+        for version in tracker.registry.versions(f"{name}-{kind}")[:MAX_VERSIONS]
     ]
     if not versions:
         console.print("\nno model is registered yet")

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from components.errors import UsageError
-from pipeline.cli import FAILED, OK
-from pipeline.config import PipelineConfig, load_config
+from components.errors import ExitCode, UsageError
+from pipeline.config import PipelineConfig
+from pipeline.config_files import load_config
 
 GRACE_SECONDS = 30.0
 """Seconds the services get to end by themselves before they are killed."""
@@ -106,7 +106,7 @@ def _watch(child: subprocess.Popen[bytes], config: PipelineConfig, host: str, po
                 f"error: the orchestrator's services ended by themselves with exit code {child.returncode}, see above",
                 file=sys.stderr,
             )
-            return FAILED
+            return ExitCode.FAILED
         if not told and _answers(address):
             told = True
             schedule = (
@@ -114,7 +114,7 @@ def _watch(child: subprocess.Popen[bytes], config: PipelineConfig, host: str, po
             )
             print(f"open {address}/asset-groups  (Ctrl-C stops it{schedule})", flush=True)
     print("\nstopping the orchestrator's UI and scheduler", flush=True)
-    return OK
+    return ExitCode.DONE
 
 
 def _answers(address: str) -> bool:

@@ -5,7 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from components.classifier.config import ClassifierConfig
+from components.classifier.config import ClassifierArchitecture
 from components.classifier.model import Classifier
 from components.classifier.objective import ClassifierObjective
 from components.config import TrainingConfig
@@ -16,7 +16,7 @@ TRAINING = TrainingConfig(updates=200, batch_size=64, learning_rate=2e-3)
 
 def classifier(hidden=4, channels=1, classes=3):
     torch.manual_seed(0)
-    return Classifier(ClassifierConfig(hidden=hidden, training=TRAINING), channels=channels, classes=classes).eval()
+    return Classifier(ClassifierArchitecture(hidden=hidden), channels=channels, classes=classes).eval()
 
 
 @pytest.mark.parametrize("size", [(8, 8), (33, 47), (64, 32)])
@@ -45,7 +45,7 @@ def test_the_objective_is_the_mean_negative_log_probability():
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"), [([0, -1], r"1 of 2 have none.*one folder a class"), ([0, 3], r"0 \.\. 2, got 0 \.\. 3")]
+    ("labels", "message"), [([0, -1], r"1 of 2 have none.*one folder per class"), ([0, 3], r"0 \.\. 2, got 0 \.\. 3")]
 )
 def test_images_without_a_usable_label_are_refused(labels, message):
     batch = ImageBatch(torch.zeros(2, 16, 16, 1, dtype=torch.uint8), torch.tensor(labels))
@@ -64,6 +64,13 @@ def test_images_without_a_usable_label_are_refused(labels, message):
 def test_images_that_cannot_be_read_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
         classifier()(images)
+
+
+def test_dropout_zeroes_its_fraction_of_the_features_in_training_alone():
+    model = Classifier(ClassifierArchitecture(hidden=4), channels=1, classes=3, dropout=0.25)
+    features = torch.ones(400, model.width)
+    dropped = (model.train().dropout(features) == 0).float().mean()
+    assert 0.2 < dropped < 0.3 and torch.equal(model.eval().dropout(features), features)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A classifier of the user's own: exported, checked, stored, and scoring samples as the network it came from."""
+"""An exported classifier: checked, stored, and scoring samples as the network it came from."""
 
 import io
 
@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from components.classifier.config import ClassifierConfig
 from components.classifier.program import ProgramClassifier
-from components.config import TrainingConfig
+from components.classifier.stored import ClassifierDescription, load_classifier, load_rejector, pack_program
 from components.generator.ancestral import Generator
-from components.store import weights
+from components.generator.stored import load_generator
+from components.store.weights import CONFIG_FILE
 from components.tokenizer.model import to_images
 
 
@@ -52,11 +52,10 @@ def test_it_scores_as_the_network_does_in_either_mode(network, data):
 
 
 def test_a_generator_stores_loads_and_uses_it(network, data, generator_folders, tmp_path):
-    settings = ClassifierConfig(hidden=1, program="own.pt2", training=TrainingConfig(updates=1, batch_size=1))
-    description = weights.ClassifierDescription(settings=settings, channels=1, class_names=("ant", "bee", "cat"))
-    for name, content in weights.pack_program(data, description).items():
+    description = ClassifierDescription(architecture=None, channels=1, class_names=("ant", "bee", "cat"))
+    for name, content in pack_program(data, description).items():
         (tmp_path / name).write_bytes(content)
-    generator = weights.load_generator(generator_folders | {"classifier": tmp_path})
+    generator = load_generator(generator_folders | {"classifier": tmp_path})
     labels = torch.tensor([0, 1, 2])
     samples = generator.sample(labels, labels)
     scores = network(to_images(samples.pixels)).softmax(1)
@@ -96,8 +95,9 @@ def test_what_is_no_program_is_refused():
 
 
 def test_a_stored_program_that_is_gone_is_named(tmp_path):
-    settings = ClassifierConfig(hidden=1, program="own.pt2", training=TrainingConfig(updates=1, batch_size=1))
-    description = weights.ClassifierDescription(settings=settings, channels=1, class_names=("no", "yes"))
-    (tmp_path / weights.CONFIG_FILE).write_bytes(weights.pack_program(b"", description)[weights.CONFIG_FILE])
+    description = ClassifierDescription(architecture=None, channels=1, class_names=("no", "yes"))
+    (tmp_path / CONFIG_FILE).write_bytes(pack_program(b"", description)[CONFIG_FILE])
     with pytest.raises(ValueError, match=r"must have program\.pt2, but"):
-        weights.load_rejector(tmp_path)
+        load_rejector(tmp_path)
+    with pytest.raises(ValueError, match="adopted program, which has no features"):
+        load_classifier(tmp_path)

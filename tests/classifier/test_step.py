@@ -1,25 +1,37 @@
-"""The step with a classifier of the user's own: measured on held-out images and committed, nothing fitted."""
+"""The classifier's step: one that is fitted, and an exported one that is measured and committed."""
 
 import io
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from components.artifacts import Artifact
-from components.classifier.config import ClassifierConfig
+from components.classifier.config import ClassifierArchitecture, ClassifierConfig
+from components.classifier.facts import ClassifierFacts
 from components.classifier.model import Classifier
+from components.classifier.stored import describe_classifier, load_rejector
 from components.config import StepResources, TrainingConfig
 from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig
-from components.images.sources import list_images
+from components.images.sources.registry import list_images
 from components.store import commits
-from components.store.weights import load_rejector
+from components.store.lease import acquire_lease
+from components.workspace import NoModels, Workspace
 
 pytestmark = pytest.mark.slow  # imports Ray
 
 IMAGES = ImagesConfig(source="digits", image_size=16, channels=1, upscale=True)
-CONFIG = ClassifierConfig(hidden=4, program="own.pt2", training=TrainingConfig(updates=1, batch_size=64))
+
+
+class OneProgram(NoModels):
+    """A registry with one model."""
+
+    def __init__(self, program: bytes) -> None:
+        self.program = program
+
+    def read_program(self, uri: str) -> bytes:
+        assert uri == "models:/mine/1"
+        return self.program
 
 
 @pytest.fixture(scope="module")
@@ -29,28 +41,71 @@ def images(tmp_path_factory):
     return Artifact(kind="images", uri=folder, digest=digest, fingerprint="", run_id="")
 
 
-def adopted(images, folder, classes):
-    """Outcome of the step, given an untrained network of that many classes."""
-    from components.classifier.step import fit_classifier
-
+def exported(classes):
+    """An untrained network of that many classes, and the content of its .pt2 file."""
     torch.manual_seed(0)
-    network, file = Classifier(CONFIG, channels=1, classes=classes).eval(), io.BytesIO()
+    network, file = Classifier(ClassifierArchitecture(hidden=4), channels=1, classes=classes).eval(), io.BytesIO()
     shapes = ({0: torch.export.Dim.AUTO},)
     torch.export.save(torch.export.export(network, (torch.zeros(2, 1, 16, 16),), dynamic_shapes=shapes), file)
-    space = SimpleNamespace(uri=str(folder), seed=0, lease=SimpleNamespace(check=lambda: None))
-    return network, fit_classifier(
-        CONFIG, IMAGES, images, program=file.getvalue(), resources=StepResources(), cluster=None, workspace=space
+    return network, file.getvalue()
+
+
+def run_step(images, folder, models=None, **settings):
+    """Output of the step with these settings."""
+    from components.classifier.step import fit_classifier
+
+    config = ClassifierConfig(hidden=4, training=TrainingConfig(updates=2, batch_size=64), **settings)
+    lease = acquire_lease(f"{folder}-lease", wait_seconds=0, report=print)
+    space = Workspace(
+        name="classifier", fingerprint="", uri=str(folder), seed=0, lease=lease, models=models or NoModels()
     )
+    return fit_classifier(config, images, resources=StepResources(), workspace=space)
+
+
+def adopt(program, images, folder, models=None):
+    """Output of the step whose config names `program`."""
+    return run_step(images, folder, models, program=str(program))
+
+
+def test_a_fitted_classifier_is_committed_with_its_architecture_and_dropout(images, tmp_path):
+    output = run_step(images, tmp_path / "made", dropout=0.25, stages=2)
+    folder = commits.local_copy(str(tmp_path / "made"))
+    description = describe_classifier(folder)
+    assert description.architecture == ClassifierArchitecture(hidden=4, stages=2) and description.dropout == 0.25
+    assert description.class_names == tuple("0123456789") and load_rejector(folder).dropout.p == 0.25
+    assert 0 <= output.facts.held_out_accuracy <= 1 and output.facts.best_update == 2
+
+
+def test_classifiers_of_other_seeds_differ(images, tmp_path):
+    digests = {run_step(images, tmp_path / str(seed), seed=seed).digest for seed in (0, 1)}
+    assert len(digests) == 2
 
 
 def test_a_program_is_measured_and_committed(images, tmp_path):
-    network, outcome = adopted(images, tmp_path / "own", classes=10)
-    assert 0 <= outcome.facts["held_out_accuracy"] < 0.5
+    network, data = exported(classes=10)
+    (tmp_path / "mine.pt2").write_bytes(data)
+    output = adopt(tmp_path / "mine.pt2", images, tmp_path / "made")
+    assert 0 <= output.facts.held_out_accuracy < 0.5
+    assert ClassifierFacts.read(commits.read_manifest(str(tmp_path / "made"))["facts"]) == output.facts
+    folder, pixels = commits.local_copy(str(tmp_path / "made")), torch.rand(3, 1, 16, 16)
+    assert describe_classifier(folder).architecture is None
+    torch.testing.assert_close(load_rejector(folder)(pixels), network(pixels))
+
+
+def test_a_registered_program_is_read_from_the_registry(images, tmp_path):
+    network, data = exported(classes=10)
+    adopt("models:/mine/1", images, tmp_path / "made", OneProgram(data))
     pixels = torch.rand(3, 1, 16, 16)
-    torch.testing.assert_close(load_rejector(commits.local_copy(str(tmp_path / "own")))(pixels), network(pixels))
+    torch.testing.assert_close(load_rejector(commits.local_copy(str(tmp_path / "made")))(pixels), network(pixels))
 
 
-def test_a_program_of_other_classes_is_refused_before_anything_is_kept(images, tmp_path):
+def test_a_program_of_other_classes_is_refused_before_anything_is_stored(images, tmp_path):
+    (tmp_path / "mine.pt2").write_bytes(exported(classes=7)[1])
     with pytest.raises(ValueError, match=r"got \(1, 7\): does it know other classes"):
-        adopted(images, tmp_path / "own", classes=7)
-    assert not (tmp_path / "own").exists()
+        adopt(tmp_path / "mine.pt2", images, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_program_that_does_not_exist_is_named(images, tmp_path):
+    with pytest.raises(ValueError, match=r"must name a \.pt2 file, found nothing at .*gone\.pt2"):
+        adopt(tmp_path / "gone.pt2", images, tmp_path / "made")

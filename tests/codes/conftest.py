@@ -14,10 +14,10 @@ from components.codes.dataset import CodeDataset, TokenizerFiles, commit_dataset
 from components.codes.schema import CodeLevel, CodeSchema
 from components.codes.writer import build_shard, row_versions, shard_name, write_shard
 from components.config import TrainingConfig
-from components.images.config import ImagesConfig
+from components.images.config import PixelConfig
 from components.images.snapshot import SNAPSHOT_SCHEMA, StoredSnapshot
-from components.store.weights import TokenizerDescription, pack
 from components.tokenizer.config import LevelConfig, VQVAEConfig
+from components.tokenizer.stored import TokenizerDescription, pack_tokenizer
 
 LEVELS = (
     CodeLevel(name="top", height=2, width=3, codebook_size=16),
@@ -27,7 +27,7 @@ LEVELS = (
 
 @dataclass(frozen=True)
 class Codes:
-    """What was written, to compare what is read with."""
+    """What is written, to compare with what is read."""
 
     schema: CodeSchema
     rows: pa.Table
@@ -45,17 +45,19 @@ class Codes:
         rows = self.rows.slice(start, stop - start)
         return build_shard(self.schema, rows, row_versions(rows), maps, self.errors[start:stop])
 
-    def write(self, folder: Path | str, rows_per_shard: int = 16, before: CodeDataset | None = None) -> CodeDataset:
+    def write(self, folder: Path | str, rows_per_shard: int = 16, previous: CodeDataset | None = None) -> CodeDataset:
         shards = []
         for start in range(0, self.rows.num_rows, rows_per_shard):
             table = self.shard(start, min(start + rows_per_shard, self.rows.num_rows))
             rows = self.rows.slice(start, table.num_rows)
             shards.append(write_shard(str(folder), shard_name(self.schema, rows, row_versions(rows)), table))
-        return self.commit(folder, shards, [], before)
+        return self.commit(folder, shards, [], previous)
 
-    def commit(self, folder: Path | str, shards: list, rejects: list, before: CodeDataset | None = None) -> CodeDataset:
-        facts = {"config": CodesConfig(), "before": before}
-        return commit_dataset(str(folder), self.schema, shards, rejects, self.snapshot, self.tokenizer, **facts)
+    def commit(
+        self, folder: Path | str, shards: list, rejects: list, previous: CodeDataset | None = None
+    ) -> CodeDataset:
+        about = {"config": CodesConfig(), "previous": previous}
+        return commit_dataset(str(folder), self.schema, shards, rejects, self.snapshot, self.tokenizer, **about)
 
 
 @pytest.fixture
@@ -79,8 +81,15 @@ def codes(tmp_path_factory) -> Codes:
     rows = pa.table([pa.array(columns[field.name], field.type) for field in SNAPSHOT_SCHEMA], schema=SNAPSHOT_SCHEMA)
     maps = tuple(random.integers(0, level.codebook_size, (n, level.height, level.width)) for level in LEVELS)
     files = TokenizerFiles(folder, "t" * 64, "models:/pets-tokenizer/3", "run")
-    settings = ImagesConfig(source="files", uri="unused", image_size=16)
-    snapshot = StoredSnapshot("unused", "s" * 64, n, ("a", "b", "c"), settings, 0, "p" * 64)
+    snapshot = StoredSnapshot(
+        folder="unused",
+        digest="s" * 64,
+        rows=n,
+        classes=("a", "b", "c"),
+        pixels=PixelConfig(image_size=16),
+        seed=0,
+        preprocessing="p" * 64,
+    )
     return Codes(schema, rows, maps, random.random(n), files, snapshot)
 
 
@@ -99,16 +108,16 @@ def tokenizer_with_seed(folder: Path, seed: int) -> TokenizerFiles:
         LevelConfig(name="bottom", stride=4, codebook_size=16, code_width=4),
     )
     settings = VQVAEConfig(levels=levels, hidden=8, residual_hidden=8, residual_layers=1, training=training)
-    description = TokenizerDescription(settings=settings, channels=1, image_size=16)
+    description = TokenizerDescription(architecture=settings, channels=1, image_size=16)
     model = description.build()
     model.train()(torch.rand(64, 1, 16, 16) * 2 - 1)
-    for name, data in pack(model, description).items():
+    for name, data in pack_tokenizer(model, description).items():
         (folder / name).write_bytes(data)
     return TokenizerFiles(folder, tokenizer_digest(folder))
 
 
 def write_pictures(root: Path, numbers: range, seed: int = 0) -> None:
-    """A PNG a number, spread over three folders."""
+    """One PNG per number, spread over three folders."""
     for number in numbers:
         pixels = np.random.default_rng([seed, number]).integers(0, 256, (20, 24), dtype=np.uint8)
         path = root / str(number % 3) / f"{number:04}.png"

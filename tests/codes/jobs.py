@@ -10,19 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.cluster.step import Cluster
 from components.codes.config import CodesConfig
 from components.codes.dataset import LEASE_FOLDER, TokenizerFiles, read_dataset
 from components.codes.step import encode_snapshot
 from components.config import StepResources
 from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig
-from components.images.sources import list_images
+from components.images.sources.registry import list_images
 from components.progress import Progress
 from components.store import objects, parquet
 from components.store.lease import acquire_lease, keep_alive
-from components.workspace import StepOutput, Workspace
-from pipeline.verbs.codes import SilentJournal
+from components.workspace import ComputeCluster, StepOutput, Workspace
 
 SMALL = CodesConfig(rows_per_shard=8, rows_per_wave=160, batch_size=4)
 """Many shards of few images, in one wave."""
@@ -41,7 +39,7 @@ def job(
     folder: str,
     snapshot: str,
     tokenizer: TokenizerFiles,
-    cluster: Cluster,
+    cluster: ComputeCluster | None,
     config: CodesConfig = SMALL,
     *,
     max_rejects: float = 0.01,
@@ -50,14 +48,27 @@ def job(
     wait: float = 0.2,
     **more: Any,
 ) -> StepOutput:
-    """One encode job under its lease."""
-    lease = acquire_lease(objects.join(folder, LEASE_FOLDER), wait=wait, tell=print)
-    told = progress or Progress()
-    about = {"name": "encode", "fingerprint": "", "uri": folder, "seed": 0, "journal": SilentJournal()}
+    """One encode job under its lease; `cluster` None: in this process."""
+    lease = acquire_lease(objects.join(folder, LEASE_FOLDER), wait_seconds=wait, report=print)
+    workspace = Workspace(
+        name="encode",
+        fingerprint="",
+        uri=folder,
+        seed=0,
+        lease=lease,
+        progress=progress or Progress(),
+        connect=lambda: cluster,
+    )
     with keep_alive(lease):
-        space = Workspace(lease=lease, progress=told, **about)
-        about = {"resources": resources, "cluster": cluster, "workspace": space, "max_rejects": max_rejects}
-        return encode_snapshot(config, snapshot, tokenizer, **about, **more)
+        return encode_snapshot(
+            config,
+            snapshot,
+            tokenizer,
+            max_rejects=max_rejects,
+            resources=resources,
+            workspace=workspace,
+            **more,
+        )
 
 
 def rows_of(folder: str) -> list[dict]:
@@ -73,7 +84,7 @@ def parts(folder: str | Path) -> dict[str, int]:
 
 
 def when(condition: Callable[[], bool], then: Callable[[], Any], seconds: float = 60) -> threading.Thread:
-    """Do `then` as soon as `condition` holds, in a thread of its own."""
+    """Call `then` as soon as `condition` holds, in a thread of its own."""
 
     def watch() -> None:
         deadline = time.monotonic() + seconds
@@ -91,7 +102,7 @@ def when(condition: Callable[[], bool], then: Callable[[], Any], seconds: float 
 def kill_an_encoder() -> None:
     """End one encoder of a Ray that this process started, with SIGKILL."""
     for pid in _descendants(os.getpid()):
-        if b"Encoder" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"EncodeWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGKILL)
             return
     raise AssertionError("there is no encoder to kill")
@@ -102,5 +113,5 @@ def _descendants(pid: int) -> list[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it ended meanwhile
             parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-    found = [child for child, parent in parents.items() if parent == pid]
-    return found + [further for child in found for further in _descendants(child)]
+    children = [child for child, parent in parents.items() if parent == pid]
+    return children + [further for child in children for further in _descendants(child)]

@@ -1,17 +1,18 @@
-"""A committed dataset: what its manifest says, what is refused, what a commit leaves and removes."""
+"""A committed dataset: its manifest, what is refused, which files a commit keeps and removes."""
 
 import json
 
 import pytest
 
-from components.codes.dataset import JobRecord, ShardResult, read_dataset, record_shard, tokenizer_digest
+from components.codes.dataset import read_dataset, tokenizer_digest
+from components.codes.job_record import JobRecord, ShardResult, record_shard
 from components.codes.writer import write_shard
 from components.errors import StorageError
 from components.images.rejects import Reject
 from components.store import commits, parquet
 
 
-def test_the_manifest_says_where_everything_came_from(codes, tmp_path):
+def test_the_manifest_lists_counts_and_origins(codes, tmp_path):
     dataset = codes.write(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     facts = manifest["facts"]
@@ -35,16 +36,16 @@ def test_what_is_read_is_what_was_committed(codes, tmp_path):
 
 def test_a_commit_keeps_the_files_of_the_one_before_and_removes_older_ones(codes, tmp_path):
     first = codes.write(tmp_path, 5)
-    assert codes.write(tmp_path, 5, before=first).version == 1  # nothing changed
-    second = codes.write(tmp_path, 16, before=first)
+    assert codes.write(tmp_path, 5, previous=first).version == 1  # nothing changed
+    second = codes.write(tmp_path, 16, previous=first)
     assert second.version == 2 and commits.artifact_faults(str(tmp_path), second.digest) == []
     assert all((tmp_path / shard.path).exists() for shard in first.shards)
-    third = codes.write(tmp_path, 20, before=second)
+    third = codes.write(tmp_path, 20, previous=second)
     there = {path.name for path in tmp_path.glob("part-*")}
     assert there == {shard.path for shard in (*second.shards, *third.shards)}
 
 
-def test_a_dataset_with_a_hole_or_a_double_is_not_committed(codes, tmp_path):
+def test_a_dataset_with_missing_or_repeated_rows_is_not_committed(codes, tmp_path):
     shards = [write_shard(str(tmp_path), f"part-{start}.parquet", codes.shard(start, start + 25)) for start in (0, 25)]
     rejects = [Reject("k", "u", "r", "e")] * 25
     for wrong, left_out, message in (
@@ -73,7 +74,7 @@ def test_other_artifacts_are_refused(tmp_path):
         read_dataset(str(tmp_path))
 
 
-def test_a_record_knows_what_was_done_as_long_as_the_file_is_whole(codes, tmp_path):
+def test_a_record_finds_results_whose_files_are_whole(codes, tmp_path):
     folder = str(tmp_path)
     made = [
         ShardResult(f"part-{n}.parquet", write_shard(folder, f"part-{n}.parquet", codes.shard(n, n + 9)))

@@ -76,7 +76,7 @@ def picture(number: int) -> bytes:
     return sink.getvalue()
 
 
-def test_faults_that_pass_change_nothing(run, proxy):
+def test_transient_faults_change_nothing(run, proxy):
     whole = run("whole")
     assert verify_dataset(whole) == [] and len(rows_of(whole)) == IMAGES
     proxy.share = 0.15
@@ -104,7 +104,7 @@ def test_an_object_deleted_in_the_middle_is_a_reject_confirmed_by_the_store(run,
         objects.write_bytes(gone, picture(59))
 
 
-def test_a_store_that_stays_away_fails_the_job_and_it_goes_on_later(run, proxy):
+def test_a_lasting_fault_fails_the_job_which_resumes_later(run, proxy):
     writes: list[str] = []
 
     def break_after_three(method: str, path: str) -> None:

@@ -1,4 +1,4 @@
-"""The plan over many commits against the obvious: a dictionary of what is there and what was encoded."""
+"""The plan over many commits, against a dictionary of what is there and what was encoded."""
 
 import random
 import subprocess
@@ -14,7 +14,7 @@ from components.codes.dataset import CodeDataset
 from components.codes.plan import SPLITS, EncodeRequest, RewriteRequest, ShardLedger, plan_waves
 from components.codes.writer import Shard, build_shard, rewrite_rows, write_shard
 from components.images.commit import row_ids
-from components.images.config import ImagesConfig
+from components.images.config import PixelConfig
 from components.images.snapshot import (
     SNAPSHOT_FILE,
     SNAPSHOT_SCHEMA,
@@ -44,7 +44,7 @@ def snapshot_of(images: Images, folder: Path, copies: int = 1) -> StoredSnapshot
         "etag": [images[key][0] for key in keys],
     }
     table = pa.table([pa.array(columns[field.name], field.type) for field in SNAPSHOT_SCHEMA], schema=SNAPSHOT_SCHEMA)
-    data = snapshot_to_parquet(table, ("a", "b"), ImagesConfig(source="files", uri="x", image_size=16), 0)
+    data = snapshot_to_parquet(table, ("a", "b"), PixelConfig(image_size=16), 0)
     commits.save_artifact(str(folder), {SNAPSHOT_FILE: data}, {})
     return open_snapshot(str(folder))
 
@@ -80,7 +80,7 @@ class Job:
     def rewrite(self, asked: RewriteRequest) -> Shard:
         table = parquet.from_bytes((self.folder / asked.shard.path).read_bytes())
         splits = [SPLITS[split] for split in asked.splits]
-        return write_shard(str(self.folder), asked.name, rewrite_rows(table, asked.places, asked.labels, splits))
+        return write_shard(str(self.folder), asked.name, rewrite_rows(table, asked.row_numbers, asked.labels, splits))
 
     def rows(self) -> list[dict]:
         assert self.dataset is not None

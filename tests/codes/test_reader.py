@@ -47,7 +47,7 @@ def test_only_what_the_manifest_lists_is_opened(codes, tables, tmp_path):
         read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
 
 
-def test_an_object_store_serves_as_well_as_a_disk(codes, tables, tmp_path):
+def test_codes_are_read_from_an_object_store(codes, tables, tmp_path):
     folder = f"memory://{uuid.uuid4().hex}"
     codes.write(folder)
     table = read_codes(folder, "train", tmp_path / "other")
@@ -73,7 +73,7 @@ def test_a_damaged_shard_is_noticed_and_leaves_no_cache(codes, tmp_path):
     assert [found.suffix for found in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
-def test_an_unknown_split_and_a_cache_that_cannot_be_made_are_told(codes, tmp_path):
+def test_an_unknown_split_and_an_impossible_cache_are_errors(codes, tmp_path):
     codes.write(tmp_path / "codes")
     with pytest.raises(ValueError, match=r"split must be one of \['held_out', 'train'\], got 'test'"):
         read_codes(str(tmp_path / "codes"), "test", tmp_path / "cache")
@@ -82,7 +82,7 @@ def test_an_unknown_split_and_a_cache_that_cannot_be_made_are_told(codes, tmp_pa
         read_codes(str(tmp_path / "codes"), "train", tmp_path / "file")
 
 
-def test_a_disk_that_takes_no_more_is_told_and_left_clean(codes, tmp_path):
+def test_a_full_disk_is_an_error_and_leaves_no_files(codes, tmp_path):
     codes.write(tmp_path / "codes")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
@@ -94,7 +94,7 @@ def test_a_disk_that_takes_no_more_is_told_and_left_clean(codes, tmp_path):
     assert [found.suffix for found in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
-def test_workers_that_start_together_unpack_once(codes, tmp_path, monkeypatch):
+def test_simultaneous_workers_unpack_once(codes, tmp_path, monkeypatch):
     codes.write(tmp_path / "codes")
     reads = []
     read = commits.read_verified

@@ -1,4 +1,4 @@
-"""Encode jobs on a real Ray: what comes out, what a change costs, what a death costs."""
+"""Encode jobs on Ray: their codes, what a change of the images costs, what the death of an encoder costs."""
 
 import re
 import shutil
@@ -17,8 +17,8 @@ from components.config import StepResources
 from components.errors import LeaseHeld, StorageError, TooManyRejects
 from components.store import parquet
 from components.store.lease import acquire_lease, keep_alive
-from components.store.weights import load_tokenizer
 from components.tokenizer.model import to_images
+from components.tokenizer.stored import load_tokenizer
 from tests.codes.conftest import tokenizer_with_seed, write_pictures
 from tests.codes.jobs import WAVES, job, kill_an_encoder, parts, rows_of, snapshot_of, when
 
@@ -60,13 +60,21 @@ def test_the_codes_are_the_tokenizers_own(made, pictures, fitted):
             pixels = np.asarray(image.resize((16, 16), Image.Resampling.LANCZOS, box=(2, 0, 22, 20)))
         maps = model.encode(to_images(torch.from_numpy(pixels[None, :, :, None].copy())))
         codes.append([level.flatten().tolist() for level in maps] == [row["top"], row["bottom"]])
-    assert np.mean(codes) > 0.9  # a rounding on the border between two codes is nobody's fault
+    assert np.mean(codes) > 0.9  # vectors midway between two codes may be rounded to either
     assert len({code for row in rows for code in row["bottom"]}) > 4 and min(row["error"] for row in rows) > 0
 
 
-def test_readers_of_their_own_change_nothing(made):
+def test_decoding_in_tasks_gives_the_same_dataset(made):
     here, apart = made("here"), made("apart", resources=StepResources(workers=1, readers=2))
     assert read_dataset(here).digest == read_dataset(apart).digest
+
+
+def test_a_job_without_a_cluster_makes_the_same_dataset(made, pictures, fitted, tmp_path):
+    with_ray = made("with_ray", config=WAVES)
+    snapshot = snapshot_of(str(pictures), str(tmp_path / "snapshot"))
+    output = job(str(tmp_path / "without"), snapshot, fitted, None, WAVES)
+    assert read_dataset(with_ray).digest == output.digest and verify_dataset(str(tmp_path / "without")) == []
+    assert parts(with_ray).keys() == parts(tmp_path / "without").keys()
 
 
 def test_only_new_and_changed_images_are_encoded_and_deleted_ones_disappear(made, pictures):
@@ -91,7 +99,7 @@ def test_a_job_with_nothing_to_do_leaves_everything_as_it_is(made):
     assert (second.digest, second.version, parts(first.folder)) == (first.digest, 1, written)
 
 
-def test_a_new_tokenizer_writes_beside_the_old(made, tmp_path):
+def test_another_tokenizer_gives_other_codes_of_the_same_rows(made, tmp_path):
     (tmp_path / "other").mkdir()
     other = tokenizer_with_seed(tmp_path / "other", 1)
     first, second = made("one"), made("two", tokenizer=other)
@@ -99,14 +107,14 @@ def test_a_new_tokenizer_writes_beside_the_old(made, tmp_path):
     assert rows_of(first) != rows_of(second) and read_dataset(second).facts["tokenizer"] == other.digest
 
 
-def test_a_tokenizer_in_the_others_folder_uses_nothing_of_it(made, tmp_path):
+def test_shards_of_another_tokenizer_are_not_used(made, tmp_path):
     (tmp_path / "other").mkdir()
     other = tokenizer_with_seed(tmp_path / "other", 1)
     made("one")
     assert rows_of(made("one", tokenizer=other)) == rows_of(made("two", tokenizer=other))
 
 
-def test_what_cannot_be_used_is_a_reject_and_too_much_of_it_fails(made, pictures, tmp_path):
+def test_unusable_images_are_rejects_and_too_many_of_them_fail_the_job(made, pictures, tmp_path):
     (pictures / "0" / "bad.png").write_bytes(b"nonsense")
     (pictures / "1" / "gone.png").symlink_to(tmp_path / "nowhere")
     folder = made(max_rejects=0.02)
@@ -125,16 +133,16 @@ def test_an_image_that_changed_since_the_snapshot_fails_the_job(cluster, fitted,
     assert not (tmp_path / "codes" / "manifest.json").exists()
 
 
-def test_a_second_job_is_told_who_is_at_work(cluster, fitted, pictures, tmp_path):
+def test_a_second_job_learns_who_holds_the_lease(cluster, fitted, pictures, tmp_path):
     snapshot = snapshot_of(str(pictures), str(tmp_path / "snapshot"))
     with (
-        keep_alive(acquire_lease(str(tmp_path / "codes" / LEASE_FOLDER), wait=0, tell=print)) as lease,
+        keep_alive(acquire_lease(str(tmp_path / "codes" / LEASE_FOLDER), wait_seconds=0, report=print)) as lease,
         pytest.raises(LeaseHeld, match=rf"is held by {re.escape(lease.holder)} since {lease.since}"),
     ):
         job(str(tmp_path / "codes"), snapshot, fitted, cluster)
 
 
-def test_an_encoder_that_is_killed_costs_nothing_but_its_shards(made, tmp_path):
+def test_a_killed_encoder_costs_only_its_shards(made, tmp_path):
     whole = read_dataset(made("whole", config=WAVES)).digest
     watcher = when(lambda: len(parts(tmp_path / "killed")) >= 4, kill_an_encoder)
     assert read_dataset(made("killed", config=WAVES)).digest == whole
@@ -142,7 +150,7 @@ def test_an_encoder_that_is_killed_costs_nothing_but_its_shards(made, tmp_path):
     assert verify_dataset(str(tmp_path / "killed")) == []
 
 
-def test_an_encoder_that_cannot_begin_tells_why(made, tmp_path):
+def test_an_encoder_that_cannot_load_its_tokenizer_raises_its_own_error(made, tmp_path):
     (tmp_path / "other").mkdir()
     other = tokenizer_with_seed(tmp_path / "other", 1)
     weights = other.folder / "model.safetensors"
@@ -151,7 +159,7 @@ def test_an_encoder_that_cannot_begin_tells_why(made, tmp_path):
         made("broken", tokenizer=other)
 
 
-def test_what_is_damaged_is_made_again_and_only_that(made, tmp_path):
+def test_only_damaged_shards_are_made_again(made, tmp_path):
     folder = made()
     whole, written = read_dataset(folder), parts(folder)
     paths = [shard.path for shard in whole.shards]

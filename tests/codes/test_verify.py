@@ -1,4 +1,4 @@
-"""Every kind of damage is found and told, against a dataset that is whole."""
+"""Every kind of damage to a whole dataset is found and reported."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,7 @@ import pytest
 from components.codes.dataset import read_dataset
 from components.codes.verify import verify_dataset
 from components.codes.writer import row_versions, shard_name, write_shard
-from components.images.config import ImagesConfig
+from components.images.config import PixelConfig
 from components.images.snapshot import SNAPSHOT_FILE, open_snapshot, snapshot_to_parquet
 from components.store import commits, objects, parquet
 
@@ -19,7 +19,7 @@ from components.store import commits, objects, parquet
 @pytest.fixture
 def dataset(codes, tmp_path):
     """A dataset whose snapshot is there."""
-    data = snapshot_to_parquet(codes.rows, ("a", "b", "c"), ImagesConfig(source="files", uri="x", image_size=16), 0)
+    data = snapshot_to_parquet(codes.rows, ("a", "b", "c"), PixelConfig(image_size=16), 0)
     commits.save_artifact(str(tmp_path / "snapshot"), {SNAPSHOT_FILE: data}, {})
     replace(codes, snapshot=open_snapshot(str(tmp_path / "snapshot"))).write(tmp_path / "codes")
     return tmp_path / "codes"
@@ -42,7 +42,7 @@ def column(name: str, make):
     return lambda table: table.set_column(table.schema.get_field_index(name), table.schema.field(name), make(table))
 
 
-def test_a_whole_dataset_has_no_faults_and_each_shard_is_told(dataset):
+def test_a_whole_dataset_has_no_faults_and_each_shard_is_reported(dataset):
     told = []
     assert verify_dataset(str(dataset), lambda done, total: told.append((done, total))) == []
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -57,7 +57,7 @@ def test_a_whole_dataset_has_no_faults_and_each_shard_is_told(dataset):
     ],
 )
 @pytest.mark.parametrize("file", ["part-*", "tokenizer/model.safetensors", "rejects.parquet"])
-def test_damage_to_a_file_is_told_with_its_path(dataset, file, harm, what):
+def test_damage_to_a_file_is_reported_with_its_path(dataset, file, harm, what):
     path = next(dataset.glob(file))
     harm(path)
     (fault,) = verify_dataset(str(dataset))
@@ -69,7 +69,7 @@ def test_damage_to_a_file_is_told_with_its_path(dataset, file, harm, what):
     [
         (lambda table: table.slice(1), "has 15 rows, the manifest says 16"),
         (lambda table: table.rename_columns(["ID", *table.column_names[1:]]), "other columns or metadata"),
-        (column("error", lambda table: pa.array([np.nan] * 16, pa.float32())), "errors that are no numbers"),
+        (column("error", lambda table: pa.array([np.nan] * 16, pa.float32())), "has NaN or infinite errors"),
         (column("key", lambda table: table["key"].take(pa.array(range(15, -1, -1)))), "keys in order from 'k08'"),
         (column("id", lambda table: pa.array([0] * 16)), "repeats 16 ids, for example 0"),
         (column("id", lambda table: pa.array(range(900, 916))), "16 images of the snapshot are neither in a shard"),
@@ -77,12 +77,12 @@ def test_damage_to_a_file_is_told_with_its_path(dataset, file, harm, what):
         (column("version", lambda table: pa.array([1] * 16)), "16 rows were encoded from another version"),
     ],
 )
-def test_wrong_rows_are_told(dataset, change, what):
+def test_wrong_rows_are_reported(dataset, change, what):
     rewrite(dataset, change)
     assert any(what in str(fault) for fault in verify_dataset(str(dataset)))
 
 
-def test_codes_out_of_range_are_told(dataset):
+def test_codes_out_of_range_are_reported(dataset):
     def spoil(table):
         flat = np.array(table["top"].combine_chunks().flatten())
         flat[7] = 16
@@ -92,15 +92,15 @@ def test_codes_out_of_range_are_told(dataset):
     assert [fault.what for fault in verify_dataset(str(dataset))] == ["has code 16 in level 'top', codes lie in 0..15"]
 
 
-def test_codes_that_are_not_packed_are_told(dataset):
+def test_codes_that_are_not_packed_are_reported(dataset):
     rewrite(dataset, lambda table: table, compression="snappy", use_dictionary=False)
     said = " ".join(fault.what for fault in verify_dataset(str(dataset)))
     assert "dictionary-encoded, ['bottom.list.element', 'top.list.element'] are not" in said
     assert "must be compressed by zstd, got ['SNAPPY']" in said
 
 
-def test_a_snapshot_that_is_gone_or_another_is_told(codes, dataset, tmp_path):
-    settings = ImagesConfig(source="files", uri="x", image_size=16)
+def test_a_missing_or_changed_snapshot_is_reported(codes, dataset, tmp_path):
+    settings = PixelConfig(image_size=16)
     other = snapshot_to_parquet(codes.rows.slice(1), ("a", "b", "c"), settings, 0)
     commits.save_artifact(str(tmp_path / "snapshot"), {SNAPSHOT_FILE: other}, {})
     (fault,) = verify_dataset(str(dataset))

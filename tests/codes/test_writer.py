@@ -1,4 +1,4 @@
-"""Shards: what is written, what is refused, and what their names say."""
+"""Shards: their content, what is refused, and their names."""
 
 import numpy as np
 import pyarrow as pa
@@ -58,14 +58,14 @@ def test_codes_of_another_tokenizer_are_refused(codes, spoil, message):
         build_shard(codes.schema, codes.rows, codes.versions, spoil(*codes.maps), codes.errors)
 
 
-def test_errors_that_are_no_numbers_are_refused(codes):
+def test_errors_must_be_finite_and_one_per_row(codes):
     with pytest.raises(ValueError, match="must be finite, got NaN or infinity"):
         build_shard(codes.schema, codes.rows, codes.versions, codes.maps, codes.errors * np.nan)
     with pytest.raises(ValueError, match=r"errors must have shape \(50,\), got \(49,\)"):
         build_shard(codes.schema, codes.rows, codes.versions, codes.maps, codes.errors[1:])
 
 
-def test_a_name_follows_what_is_asked_and_nothing_else(codes):
+def test_a_name_depends_on_the_request_alone(codes):
     name, versions = shard_name(codes.schema, codes.rows, codes.versions), codes.versions
     assert shard_name(codes.schema, pa.concat_tables([codes.rows.slice(0, 9), codes.rows.slice(9)]), versions) == name
     other = CodeSchema(levels=codes.schema.levels, tokenizer_digest="o" * 64, preprocessing="p" * 64)
@@ -79,7 +79,7 @@ def test_a_name_follows_what_is_asked_and_nothing_else(codes):
     assert len(names | {name}) == 5
 
 
-def test_a_version_changes_with_the_file_and_not_with_its_place(codes):
+def test_a_version_changes_with_the_file_and_not_with_its_uri(codes):
     def changed(column, value):
         place = codes.rows.schema.get_field_index(column)
         return row_versions(codes.rows.set_column(place, column, pa.array([value] * 50)))
@@ -89,7 +89,7 @@ def test_a_version_changes_with_the_file_and_not_with_its_place(codes):
     assert all((changed(column, value) != codes.versions).all() for column, value in (("etag", "e"), ("size", 9)))
 
 
-def test_a_written_shard_says_what_is_in_it(codes, tmp_path):
+def test_a_written_shard_lists_its_content(codes, tmp_path):
     shard = write_shard(str(tmp_path), "part-a.parquet", codes.shard(3, 23))
     assert (shard.rows, shard.first_key, shard.last_key) == (20, "k01", "k11")
     assert shard.splits == {"held_out": 4, "train": 16} and shard.size == (tmp_path / "part-a.parquet").stat().st_size

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from components.generator.ancestral import Generator
-from components.priors.choice import SamplingConfig
+from components.priors.config import SamplingConfig
 from components.priors.sampler import Sampler
 from components.tokenizer.model import to_images, to_pixels
 
@@ -36,7 +36,7 @@ def test_pixels_and_probability_follow_from_the_codes(generator):
 
 
 def test_the_lower_level_is_drawn_given_the_upper(generator):
-    cold = generator.sample(LABELS, SEEDS, choice=COLD)  # the likeliest code everywhere, read off one forward pass
+    cold = generator.sample(LABELS, SEEDS, sampling=COLD)  # the likeliest code everywhere, read off one forward pass
     for level, prior in enumerate(generator.priors):
         logits = prior(cold.maps[level], LABELS, cold.maps[:level])
         torch.testing.assert_close(logits.argmax(-1), cold.maps[level])
@@ -50,7 +50,7 @@ def test_resampling_keeps_the_upper_levels_of_real_images(generator):
     maps = generator.tokenizer.encode(pictures())
     half = generator.resample(pictures(), LABELS, SEEDS, kept_levels=1, batch=2)
     assert torch.equal(half.maps[0], maps[0]) and not torch.equal(half.maps[1], maps[1])
-    noise_free = generator.sample(LABELS, SEEDS, choice=COLD, given=maps[:1])
+    noise_free = generator.sample(LABELS, SEEDS, sampling=COLD, given=maps[:1])
     assert torch.equal(generator.priors[1](noise_free.maps[1], LABELS, maps[:1]).argmax(-1), noise_free.maps[1])
     whole = generator.resample(pictures(), LABELS, SEEDS, kept_levels=2)
     assert torch.equal(whole.pixels, to_pixels(generator.tokenizer.decode(maps)))
@@ -59,7 +59,10 @@ def test_resampling_keeps_the_upper_levels_of_real_images(generator):
 def test_completing_keeps_the_codes_whose_pixels_are_all_known(generator):
     known = torch.zeros(16, 16, dtype=torch.bool)
     known[:9] = True  # one row of pixels into the cells below: those are not known
-    maps, samples = generator.tokenizer.encode(pictures()), generator.complete(pictures(), LABELS, SEEDS, known=known)
+    maps, samples = (
+        generator.tokenizer.encode(pictures()),
+        generator.complete(pictures(), LABELS, SEEDS, known_pixels=known),
+    )
     for level, (drawn, real) in enumerate(zip(samples.maps, maps, strict=True)):
         half = real.shape[1] // 2
         assert torch.equal(drawn[:, :half], real[:, :half])
@@ -77,18 +80,18 @@ def test_completing_keeps_the_codes_whose_pixels_are_all_known(generator):
         ("resample", {"kept_levels": 0}, r"kept_levels must lie in 1 \.\. 2, got 0"),
         ("resample", {"kept_levels": 3}, r"kept_levels must lie in 1 \.\. 2, got 3"),
         ("resample", {"images": torch.zeros(5, 1, 32, 32)}, "images must be 16x16, which the priors were fitted to"),
-        ("resample", {"labels": LABELS[:2]}, r"a label an image \(5\), got 2"),
+        ("resample", {"labels": LABELS[:2]}, r"one label per image \(5\), got 2"),
         ("resample", {"images": pictures() * torch.nan}, "images must be finite"),
         (
             "complete",
-            {"known": torch.ones(16, 16)},
-            r"known must be bool \(16, 16\) as the images are, got torch.float32",
+            {"known_pixels": torch.ones(16, 16)},
+            r"known_pixels must be bool \(16, 16\) as the images are, got torch.float32",
         ),
-        ("complete", {"known": torch.ones(8, 16) > 0}, r"got torch.bool \(8, 16\)"),
+        ("complete", {"known_pixels": torch.ones(8, 16) > 0}, r"got torch.bool \(8, 16\)"),
     ],
 )
 def test_what_cannot_be_resampled_or_completed_is_refused(generator, method, change, message):
-    own = {"resample": {"kept_levels": 1}, "complete": {"known": torch.ones(16, 16) > 0}}[method]
+    own = {"resample": {"kept_levels": 1}, "complete": {"known_pixels": torch.ones(16, 16) > 0}}[method]
     with pytest.raises(ValueError, match=message):
         getattr(generator, method)(**{"images": pictures(), "labels": LABELS, "seeds": SEEDS, **own, **change})
 
@@ -97,9 +100,9 @@ def test_what_cannot_be_resampled_or_completed_is_refused(generator, method, cha
     ("change", "message"),
     [
         ({"labels": LABELS + 1}, r"labels must lie in 0 \.\. 2, got 1 \.\. 3"),
-        ({"seeds": SEEDS[:2]}, "one an image, got 5 and 2"),
-        ({"choice": SamplingConfig(guidance=2.0)}, "knows 'no class', fitted with label_dropout above 0, got 0"),
-        ({"given": [LABELS] * 3}, r"at most a code map a level \(2\), got 3"),
+        ({"seeds": SEEDS[:2]}, "one seed per label, got 5 labels, 2 seeds"),
+        ({"sampling": SamplingConfig(guidance=2.0)}, "knows 'no class', fitted with label_dropout above 0, got 0"),
+        ({"given": [LABELS] * 3}, r"at most one code map per level \(2\), got 3"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"labels": LABELS[:0], "seeds": SEEDS[:0]}, "at least one label"),
     ],
@@ -112,7 +115,7 @@ def test_what_cannot_be_sampled_is_refused(generator, change, message):
 
 def test_parts_that_do_not_belong_together_are_refused(generator):
     tokenizer, (top, bottom), classifier = generator.tokenizer, generator.priors, generator.classifier
-    with pytest.raises(ValueError, match=r"one prior a level \(2\), got 1"):
+    with pytest.raises(ValueError, match=r"one prior per level \(2\), got 1"):
         Generator(tokenizer, [top], classifier, generator.classes)
     with pytest.raises(ValueError, match="prior of level 'top' must know 8 codes below"):
         Generator(tokenizer, [bottom, top], classifier, generator.classes)

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from components.generator.rejection import best_indices, draw_samples, draws_needed, generate_samples, sample_seeds
+from components.generator.rejection import (
+    best_indices,
+    draw_samples,
+    draws_needed,
+    generate_samples,
+    labels_and_seeds,
+    sample_seeds,
+)
 
 
 def splitmix(x):
@@ -49,6 +56,24 @@ def test_generate_keeps_the_best_of_each_class(generator):
 def test_the_same_request_gives_the_same_samples(generator):
     first, second = (generate_samples(generator, classes=[0, 1], count=2, seed=1, keep=0.5) for _ in range(2))
     torch.testing.assert_close(first.pixels, second.pixels, rtol=0, atol=0)
+
+
+def test_given_upper_codes_are_shared_by_all_samples(generator):
+    top = torch.tensor([[[1, 2], [3, 4]]])
+    samples = generate_samples(generator, classes=[0, 2], count=2, seed=1, keep=0.5, given=[top], batch=3)
+    assert torch.equal(samples.maps[0], top.expand(4, 2, 2))
+    labels, seeds = labels_and_seeds([0, 2], 4, seed=1)
+    whole = generator.sample(labels, seeds, given=[top.expand(8, 2, 2)])
+    best = whole.probability.view(2, 4).topk(2).values.sort(dim=1).values
+    torch.testing.assert_close(samples.probability.view(2, 2).sort(dim=1).values, best)
+
+
+def test_the_report_counts_draws_not_samples(generator):
+    reports = []
+    generate_samples(
+        generator, classes=[0], count=2, seed=1, keep=0.5, batch=3, report=lambda *counts: reports.append(counts)
+    )
+    assert reports == [(0, 4), (3, 4), (4, 4)]
 
 
 def test_a_longer_draw_begins_with_the_shorter(generator):

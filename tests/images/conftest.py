@@ -1,8 +1,9 @@
-"""Images of every odd kind, made by Pillow, and the settings they are read with."""
+"""Images made by Pillow, and the settings they are read with."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,3 +46,14 @@ def tree(tmp_path, photo) -> Path:
         for number in range(30):
             photo.rotate(number * 6).save(root / name / f"{number:02}.png")
     return root
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Any]:
+    """A local Ray."""
+    import ray
+
+    from components.cluster.step import Cluster
+
+    yield Cluster(local_cpus=4)
+    ray.shutdown()

@@ -16,7 +16,7 @@ from components.errors import StorageError
 from components.images.fetch import fetch_image
 from components.images.pixels import PixelReader
 from components.images.rejects import inspect_rows
-from components.images.sources import list_images
+from components.images.sources.registry import list_images
 from components.store import objects
 
 

@@ -6,13 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from components.artifacts import digest_of
 from components.errors import StorageError
 from components.images.commit import check_trainable, commit_snapshot, row_ids
-from components.images.config import AugmentConfig
+from components.images.config import AugmentConfig, PixelConfig
+from components.images.facts import SnapshotFacts
 from components.images.rejects import REJECTS_FILE, inspect_rows
 from components.images.snapshot import SNAPSHOT_FILE, SNAPSHOT_SCHEMA, open_snapshot, read_snapshot
-from components.images.sources import list_images
-from components.images.split import TRAIN, split_of
+from components.images.sources.registry import list_images
+from components.images.split import HELD_OUT, TRAIN, split_of
 from components.store import commits, parquet
 
 AUGMENT = AugmentConfig(copies=3, degrees=10)
@@ -55,9 +57,10 @@ def test_an_image_keeps_its_id_and_its_split_when_others_come_and_go(tree, tmp_p
     assert before.keys() != after.keys() and all(after[row] == before[row] for row in before.keys() & after.keys())
 
 
-def test_ids_are_unique_where_hashes_meet():
+def test_ids_are_unique_where_hashes_collide():
     ids = row_ids(["same"] * 3 + ["other"], np.array([0, 0, 0, 0]))
     assert len(set(ids.tolist())) == 4 and ids[1] == ids[0] + 1 and ids[2] == ids[0] + 2 and ids.min() >= 0
+    assert ids[3] == row_ids(["other"], np.array([0]))[0]
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
@@ -68,33 +71,44 @@ def test_waves_hold_every_row_once_in_order(tmp_path, taken, rows):
     assert pa.concat_tables(waves).to_pylist() == snapshot.table.to_pylist()
 
 
-def test_a_snapshot_file_knows_how_its_rows_become_pixels(tmp_path, taken):
+def test_a_snapshot_says_how_its_rows_become_pixels(tmp_path, taken):
     taken(tmp_path / "s", seed=3, background=(1, 2, 3))
-    file = open_snapshot(str(tmp_path / "s"))
-    assert (file.settings.augment, file.settings.background, file.seed) == (AUGMENT, (1, 2, 3), 3)
-    assert file.rows == read_snapshot(str(tmp_path / "s")).table.num_rows
+    opened, read = open_snapshot(str(tmp_path / "s")), read_snapshot(str(tmp_path / "s"))
+    assert opened.pixels == PixelConfig(image_size=16, background=(1, 2, 3), augment=AUGMENT) and opened.seed == 3
+    assert (read.pixels, read.seed, read.table.num_rows) == (opened.pixels, opened.seed, opened.rows)
     taken(tmp_path / "t", seed=4, background=(1, 2, 3))
-    assert open_snapshot(str(tmp_path / "t")).preprocessing != file.preprocessing
+    assert open_snapshot(str(tmp_path / "t")).preprocessing != opened.preprocessing
 
 
-def test_counts_and_views_agree(tree, tmp_path, taken):
+def test_facts_and_views_agree(tree, tmp_path, taken):
     snapshot = taken(tmp_path / "s")
-    counts = snapshot.counts()
-    assert counts.images == 60 and counts.train_rows == 3 * counts.train_images
-    assert counts.rows == snapshot.table.num_rows == counts.train_rows + counts.held_out
-    facts = commits.read_manifest(str(tmp_path / "s"))["facts"]
-    assert counts._asdict().items() <= facts.items() and facts["rejects"] == 0
+    facts = SnapshotFacts.read(commits.read_manifest(str(tmp_path / "s"))["facts"])
+    assert facts.images == 60 and facts.train_rows == 3 * facts.train_images and facts.rejects == 0
+    assert facts.rows == snapshot.table.num_rows == facts.train_rows + facts.held_out
+    views = [snapshot.originals(TRAIN), snapshot.split(TRAIN), snapshot.split(HELD_OUT)]
+    assert [view.num_rows for view in views] == [facts.train_images, facts.train_rows, facts.held_out]
+    assert (facts.classes, facts.image_size, facts.channels) == (2, 16, 3)
 
 
-def test_rejects_leave_the_snapshot_and_are_kept_beside_it(tree, tmp_path, taken):
+def test_the_pixels_of_format_2_keep_their_digest(tmp_path, settings):
+    config = settings(source="digits", uri=None, channels=1)
+    commit_snapshot(str(tmp_path), list_images(config, str(tmp_path)), [], config, seed=5)
+    plain = {"image_size": 16, "channels": 1, "upscale": False, "background": [255, 255, 255], "augment": None}
+    assert open_snapshot(str(tmp_path)).preprocessing == digest_of({"rules": 1, **plain})
+
+
+def test_rejects_are_in_their_own_table_and_not_in_the_snapshot(tree, tmp_path, taken):
     (tree / "cat" / "05.png").write_text("oops")
     snapshot = taken(tmp_path / "s", max_rejects=0.1)
-    assert "cat/05.png" not in snapshot.table["key"].to_pylist() and snapshot.counts().images == 59
+    assert (
+        "cat/05.png" not in snapshot.table["key"].to_pylist()
+        and snapshot.originals(TRAIN).num_rows + snapshot.split(HELD_OUT).num_rows == 59
+    )
     rejected = parquet.from_bytes((tmp_path / "s" / REJECTS_FILE).read_bytes()).to_pylist()
     assert [(row["key"], row["reason"]) for row in rejected] == [("cat/05.png", "not_an_image")]
 
 
-def test_the_digest_names_rows_and_pixels(tree, tmp_path, taken):
+def test_the_digest_changes_with_rows_and_pixels(tree, tmp_path, taken):
     first = taken(tmp_path / "1")
     assert taken(tmp_path / "2").digest == first.digest
     changes = [{"seed": 1}, {"held_out": 0.4}, {"background": (0, 0, 0)}, {"augment": AugmentConfig(copies=3)}]

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.images.labels import number_labels
-from components.images.sources import list_images
+from components.images.sources.labels import number_labels
+from components.images.sources.registry import list_images
 
 
 def test_names_are_numbered_in_sorted_order_and_numbers_stay():

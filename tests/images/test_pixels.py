@@ -5,14 +5,14 @@ import pyarrow.compute as pc
 import pytest
 
 from components.errors import StorageError
-from components.images import fetch as module
 from components.images.augment import augment
 from components.images.commit import commit_snapshot
 from components.images.config import AugmentConfig
 from components.images.decode import decode_image
 from components.images.pixels import PixelReader
 from components.images.snapshot import read_snapshot
-from components.images.sources import list_images
+from components.images.sources import parquet_tables
+from components.images.sources.registry import list_images
 from components.store import objects
 
 AUGMENT = AugmentConfig(copies=3, degrees=20, shift=0.1)
@@ -37,7 +37,7 @@ def test_a_packed_file_is_read_once(tmp_path, monkeypatch, settings):
     config = settings(source="digits", uri=None, image_size=8, channels=1)
     rows = snapshot_of(config, tmp_path / "s").table
     reads = []
-    module._row_group.cache_clear()
+    parquet_tables._read_row_group.cache_clear()
     monkeypatch.setattr(objects, "open_object", lambda uri, read=objects.open_object: reads.append(uri) or read(uri))
     halves = [PixelReader(config, 0).read(half) for half in (rows.slice(0, 900), rows.slice(900))]
     assert len(reads) == 1 and np.concatenate(halves).shape == (1797, 8, 8, 1)
@@ -66,7 +66,7 @@ def test_no_failure_passes_for_an_image(tree, tmp_path, settings):
 def test_other_content_in_a_packed_file_is_noticed(tmp_path, settings):
     config = settings(source="digits", uri=None, image_size=8, channels=1)
     rows = snapshot_of(config, tmp_path / "s").table
-    module._row_group.cache_clear()
+    parquet_tables._read_row_group.cache_clear()
     list_images(settings(source="digits", uri=None, image_size=16, channels=1), str(tmp_path / "s"))
     with pytest.raises(StorageError, match=r"digit-0000 in .* changed since"):
         PixelReader(config, 0).read(rows)

@@ -4,7 +4,7 @@ import pytest
 
 from components.errors import StorageError, TooManyRejects
 from components.images.rejects import Reject, check_reject_fraction, inspect_rows, rejects_table
-from components.images.sources import list_images
+from components.images.sources.registry import list_images
 
 
 def test_only_the_bad_files_are_rejected(tree, settings):

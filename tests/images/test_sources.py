@@ -14,7 +14,8 @@ from sklearn.datasets import load_digits
 from components.errors import StorageError
 from components.images.config import ImagesConfig
 from components.images.fetch import fetch_image
-from components.images.sources import DIGITS_FILE, list_images
+from components.images.sources.digits import DIGITS_FILE
+from components.images.sources.registry import list_images
 from components.store import objects
 
 DIGITS = ImagesConfig(source="digits", image_size=32, channels=1)

@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from tests.infra.documents import ROOT, compose
 
 FILE = ROOT / "infra" / "compose.yaml"

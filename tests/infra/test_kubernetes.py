@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from tests.infra.documents import KUBERNETES, containers, label, manifests, pod_templates
 from tests.infra.kuberay_schema import SCHEMAS
 

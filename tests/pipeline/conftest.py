@@ -1,16 +1,23 @@
 """A config that is small in every way, a memo on a real MLflow database, and a whole DAG made without fitting."""
 
 import copy
+import dataclasses
 import re
 
 import pytest
 import yaml
 
-from components.progress import Progress
+from components.classifier.facts import ClassifierFacts
+from components.codes.facts import CodesFacts
+from components.evaluation.facts import EvaluationFacts
+from components.generator.facts import GeneratorFacts
+from components.images.facts import SnapshotFacts
+from components.priors.facts import PriorFacts
 from components.store import commits
+from components.tokenizer.facts import TokenizerFacts
 from components.workspace import StepOutput
-from pipeline.config import parse_config
-from pipeline.session import Session, open_memo
+from pipeline.config_files import parse_config
+from pipeline.session import Session
 
 TRAINING = {"updates": 2, "batch_size": 4}
 LEVEL = {"codebook_size": 8}
@@ -30,15 +37,17 @@ TINY = {
     "gates": {"reconstruction_error": 0.1},
 }
 FACTS = {
-    "images": {"images": 30, "train_images": 27, "held_out": 3, "rows": 30, "classes": 3},
-    "tokenizer": {"reconstruction_error": 0.05, "psnr": 20.0},
-    "codes": {"rows": 30, "usage_top": 1.0, "usage_bottom": 0.75},
-    "prior_top": {"nats_per_code": 1.0, "unigram_nats": 2.0},
-    "prior_bottom": {"nats_per_code": 1.0, "unigram_nats": 2.0},
-    "classifier": {"held_out_accuracy": 0.9},
-    "judge": {"held_out_accuracy": 0.9},
-    "generator": {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0, "keep": 1.0},
-    "evaluation": {"judge_accuracy": 0.9, "kept_accuracy": 0.99},
+    "images": SnapshotFacts(
+        images=30, rows=30, train_images=27, train_rows=27, held_out=3, classes=3, image_size=16, channels=1
+    ),
+    "tokenizer": TokenizerFacts(reconstruction_error=0.05, psnr=20.0),
+    "codes": CodesFacts(rows=30, usage={"top": 1.0, "bottom": 0.75}, classes=3, dimensions=256),
+    "prior_top": PriorFacts(nats_per_code=1.0, unigram_nats=2.0),
+    "prior_bottom": PriorFacts(nats_per_code=1.0, unigram_nats=2.0),
+    "classifier": ClassifierFacts(held_out_accuracy=0.9),
+    "judge": ClassifierFacts(held_out_accuracy=0.9),
+    "generator": GeneratorFacts(),
+    "evaluation": EvaluationFacts(judge_accuracy=0.9, kept_accuracy=0.99),
 }
 
 
@@ -76,7 +85,12 @@ def config(tree, tmp_path, mlflow_state, request):
 @pytest.fixture
 def memo(config):
     """The memo of that config."""
-    return open_memo(config, Progress())
+    return open_memo(config)
+
+
+def open_memo(config):
+    """The memo of a config, connected anew as the next run would."""
+    return Session(config).memo
 
 
 @pytest.fixture(scope="session")
@@ -93,27 +107,22 @@ def finished(mlflow_state, generator_folders, tmp_path_factory):
     session = Session(config)
 
     def work_of(name):
-        folders = {"generator": generator_folders, "judge": {"": generator_folders["classifier"]}}.get(
-            name, {"": generator_folders.get(name)}
-        )
+        stored = {"generator": generator_folders, "judge": {"": generator_folders["classifier"]}}
+        folders = stored.get(name, {"": generator_folders.get(name)})
 
-        def work(space):
+        def work(inputs, workspace):
             contents = {
                 f"{part}/{file.name}".lstrip("/"): file.read_bytes()
-                for part, where in folders.items()
-                if where
-                for file in where.iterdir()
+                for part, folder in folders.items()
+                if folder
+                for file in folder.iterdir()
             }
-            return StepOutput(
-                digest=commits.save_artifact(space.uri, contents or {"data": name.encode()}, FACTS[name]),
-                facts=FACTS[name],
-            )
+            digest = commits.save_artifact(workspace.uri, contents or {"data": name.encode()}, FACTS[name].record())
+            return StepOutput(digest=digest, facts=FACTS[name])
 
         return work
 
-    for name in session.memo.steps:
-        session.step(name, work_of(name))
-    session.register_tokenizer()
-    session.register_generator()
+    for name, step in session.steps.items():
+        session.run_step(dataclasses.replace(step, work=work_of(name)))
     session.close(True)
     return str(folder / "finished.yaml"), config, session

@@ -6,10 +6,9 @@ import dagster as dg
 import pytest
 
 from components.errors import TooFewResources
-from pipeline.assets import assets_of, promote
-from pipeline.definitions import JOB, definitions_of, instance_folder
+from pipeline.assets import assets_of
+from pipeline.definitions import JOB, definitions_of, instance_folder, materialise
 from pipeline.session import Session
-from pipeline.verbs.run import materialise
 
 ORDER = ["images", "tokenizer", "codes", "prior_top", "prior_bottom", "generator", "evaluation", "promotion"]
 
@@ -21,11 +20,11 @@ class Failing(Session):
         super().__init__(config)
         self.times, self.error, self.asked = times, error, []
 
-    def step(self, name, work):
-        self.asked.append(name)
-        if name == "tokenizer" and self.asked.count(name) <= self.times:
+    def run_step(self, step):
+        self.asked.append(step.name)
+        if step.name == "tokenizer" and self.asked.count(step.name) <= self.times:
             raise self.error
-        return super().step(name, work)
+        return super().run_step(step)
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_a_failed_gate_blocks_what_follows_and_nothing_is_promoted(patient):
     session = Failing(strict, times=0, error=RuntimeError())
     assert not materialise(strict, session)
     assert session.asked == ["images", "tokenizer"] and session.failure is None
-    assert promote(session) == {"promoted": False}
+    assert session.promote() == {}
 
 
 def test_the_instance_keeps_figures_checks_and_links(patient):

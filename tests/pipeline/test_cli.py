@@ -7,6 +7,7 @@ import pytest
 
 from components.errors import (
     ConfigError,
+    ExitCode,
     LeaseHeld,
     MissingArtifact,
     StorageError,
@@ -14,6 +15,7 @@ from components.errors import (
     TrackingError,
     UnknownModel,
     UsageError,
+    exit_code_of,
 )
 from pipeline import cli
 
@@ -41,16 +43,16 @@ def test_every_verb_has_help_with_exit_codes(verb, capsys):
 def test_a_wrong_command_line_is_a_usage_error(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
-    assert ended.value.code == cli.USAGE and "usage:" in capsys.readouterr().err
+    assert ended.value.code == ExitCode.USAGE and "usage:" in capsys.readouterr().err
 
 
 def test_validate_says_so(config_file, capsys):
-    assert cli.main(["validate", config_file]) == cli.OK
+    assert cli.main(["validate", config_file]) == ExitCode.DONE
     assert "is valid (digest" in capsys.readouterr().out
 
 
 def test_validate_tells_all_faults_without_a_traceback(config_file, capsys):
-    assert cli.main(["validate", config_file, "--set", "seed=x", "--set", "vqvae.decay=2"]) == cli.USAGE
+    assert cli.main(["validate", config_file, "--set", "seed=x", "--set", "vqvae.decay=2"]) == ExitCode.USAGE
     said = capsys.readouterr().err
     assert "2 faults" in said and "seed:" in said and "decay must lie in (0, 1)" in said and "Traceback" not in said
 
@@ -76,13 +78,13 @@ def test_a_traceback_is_shown_when_asked_for(config_file):
     ],
 )
 def test_errors_have_exit_codes(error, code):
-    assert cli.exit_code(error) == code
+    assert exit_code_of(error) == code
 
 
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (KeyboardInterrupt(), 130, "goes on from the last checkpoint"),
+        (KeyboardInterrupt(), 130, "continues from the last checkpoint"),
         (OSError("full"), 1, "error: full"),
         (RuntimeError(), 1, "error: RuntimeError"),
     ],

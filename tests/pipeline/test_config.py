@@ -3,8 +3,10 @@
 import pytest
 import yaml
 
+from components.config import to_plain
 from components.errors import ConfigError
-from pipeline.config import config_digest, flatten, load_config, parse_config, preset_names, to_plain
+from pipeline.config import config_digest, flatten
+from pipeline.config_files import load_config, parse_config, preset_names
 
 
 def faults(tree, overrides=(), folder=None):
@@ -102,8 +104,8 @@ def test_overrides_are_typed(tree, tmp_path):
     [
         ("vqvae.beta", "an override must read section.key=value, got 'vqvae.beta'"),
         ("=3", "an override must read section.key=value"),
-        ("vqvae.levels.7.stride=2", "vqvae.levels.7.stride: there is no such place"),
-        ("name.first=x", "name.first: there is no such place"),
+        ("vqvae.levels.7.stride=2", "vqvae.levels.7.stride: there is no such setting"),
+        ("name.first=x", "name.first: there is no such setting"),
         ("vqvae.beta=[", "vqvae.beta: "),
         ("vqvae.betta=1", "vqvae.betta: no such setting"),
         ("seed=many", "seed: input should be a valid integer"),

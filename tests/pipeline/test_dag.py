@@ -1,10 +1,15 @@
 """The DAG: who needs whom, and which settings change which step."""
 
+import dataclasses
+
 import pytest
 
 from components.artifacts import Artifact
-from pipeline.config import parse_config
-from pipeline.dag import local_cpus, side_by_side, steps_of
+from components.store import commits
+from components.workspace import StepOutput
+from pipeline.config_files import parse_config
+from pipeline.dag import dag_of, groups_of, local_cpus
+from tests.pipeline.conftest import FACTS
 
 
 def fingerprints(tree, digests=None):
@@ -12,9 +17,9 @@ def fingerprints(tree, digests=None):
     config = parse_config(tree, "a test")
     made = {
         name: Artifact(kind=name, uri="", digest=(digests or {}).get(name, name), fingerprint="", run_id="")
-        for name in steps_of(config)
+        for name in dag_of(config)
     }
-    return {name: step.fingerprint(made, config.seed) for name, step in steps_of(config).items()}
+    return {name: step.fingerprint(made, config.seed) for name, step in dag_of(config).items()}
 
 
 def changed(tree, before, **rest):
@@ -23,7 +28,7 @@ def changed(tree, before, **rest):
 
 
 def test_the_paper_s_order_comes_out(tree):
-    names = list(steps_of(parse_config(tree, "a test")))
+    names = list(dag_of(parse_config(tree, "a test")))
     assert names == [
         "images",
         "tokenizer",
@@ -39,7 +44,7 @@ def test_the_paper_s_order_comes_out(tree):
 
 def test_every_input_comes_before_its_step(tree):
     seen = set()
-    for name, step in steps_of(parse_config(tree, "a test")).items():
+    for name, step in dag_of(parse_config(tree, "a test")).items():
         assert set(step.inputs) <= seen
         seen.add(name)
 
@@ -83,10 +88,50 @@ def test_another_seed_changes_every_step(tree):
 
 def test_another_input_changes_those_that_read_it(tree):
     before = fingerprints(tree)
-    assert changed(tree, before, digests={"codes": "others"}) == {"prior_top", "prior_bottom"}
+    assert changed(tree, before, digests={"codes": "others"}) == {"prior_top", "prior_bottom", "evaluation"}
 
 
-def test_all_fits_have_room_side_by_side(tree):
-    config = parse_config(tree | {"resources": {"prior": {"workers": 2, "cpus": 3}}}, "a test")
-    shares = [steps_of(config)[name].resources for name in side_by_side(config)]
-    assert local_cpus(config) > sum(share.workers * share.cpus for share in shares)
+def test_all_fits_have_room_at_the_same_time(tree):
+    steps = dag_of(parse_config(tree | {"resources": {"prior": {"workers": 2, "cpus": 3}}}, "a test"))
+    (fits,) = [group for group in groups_of(steps) if len(group) > 1]
+    assert [step.name for step in fits] == ["prior_top", "prior_bottom", "classifier", "judge"]
+    assert local_cpus(steps) > sum(step.resources.workers * step.resources.cpus for step in fits)
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("images", {"max_rejects": 0.5}),
+        ("vqvae", {"training": {"updates": 2, "batch_size": 4, "checkpoint_every": 1}}),
+        ("codes", {"rows_per_wave": 8192}),
+        ("classifier", {"training": {"updates": 2, "batch_size": 4, "checkpoint_every": 1}}),
+    ],
+)
+def test_a_setting_that_cannot_change_the_result_changes_no_fingerprint(tree, section, value):
+    before = fingerprints(tree)
+    tree[section] = tree.get(section, {}) | value
+    assert changed(tree, before) == set()
+
+
+def test_recomputed_activations_change_no_fingerprint(tree):
+    before = fingerprints(tree)
+    tree["priors"] = {level: prior | {"recompute": True} for level, prior in tree["priors"].items()}
+    assert changed(tree, before) == set()
+
+
+def test_a_step_s_work_gets_its_declared_inputs_and_nothing_else(memo):
+    """The memo hands over exactly what is declared, whatever else is finished."""
+    seen = {}
+
+    def work(name):
+        def note(inputs, workspace):
+            seen[name] = set(inputs)
+            digest = commits.save_artifact(workspace.uri, {"data": b"x"}, FACTS[name].record())
+            return StepOutput(digest=digest, facts=FACTS[name])
+
+        return note
+
+    artifacts = {}
+    for name, step in memo.steps.items():
+        artifacts[name] = memo.get_or_run(dataclasses.replace(step, work=work(name)), artifacts).artifact
+    assert seen == {name: set(step.inputs) for name, step in memo.steps.items()}

@@ -6,32 +6,43 @@ from pathlib import Path
 
 import pytest
 
+from components.artifacts import Facts
 from components.errors import LeaseHeld
-from components.progress import Progress
 from components.store import commits, objects
 from components.store.lease import acquire_lease, read_sign_of_life
+from components.tokenizer.facts import TokenizerFacts
 from components.tracking.runs import ARTIFACT_TAG, FINGERPRINT_TAG, GATES_TAG, PARENT_TAG
 from components.workspace import StepOutput
-from pipeline.session import open_memo
+from tests.pipeline.conftest import FACTS, open_memo
 
-GOOD = {"reconstruction_error": 0.05}
+NO_FACTS = Facts()
+GOOD = TokenizerFacts(reconstruction_error=0.05, psnr=20.0)
+BAD = dataclasses.replace(GOOD, reconstruction_error=0.5)
+
+
+def get_or_run(memo, name, work, **made_from):
+    """Get or run step `name`, its work replaced by `work`, a function of the workspace."""
+    step = dataclasses.replace(memo.steps[name], work=lambda inputs, workspace: work(workspace))
+    return memo.get_or_run(step, made_from)
+
+
+def output(space, facts=NO_FACTS):
+    """What a step gives that saves one file."""
+    return StepOutput(digest=commits.save_artifact(space.uri, {"data": b"x"}, facts.record()), facts=facts)
 
 
 @pytest.fixture
 def step():
-    """step(memo, name, **inputs): get or run it with a work that saves a file; `step.calls` counts the work done."""
+    """step(memo, name, **inputs): get or run it with a work that saves two files; `step.calls` lists the work done."""
 
-    def get(memo, name="images", facts=None, **made_from):
+    def get(memo, name="images", facts=NO_FACTS, **made_from):
         def work(space):
             get.calls.append(name)
             contents = {"data.bin": name.encode(), "more/data.bin": b"more"}
-            return StepOutput(
-                digest=commits.save_artifact(space.uri, contents, facts or {}),
-                facts=facts or {},
-                pictures={"look": b"png"},
-            )
+            digest = commits.save_artifact(space.uri, contents, facts.record())
+            return StepOutput(digest=digest, facts=facts, pictures={"look": b"png"}, documents={"page.html": "text"})
 
-        return memo.get_or_run(name, made_from, work)
+        return get_or_run(memo, name, work, **made_from)
 
     get.calls = []
     return get
@@ -44,16 +55,17 @@ def with_setting(config, **changes):
 
 def test_a_second_call_does_no_work(config, memo, step, capsys):
     first = step(memo)
-    second = step(open_memo(config, Progress()))
+    second = step(open_memo(config))
     assert (first.made, second.made, step.calls) == (True, False, ["images"])
-    assert second.artifact == first.artifact and second.pictures == {"look": b"png"}
+    assert second.artifact == first.artifact
+    assert second.pictures == {"look": b"png"} and second.documents == {"page.html": b"text"}
     assert "images: done before" in capsys.readouterr().out
 
 
 def test_a_changed_setting_is_made_and_the_old_one_is_still_known(config, memo, step):
     first = step(memo)
-    other = step(open_memo(with_setting(config, held_out=0.2), Progress()))
-    back = step(open_memo(config, Progress()))
+    other = step(open_memo(with_setting(config, held_out=0.2)))
+    back = step(open_memo(config))
     assert other.made and other.artifact.uri != first.artifact.uri
     assert not back.made and back.artifact == first.artifact
 
@@ -68,17 +80,17 @@ def test_a_damaged_artifact_is_noticed_and_made_again(config, memo, step, capsys
         objects.delete(str(folder))
     else:
         victim.unlink()
-    again = step(open_memo(config, Progress()))
+    again = step(open_memo(config))
     assert again.made and (folder / "more/data.bin").read_bytes() == b"more"
     assert "making it again" in capsys.readouterr().out
-    assert not step(open_memo(config, Progress())).made
+    assert not step(open_memo(config)).made
 
 
 def test_a_failed_gate_is_remembered_and_told(config, memo, step, capsys):
     images = step(memo).artifact
-    bad = step(memo, "tokenizer", {"reconstruction_error": 0.5}, images=images)
+    bad = step(memo, "tokenizer", BAD, images=images)
     assert bad.made and not bad.good and "its gates failed (just now)" in capsys.readouterr().out
-    later = open_memo(config, Progress())
+    later = open_memo(config)
     again = step(later, "tokenizer", images=images)
     assert not again.made and not again.good
     assert "its gates failed (in an earlier run, with the same settings)" in capsys.readouterr().out
@@ -87,9 +99,9 @@ def test_a_failed_gate_is_remembered_and_told(config, memo, step, capsys):
 
 def test_a_lowered_bar_lets_the_same_artifact_through(config, memo, step):
     images = step(memo).artifact
-    step(memo, "tokenizer", {"reconstruction_error": 0.5}, images=images)
+    step(memo, "tokenizer", BAD, images=images)
     lowered = dataclasses.replace(config, gates=dataclasses.replace(config.gates, reconstruction_error=1.0))
-    again = step(open_memo(lowered, Progress()), "tokenizer", images=images)
+    again = step(open_memo(lowered), "tokenizer", images=images)
     assert again.good and not again.made and memo.tracker.gates(again.artifact.run_id) == "passed"
 
 
@@ -102,13 +114,13 @@ def test_an_error_leaves_the_run_open_and_the_next_call_goes_on_in_it(config, me
     def work(space):
         for update, loss in ((1, 9.0), (2, 2.0), (3, 1.0)):
             space.journal.metrics(update, {"loss": loss})
-        return StepOutput(digest=commits.save_artifact(space.uri, {"data": b"x"}, {}))
+        return output(space)
 
     with pytest.raises(RuntimeError, match="power"):
-        memo.get_or_run("images", {}, fail)
+        get_or_run(memo, "images", fail)
     run = memo.tracker.runs_of(memo.fingerprint(memo.steps["images"], {}))[0]
     assert run.info.status == "FAILED" and run.data.tags["vqvae2.error"] == "RuntimeError: the power went out"
-    result = open_memo(config, Progress()).get_or_run("images", {}, work)
+    result = get_or_run(open_memo(config), "images", work)
     assert result.artifact.run_id == run.info.run_id
     history = [
         (metric.step, metric.value) for metric in memo.tracker.client.get_metric_history(run.info.run_id, "loss")
@@ -124,19 +136,19 @@ def test_work_is_done_under_a_lease_that_is_given_back(memo, step):
     def work(space):
         space.lease.check()
         seen.append(read_sign_of_life(space.lease.folder))
-        return StepOutput(digest=commits.save_artifact(space.uri, {"data": b"x"}, {}))
+        return output(space)
 
-    memo.get_or_run("images", {}, work)
+    get_or_run(memo, "images", work)
     fingerprint = memo.fingerprint(memo.steps["images"], {})
-    assert seen[0] is not None and read_sign_of_life(objects.join(memo.root, "leases", fingerprint[:16])) is None
+    assert seen[0] is not None and read_sign_of_life(memo.lease_folder(fingerprint)) is None
 
 
 def test_who_finds_the_lease_held_stops_with_a_message(config, memo, step):
     impatient = open_memo(
-        dataclasses.replace(config, orchestration=dataclasses.replace(config.orchestration, lease_wait=0.0)), Progress()
+        dataclasses.replace(config, orchestration=dataclasses.replace(config.orchestration, lease_wait=0.0))
     )
     fingerprint = memo.fingerprint(memo.steps["images"], {})
-    held = acquire_lease(objects.join(memo.root, "leases", fingerprint[:16]), wait=0, tell=print)
+    held = acquire_lease(memo.lease_folder(fingerprint), wait_seconds=0, report=print)
     with pytest.raises(LeaseHeld, match="shows signs of life"):
         step(impatient)
     held.release()
@@ -151,12 +163,12 @@ def test_of_two_at_once_one_works_and_the_other_waits_for_it(config, memo):
         calls.append(space.name)
         at_work.set()
         threading.Event().wait(1.0)
-        return StepOutput(digest=commits.save_artifact(space.uri, {"data": b"x"}, {}))
+        return output(space)
 
-    first = threading.Thread(target=lambda: results.append(memo.get_or_run("images", {}, work)))
+    first = threading.Thread(target=lambda: results.append(get_or_run(memo, "images", work)))
     first.start()
     at_work.wait()
-    results.append(open_memo(config, Progress()).get_or_run("images", {}, work))
+    results.append(get_or_run(open_memo(config), "images", work))
     first.join()
     assert calls == ["images"] and sorted(result.made for result in results) == [False, True]
 
@@ -166,17 +178,17 @@ def test_a_writer_that_lost_its_lease_commits_nothing(memo, monkeypatch):
         objects.create_bytes(
             objects.join(space.lease.folder, "000002.json"), b'{"beat": "taken", "holder": "x", "since": "y"}'
         )
-        return StepOutput(digest=commits.save_artifact(space.uri, {"data": b"x"}, {}))
+        return output(space)
 
     with pytest.raises(Exception, match="taken over"):
-        memo.get_or_run("images", {}, work)
+        get_or_run(memo, "images", work)
     assert memo.find(memo.steps["images"], {}) == (None, [])
 
 
 def test_runs_tell_where_an_artifact_came_from(memo, step):
-    images = step(memo, facts={"classes": 3}).artifact
+    images = step(memo, facts=FACTS["images"]).artifact
     tokenizer = step(memo, "tokenizer", GOOD, images=images).artifact
-    codes = step(memo, "codes", {"usage_top": 1.0, "usage_bottom": 1.0}, images=images, tokenizer=tokenizer).artifact
+    codes = step(memo, "codes", FACTS["codes"], images=images, tokenizer=tokenizer).artifact
     line = [(depth, run.data.tags["vqvae2.step"]) for depth, run in memo.tracker.ancestry(codes.run_id)]
     assert line == [(0, "codes"), (1, "images"), (1, "tokenizer")]
     run = memo.tracker.client.get_run(codes.run_id)
@@ -186,7 +198,7 @@ def test_runs_tell_where_an_artifact_came_from(memo, step):
     }
     tags = run.data.tags
     assert (
-        tags[PARENT_TAG] == memo.parent()
+        tags[PARENT_TAG] == memo.pipeline_run()
         and tags[GATES_TAG] == "passed"
         and tags[FINGERPRINT_TAG] == codes.fingerprint
         and tags[ARTIFACT_TAG] == codes.to_json()
@@ -195,20 +207,20 @@ def test_runs_tell_where_an_artifact_came_from(memo, step):
 
 
 def test_an_interrupted_pipeline_run_is_taken_up_and_a_finished_one_is_not(config, memo):
-    parent = memo.parent()
+    parent = memo.pipeline_run()
     memo.close(False)
-    second = open_memo(config, Progress())
-    assert second.parent() == parent
+    second = open_memo(config)
+    assert second.pipeline_run() == parent
     second.close(True)
-    assert open_memo(config, Progress()).parent() != parent
+    assert open_memo(config).pipeline_run() != parent
 
 
 def test_what_a_step_kept_to_resume_is_gone_when_it_is_done(memo):
     def work(space):
         objects.write_bytes(objects.join(space.uri, commits.WORK_FOLDER, "checkpoint"), b"large")
-        return StepOutput(digest=commits.save_artifact(space.uri, {"data": b"x"}, {}))
+        return output(space)
 
-    folder = memo.get_or_run("images", {}, work).artifact.uri
+    folder = get_or_run(memo, "images", work).artifact.uri
     assert sorted(objects.object_sizes(folder)) == ["data", "manifest.json"]
 
 
@@ -218,10 +230,10 @@ def test_a_new_file_in_the_folder_asks_for_a_new_snapshot(config, tmp_path, step
     folder = dataclasses.replace(
         config, images=dataclasses.replace(config.images, source="folder", uri=str(tmp_path / "pets"))
     )
-    assert step(open_memo(folder, Progress())).made
-    assert not step(open_memo(folder, Progress())).made
+    assert step(open_memo(folder)).made
+    assert not step(open_memo(folder)).made
     (tmp_path / "pets" / "cat" / "2.png").write_bytes(b"two")
-    assert step(open_memo(folder, Progress())).made
+    assert step(open_memo(folder)).made
 
 
 def test_a_tracking_server_that_fails_too_does_not_hide_the_first_error(memo, monkeypatch):
@@ -230,4 +242,4 @@ def test_a_tracking_server_that_fails_too_does_not_hide_the_first_error(memo, mo
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="the disk is full"):
-        memo.get_or_run("images", {}, fail)
+        get_or_run(memo, "images", fail)

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from components.classifier.model import Classifier
+from components.errors import ExitCode
 from components.priors.conditioning import MapSpec
 from components.priors.model import Prior
 from components.tokenizer.model import Tokenizer
-from pipeline.cli import OK, USAGE, main
-from pipeline.config import PipelineConfig, load_config, preset_names
+from pipeline.cli import main
+from pipeline.config import PipelineConfig
+from pipeline.config_files import load_config, preset_names
 
 URI = "images.uri=/data"
 CLASSES = {"digits": 10, "folder": 3, "imagenet256": 1000, "ffhq1024": 1}
@@ -201,7 +203,7 @@ def test_workers_share_every_batch_evenly(name):
 
 @pytest.mark.parametrize("name", sorted(set(MAPS) - {"digits"}))
 def test_a_preset_for_a_folder_asks_for_it(name, capsys):
-    assert main(["validate", name]) == USAGE
+    assert main(["validate", name]) == ExitCode.USAGE
     said = capsys.readouterr().err
     assert f"{name} has 1 fault" in said and "images.uri must name the folder when source is 'folder'" in said
-    assert main(["validate", name, "--set", URI]) == OK
+    assert main(["validate", name, "--set", URI]) == ExitCode.DONE

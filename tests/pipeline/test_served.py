@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from components.generator.rejection import generate_samples
-from components.priors.choice import SamplingConfig
+from components.priors.config import SamplingConfig
 from tests.services.processes import Server, answers, free_port
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ def ask(address: str, labels: list[str], **params: object) -> list[dict]:
 def test_a_client_gets_the_pngs_that_generate_gives(address, generator):
     found = ask(address, ["bee"], count=3, seed=7, temperature=0.9, keep=0.5)
     wanted = generate_samples(
-        generator, classes=[1], count=3, seed=7, choice=SamplingConfig(temperature=0.9), keep=0.5
+        generator, classes=[1], count=3, seed=7, sampling=SamplingConfig(temperature=0.9), keep=0.5
     ).pixels.numpy()[..., 0]
     pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(one["png"])))) for one in found]
     assert [one["label"] for one in found] == ["bee"] * 3 and np.array_equal(np.stack(pictures), wanted)

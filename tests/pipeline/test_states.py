@@ -5,18 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from components.progress import Progress
+from components.config import to_plain
 from components.store import commits, objects
 from components.workspace import StepOutput
-from pipeline.config import parse_config, to_plain
-from pipeline.dag import steps_of
-from pipeline.session import look_up_memo, open_memo
+from pipeline.config_files import parse_config
+from pipeline.dag import dag_of
+from pipeline.session import look_up_memo
 from pipeline.states import step_states
+from tests.pipeline.conftest import FACTS, open_memo
 
 
 def told(config):
     """Every step's state in words."""
-    return {name: str(state) for name, state in step_states(look_up_memo(config), steps_of(config)).items()}
+    return {name: str(state) for name, state in step_states(look_up_memo(config), dag_of(config)).items()}
 
 
 def changed(config, **sections):
@@ -56,7 +57,7 @@ def test_many_changes_are_cut(finished):
     )
     assert (
         states["codes"] == "would run (batch_size 64 -> 2; rows_per_shard 4096 -> 1)"
-        and states["evaluation"] == "would run after prior_top, prior_bottom, generator"
+        and states["evaluation"] == "would run after codes, prior_top, prior_bottom, generator"
     )
 
 
@@ -68,10 +69,12 @@ def test_a_gate_that_fails_blocks_what_is_not_done(finished):
 
 
 def test_a_missing_file_is_named(config, memo):
-    def work(space):
-        return StepOutput(digest=commits.save_artifact(space.uri, {"a": b"1", "b": b"2"}, {}))
+    def work(inputs, workspace):
+        digest = commits.save_artifact(workspace.uri, {"a": b"1", "b": b"2"}, FACTS["images"].record())
+        return StepOutput(digest=digest, facts=FACTS["images"])
 
-    folder = Path(memo.get_or_run("images", {}, work).artifact.uri)
+    result = memo.get_or_run(dataclasses.replace(memo.steps["images"], work=work), {})
+    folder = Path(result.artifact.uri)
     (folder / "a").unlink()
     (folder / "b").write_bytes(b"12")
     assert told(config)["images"] == f"would run again: a is missing from {folder} and 1 more"
@@ -82,18 +85,18 @@ def test_a_missing_file_is_named(config, memo):
     [(True, "would run on from its last checkpoint (unfinished)"), (False, "would run again (unfinished)")],
 )
 def test_an_interrupted_step_goes_on(config, memo, kept, words):
-    def work(space):
+    def work(inputs, workspace):
         if kept:
-            objects.write_bytes(objects.join(space.uri, commits.WORK_FOLDER, "checkpoint"), b"x")
+            objects.write_bytes(objects.join(workspace.uri, commits.WORK_FOLDER, "checkpoint"), b"x")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        memo.get_or_run("images", {}, work)
+        memo.get_or_run(dataclasses.replace(memo.steps["images"], work=work), {})
     assert told(config)["images"] == words
 
 
 def test_a_folder_that_is_not_there_is_told(config, tmp_path):
-    open_memo(config, Progress())
+    open_memo(config)
     images = dataclasses.replace(config.images, source="folder", uri=str(tmp_path / "nowhere"))
     state = told(dataclasses.replace(config, images=images))["images"]
     assert state.startswith("would run and fail: images.uri must name a folder")

@@ -29,7 +29,7 @@ def build_prior() -> BuildPrior:
         sizes: dict[str, Any] = {"hidden": 8, "residual_hidden": 6, "layers": 2, "filter_size": 3, "attention_heads": 2}
         torch.manual_seed(seed)
         config = PriorConfig(**(sizes | settings), training=TrainingConfig(updates=1, batch_size=1))
-        prior = Prior(config, shape=shape, codebook_size=7, classes=classes, above=above).eval()
+        prior = Prior(config, shape=shape, codebook_size=7, classes=classes, above=above, dropout=config.dropout).eval()
         with torch.no_grad():
             for weight in prior.parameters():
                 weight.mul_(2)

@@ -2,8 +2,8 @@
 
 import torch
 
-from components.priors.choice import SamplingConfig
 from components.priors.conditioning import MapSpec
+from components.priors.config import SamplingConfig
 from components.priors.model import Prior
 from components.priors.objective import PriorObjective
 from components.priors.sampler import Sampler

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from components.priors.choice import SamplingConfig
-from components.priors.chooser import LogitFilter
+from components.priors.config import SamplingConfig
+from components.priors.logit_filter import LogitFilter
 
 
 def kept(logits: list[float], **settings: float) -> list[int]:

@@ -5,9 +5,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from components.priors import sampler as module
-from components.priors.choice import AS_FITTED, SamplingConfig
-from components.priors.chooser import LogitFilter
 from components.priors.conditioning import MapSpec
+from components.priors.config import AS_FITTED, SamplingConfig
+from components.priors.logit_filter import LogitFilter
 from components.priors.model import Prior
 from components.priors.sampler import Sampler
 
@@ -21,14 +21,14 @@ CASES = [
     ((8, 12), (MapSpec(2, 3, 4), MapSpec(4, 6, 4)), {"attention_layers": 2, "conditioning_layers": 2}),
 ]
 GUIDED = SamplingConfig(guidance=2.5)
-CHOICES = [
+SAMPLINGS = [
     AS_FITTED,
     SamplingConfig(temperature=0.6),
     GUIDED,
     SamplingConfig(temperature=0.9, top_k=4, top_p=0.8, guidance=0.5),
 ]
 WEIGHTS = {"filter", "taps", "horizontal", "link", "vertical_out", "horizontal_out"} | {
-    *("project", "bias", "codes", "out", "start", "masks", "tiny", "share", "temperature"),
+    *("project", "bias", "codes", "out", "start", "masks", "epsilon", "reciprocal", "temperature"),
     *("table", "position", "first_terms", "context_weight", "context_bias", "logits_weight", "logits_bias"),
 }
 """What a sampler packs once and never writes again."""
@@ -44,48 +44,48 @@ def inputs(prior: Prior, count: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 def soil(sampler: Sampler) -> None:
     """Overwrite everything that a run keeps: numbers with NaN, indices and codes with 1."""
-    for owner in (sampler, sampler.chooser, *sampler.layers, *sampler.attention.values()):
+    for owner in (sampler, sampler.logit_filter, *sampler.layers, *sampler.attention.values()):
         for name, buffer in vars(owner).items():
             if isinstance(buffer, torch.Tensor) and (name not in WEIGHTS or (owner is sampler and name == "out")):
                 buffer.fill_(torch.nan if buffer.is_floating_point() else 1)
 
 
 @torch.no_grad()
-def plain(prior: Prior, codes: torch.Tensor, labels: torch.Tensor, maps: list[torch.Tensor], choice: SamplingConfig):
+def plain(prior: Prior, codes: torch.Tensor, labels: torch.Tensor, maps: list[torch.Tensor], sampling: SamplingConfig):
     """Guided logits by whole forward passes."""
     without = prior(codes, torch.full_like(labels, prior.classes), maps)
-    return without + choice.guidance * (prior(codes, labels, maps) - without)
+    return without + sampling.guidance * (prior(codes, labels, maps) - without)
 
 
 def mismatches(sampler: Sampler, codes: torch.Tensor, labels: torch.Tensor, maps: list[torch.Tensor], seeds) -> int:
     """Positions whose code is not what one forward pass over all codes, and the noise, would choose."""
-    prior, choice = sampler.prior, sampler.choice
-    logits = plain(prior, codes, labels, maps, choice).flatten(0, 2)
+    prior, sampling = sampler.prior, sampler.sampling
+    logits = plain(prior, codes, labels, maps, sampling).flatten(0, 2)
     noise = torch.stack([sampler.noise(seeds, row) for row in range(prior.shape[0])], dim=1).flatten(0, 2)
     drawn = torch.empty(len(logits), dtype=torch.int64)
-    LogitFilter(choice, logits).draw(logits, noise.to(logits.dtype), drawn)
+    LogitFilter(sampling, logits).draw(logits, noise.to(logits.dtype), drawn)
     return (drawn != codes.flatten()).sum().item()
 
 
 @pytest.mark.parametrize("shape, above, settings", CASES)
-@pytest.mark.parametrize("choice", [AS_FITTED, GUIDED], ids=["as fitted", "guided"])
+@pytest.mark.parametrize("sampling", [AS_FITTED, GUIDED], ids=["as fitted", "guided"])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-def test_given_codes_its_logits_are_the_forward_passs(build_prior, shape, above, settings, choice, dtype, tolerance):
+def test_given_codes_its_logits_are_the_forward_passs(build_prior, shape, above, settings, sampling, dtype, tolerance):
     prior = build_prior(shape, above, label_dropout=0.1, **settings).to(dtype)
     labels, maps = inputs(prior, 5)
-    sampler, codes = Sampler(prior, 8, choice), torch.randint(7, (5, *shape))
+    sampler, codes = Sampler(prior, 8, sampling), torch.randint(7, (5, *shape))
     soil(sampler)
-    expected = plain(prior, codes, labels, maps, choice)
+    expected = plain(prior, codes, labels, maps, sampling)
     assert expected.std() > 0.1
     torch.testing.assert_close(sampler.logits(codes, labels, maps), expected, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("shape, above, settings", CASES)
-@pytest.mark.parametrize("choice", CHOICES, ids=["as fitted", "cold", "guided", "all"])
-def test_one_forward_pass_confirms_every_code(build_prior, shape, above, settings, choice):
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["as fitted", "cold", "guided", "all"])
+def test_one_forward_pass_confirms_every_code(build_prior, shape, above, settings, sampling):
     prior = build_prior(shape, above, label_dropout=0.1, **settings)
     labels, maps = inputs(prior, 16)
-    sampler, seeds = Sampler(prior, 16, choice), torch.arange(16)
+    sampler, seeds = Sampler(prior, 16, sampling), torch.arange(16)
     soil(sampler)
     codes = sampler.sample(labels, maps, seeds)
     assert mismatches(sampler, codes, labels, maps, seeds) == 0
@@ -93,27 +93,27 @@ def test_one_forward_pass_confirms_every_code(build_prior, shape, above, setting
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", [0, 1])
-@pytest.mark.parametrize("choice", [AS_FITTED, GUIDED], ids=["as fitted", "guided"])
+@pytest.mark.parametrize("sampling", [AS_FITTED, GUIDED], ids=["as fitted", "guided"])
 @pytest.mark.parametrize("side, above", [(32, ()), (64, (MapSpec(32, 32, 4),))])
-def test_one_forward_pass_confirms_whole_maps_of_the_papers_sizes(build_prior, side, above, choice, attention):
+def test_one_forward_pass_confirms_whole_maps_of_the_papers_sizes(build_prior, side, above, sampling, attention):
     conditioning = {"conditioning_layers": 1} if above else {}
     settings = {"filter_size": 5, "attention_layers": attention, "label_dropout": 0.1, **conditioning}
     prior = build_prior((side, side), above, **settings)
     labels, maps = inputs(prior, 2)
-    sampler, seeds = Sampler(prior, 2, choice), torch.arange(2)
+    sampler, seeds = Sampler(prior, 2, sampling), torch.arange(2)
     codes = sampler.sample(labels, maps, seeds)
     assert mismatches(sampler, codes, labels, maps, seeds) == 0
 
 
-@pytest.mark.parametrize("choice", CHOICES, ids=["as fitted", "cold", "guided", "all"])
-def test_a_sample_depends_on_its_own_seed_not_on_its_batch(build_prior, choice):
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["as fitted", "cold", "guided", "all"])
+def test_a_sample_depends_on_its_own_seed_not_on_its_batch(build_prior, sampling):
     prior = build_prior(
         (8, 8), (MapSpec(4, 4, 4),), layers=3, attention_layers=1, conditioning_layers=1, label_dropout=0.1
     )
     labels, maps = inputs(prior, 64)
     seeds = torch.arange(64) * 1000
-    whole = Sampler(prior, 64, choice).sample(labels, maps, seeds)
-    one = Sampler(prior, 1, choice)
+    whole = Sampler(prior, 64, sampling).sample(labels, maps, seeds)
+    one = Sampler(prior, 1, sampling)
     for index in range(0, 64, 8):
         alone = one.sample(labels[index : index + 1], [maps[0][index : index + 1]], seeds[index : index + 1])
         assert torch.equal(alone[0], whole[index])
@@ -129,15 +129,15 @@ def test_a_smaller_last_batch_and_a_second_run_change_nothing(build_prior):
     assert torch.equal(sampler.sample(labels, (), seeds), whole)
 
 
-@pytest.mark.parametrize("choice", [AS_FITTED, GUIDED], ids=["as fitted", "guided"])
-def test_given_codes_are_kept_and_the_others_drawn_after_them(build_prior, choice):
+@pytest.mark.parametrize("sampling", [AS_FITTED, GUIDED], ids=["as fitted", "guided"])
+def test_given_codes_are_kept_and_the_others_drawn_after_them(build_prior, sampling):
     prior = build_prior((4, 6), BOTTOM, attention_layers=1, label_dropout=0.1)
     labels, maps = inputs(prior, 4)
-    sampler, seeds, given = Sampler(prior, 5, choice), torch.arange(4), torch.randint(7, (4, 4, 6))
+    sampler, seeds, given = Sampler(prior, 5, sampling), torch.arange(4), torch.randint(7, (4, 4, 6))
     free = torch.rand(4, 4, 6) < 0.5
     codes = sampler.sample(labels, maps, seeds, given=given.masked_fill(free, -1))
     assert torch.equal(codes[~free], given[~free])
-    logits = plain(prior, codes, labels, maps, choice)
+    logits = plain(prior, codes, labels, maps, sampling)
     noise = torch.stack([sampler.noise(seeds, row) for row in range(4)], dim=1)
     assert torch.equal((logits + noise).argmax(-1)[free], codes[free])
     assert torch.equal(sampler.sample(labels, maps, seeds, given=torch.full_like(given, -1)),
@@ -159,13 +159,14 @@ def test_levels_draw_different_noise_for_the_same_seed(build_prior):
     assert not torch.isclose(top.noise(seeds, 0), bottom.noise(seeds, 0)).any()
 
 
-@pytest.mark.parametrize("choice", CHOICES[:3], ids=["as fitted", "cold", "guided"])  # sorting has scratch of its own
-def test_a_pixel_allocates_nothing(build_prior, choice):
+# Without top p: sorting allocates its own scratch memory.
+@pytest.mark.parametrize("sampling", SAMPLINGS[:3], ids=["as fitted", "cold", "guided"])
+def test_a_pixel_allocates_nothing(build_prior, sampling):
     prior = build_prior((4, 6), BOTTOM, attention_layers=1, output_layers=1, label_dropout=0.1)
-    sampler = Sampler(prior, 3, choice)
-    sampler._row()
+    sampler = Sampler(prior, 3, sampling)
+    sampler._run_row()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        sampler._pixel(0)
+        sampler._run_pixel(0)
     events = profiled.key_averages()
     assert {"aten::bmm", "aten::addmm"} <= {event.key for event in events}
     assert [event.key for event in events if event.self_cpu_memory_usage > 0] == []

@@ -1,4 +1,4 @@
-"""Leases: of two writers never both, and a dead one is followed by the next."""
+"""Leases: at most one of two writers, and a dead one is succeeded by the next."""
 
 import subprocess
 import sys
@@ -26,49 +26,49 @@ def short(monkeypatch):
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
 
 
-def silent(line: str) -> None:
-    """Nobody to tell."""
+def ignore(line: str) -> None:
+    """Report nothing."""
 
 
 def test_the_message_of_a_held_lease_names_the_holder(folder):
-    held = acquire_lease(folder, wait=0, tell=silent)
+    held = acquire_lease(folder, wait_seconds=0, report=ignore)
     with pytest.raises(LeaseHeld) as caught:
-        acquire_lease(folder, wait=0, tell=silent)
+        acquire_lease(folder, wait_seconds=0, report=ignore)
     assert held.holder in str(caught.value) and held.since in str(caught.value)
 
 
 def test_a_released_lease_is_taken_at_once(folder):
-    acquire_lease(folder, wait=0, tell=silent).release()
+    acquire_lease(folder, wait_seconds=0, report=ignore).release()
     started = time.monotonic()
-    second = acquire_lease(folder, wait=0, tell=silent)
+    second = acquire_lease(folder, wait_seconds=0, report=ignore)
     assert second.number == 2 and second.held()
     assert time.monotonic() - started < 1
 
 
-def test_a_silent_holder_is_followed_and_can_no_longer_write(folder, short):
-    orphan = acquire_lease(folder, wait=0, tell=silent)
-    told = []
-    successor = acquire_lease(folder, wait=10, tell=told.append)
+def test_a_silent_holder_is_succeeded_and_can_no_longer_write(folder, short):
+    orphan = acquire_lease(folder, wait_seconds=0, report=ignore)
+    lines = []
+    successor = acquire_lease(folder, wait_seconds=10, report=lines.append)
     assert successor.held() and not orphan.held()
-    assert orphan.holder in told[0]
+    assert orphan.holder in lines[0]
     for write in (orphan.renew, orphan.check):
         with pytest.raises(LeaseLost, match="taken over"):
             write()
 
 
-def test_an_orphan_does_not_give_back_what_its_successor_holds(folder, short):
-    orphan = acquire_lease(folder, wait=0, tell=silent)
-    successor = acquire_lease(folder, wait=10, tell=silent)
+def test_an_orphan_does_not_release_the_lease_of_its_successor(folder, short):
+    orphan = acquire_lease(folder, wait_seconds=0, report=ignore)
+    successor = acquire_lease(folder, wait_seconds=10, report=ignore)
     orphan.release()
     assert read_sign_of_life(folder).beat == "taken" and successor.held()
 
 
-def test_a_living_holder_is_never_followed(folder, short):
-    with keep_alive(acquire_lease(folder, wait=0, tell=silent)) as held:
+def test_a_living_holder_is_never_succeeded(folder, short):
+    with keep_alive(acquire_lease(folder, wait_seconds=0, report=ignore)) as held:
         with pytest.raises(LeaseHeld):
-            acquire_lease(folder, wait=1.5, tell=silent)
+            acquire_lease(folder, wait_seconds=1.5, report=ignore)
         held.check()
-    assert acquire_lease(folder, wait=0, tell=silent).number == 2
+    assert acquire_lease(folder, wait_seconds=0, report=ignore).number == 2
 
 
 def test_of_many_at_once_one_gets_the_lease(folder):
@@ -76,7 +76,7 @@ def test_of_many_at_once_one_gets_the_lease(folder):
 
     def race() -> None:
         try:
-            won.append(acquire_lease(folder, wait=0, tell=silent))
+            won.append(acquire_lease(folder, wait_seconds=0, report=ignore))
         except LeaseHeld:
             return
 
@@ -88,9 +88,9 @@ def test_of_many_at_once_one_gets_the_lease(folder):
     assert len(won) == 1
 
 
-def test_a_sign_of_life_changes_while_the_holder_lives_and_ends_with_it(folder):
+def test_a_sign_of_life_changes_with_each_renewal_and_ends_with_the_lease(folder):
     assert read_sign_of_life(folder) is None
-    held = acquire_lease(folder, wait=0, tell=silent)
+    held = acquire_lease(folder, wait_seconds=0, report=ignore)
     first = read_sign_of_life(folder)
     held.renew()
     assert first.holder == held.holder and read_sign_of_life(folder) != first
@@ -98,14 +98,24 @@ def test_a_sign_of_life_changes_while_the_holder_lives_and_ends_with_it(folder):
     assert read_sign_of_life(folder) is None
 
 
-def test_a_killed_process_is_followed(tmp_path, short):
+def test_a_killed_process_is_succeeded(tmp_path, short):
     code = (
         "import sys, time; from components.store.lease import acquire_lease, keep_alive\n"
-        "with keep_alive(acquire_lease(sys.argv[1], wait=0, tell=print)): print('at work', flush=True); time.sleep(60)"
+        "lease = acquire_lease(sys.argv[1], wait_seconds=0, report=print)\n"
+        "with keep_alive(lease): print('at work', flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "at work\n"
     child.kill()
     child.wait()
-    assert acquire_lease(str(tmp_path), wait=10, tell=silent).number == 2
+    assert acquire_lease(str(tmp_path), wait_seconds=10, report=ignore).number == 2
     assert len(objects.object_sizes(str(tmp_path))) == 2
+
+
+def test_a_lease_whose_driver_ended_is_taken_at_once(tmp_path):
+    code = (
+        "import sys; from components.store.lease import acquire_lease\n"
+        "acquire_lease(sys.argv[1], wait_seconds=0, report=print, ends_with_driver=True)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert acquire_lease(str(tmp_path), wait_seconds=0, report=ignore).number == 2

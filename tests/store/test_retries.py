@@ -1,4 +1,4 @@
-"""Failures that pass are waited out; those that last, and absence, are told at once."""
+"""Transient errors are retried; permanent ones, absence among them, are raised at once."""
 
 import errno
 
@@ -8,12 +8,12 @@ from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, 
 from components.store import retries
 from components.store.retries import with_retries
 
-PASSING = [
+TRANSIENT = [
     OSError(errno.EBUSY, "SlowDown"),
     ReadTimeoutError(endpoint_url="u"),
     ConnectionClosedError(endpoint_url="u"),
 ]
-LASTING = [FileNotFoundError("gone"), PermissionError("denied"), EndpointConnectionError(endpoint_url="u")]
+PERMANENT = [FileNotFoundError("gone"), PermissionError("denied"), EndpointConnectionError(endpoint_url="u")]
 
 
 @pytest.fixture(autouse=True)
@@ -35,21 +35,21 @@ def failing(error: Exception, times: int):
     return operation
 
 
-@pytest.mark.parametrize("error", PASSING)
-def test_what_passes_is_tried_again_with_growing_pauses(error, pauses):
+@pytest.mark.parametrize("error", TRANSIENT)
+def test_transient_errors_are_retried_with_growing_pauses(error, pauses):
     assert with_retries(failing(error, 3)) == 4
     assert len(pauses) == 3 and pauses[2] > pauses[0]
 
 
-@pytest.mark.parametrize("error", PASSING)
-def test_what_does_not_pass_in_time_is_raised(error, pauses):
+@pytest.mark.parametrize("error", TRANSIENT)
+def test_a_transient_error_that_stays_is_raised(error, pauses):
     with pytest.raises(type(error)):
         with_retries(failing(error, 99))
     assert len(pauses) == len(retries.RETRY_PAUSES)
 
 
-@pytest.mark.parametrize("error", LASTING)
-def test_what_lasts_is_raised_at_once(error, pauses):
+@pytest.mark.parametrize("error", PERMANENT)
+def test_permanent_errors_are_raised_at_once(error, pauses):
     with pytest.raises(type(error)):
         with_retries(failing(error, 1))
     assert pauses == []

@@ -24,7 +24,8 @@ def config(levels=2, strides=(16, 8, 4, 2), **changes):
 
 def make(levels=2, channels=1, **changes):
     torch.manual_seed(0)
-    model = Tokenizer(config(levels, **changes), channels=channels)
+    settings = config(levels, **changes)
+    model = Tokenizer(settings, channels=channels, fitting=settings)
     model(picture(3, channels))  # the codebooks take their first vectors
     return model.eval()
 
@@ -36,7 +37,7 @@ def picture(n=2, channels=1, height=16, width=32, seed=1):
 @pytest.mark.parametrize("levels, channels", [(1, 1), (1, 3), (2, 1), (3, 3), (4, 1)])
 def test_shapes_for_any_number_of_levels(levels, channels):
     model, images = make(levels, channels), picture(2, channels)
-    strides = [level.stride for level in model.config.levels]
+    strides = [level.stride for level in model.architecture.levels]
     maps = model.encode(images)
     assert [tuple(codes.shape) for codes in maps] == [(2, 16 // stride, 32 // stride) for stride in strides]
     assert all(codes.dtype == torch.int64 for codes in maps)
@@ -68,7 +69,7 @@ def test_forward_encode_and_decode_agree():
 def test_each_lower_level_sees_the_vectors_above(levels):
     model = make(levels)
     *upper, lower = [features.detach() for features in model._features(picture())]
-    above = torch.randn(2, model.config.levels[-2].code_width, *upper[-1].shape[2:], requires_grad=True)
+    above = torch.randn(2, model.architecture.levels[-2].code_width, *upper[-1].shape[2:], requires_grad=True)
     model.lower[-1](lower, above).sum().backward()
     assert (above.grad != 0).all()
 
@@ -80,11 +81,12 @@ def test_the_decoder_sees_every_level():
     assert all((level.grad != 0).all() for level in vectors)
 
 
-def test_beta_scales_the_commitment_alone():
-    low, high = make(2, beta=0.25), make(2, beta=1.0)
-    a, b = low(picture()), high(picture())
-    assert torch.equal(a.reconstruction, b.reconstruction)
-    torch.testing.assert_close(4 * a.commitment, b.commitment)
+def test_commitment_is_the_sum_of_every_level_s_distance():
+    model, images = make(2), picture()
+    distances = []
+    for quantizer in model.quantizers:
+        quantizer.register_forward_hook(lambda module, inputs, output: distances.append(output.distance))
+    assert torch.equal(model(images).commitment, torch.stack(distances).sum()) and len(distances) == 2
 
 
 def test_commitment_reaches_the_encoder_alone():
@@ -155,8 +157,8 @@ def test_bad_images_are_refused(images, message):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda top, bottom: (top,), "one code map a level"),
-        (lambda top, bottom: (top, bottom, bottom), "one code map a level"),
+        (lambda top, bottom: (top,), "one code map per level"),
+        (lambda top, bottom: (top, bottom, bottom), "one code map per level"),
         (lambda top, bottom: (top, bottom[:, :-1]), r"'bottom' must be \(2, 8, 16\)"),
         (lambda top, bottom: (top, bottom[:1]), r"'bottom' must be \(2, 8, 16\)"),
         (lambda top, bottom: (top[:0], bottom[:0]), "empty"),

@@ -12,13 +12,13 @@ from components.tokenizer.objective import TokenizerObjective
 from components.training.batches import ImageBatch
 
 
-def make():
+def make(beta=0.25):
     torch.manual_seed(0)
     sizes = {"top": (4, 8), "bottom": (2, 16)}
     levels = tuple(LevelConfig(name=name, stride=stride, codebook_size=k) for name, (stride, k) in sizes.items())
     training = TrainingConfig(updates=1, batch_size=1)
     config = VQVAEConfig(levels=levels, hidden=8, residual_hidden=4, restart_below=0.3, decay=0.8, training=training)
-    return TokenizerObjective(Tokenizer(config, channels=3))
+    return TokenizerObjective(Tokenizer(config, channels=3, fitting=config), beta=beta)
 
 
 def batch(seed=0):
@@ -48,7 +48,7 @@ def test_loss_and_metrics_against_their_definitions():
     images = batch().pixels.permute(0, 3, 1, 2).double() / 255
     error = (output.reconstruction.double() - (images * 2 - 1)).square().mean()
     unit = ((output.reconstruction.double() + 1) / 2).clamp(0, 1)
-    assert float(loss) == pytest.approx(float(error + output.commitment), rel=1e-5)
+    assert float(loss) == pytest.approx(float(error + 0.25 * output.commitment), rel=1e-5)
     assert float(metrics["reconstruction_error"]) == pytest.approx(float(error), rel=1e-5)
     assert float(metrics["psnr"]) == pytest.approx(-10 * math.log10((unit - images).square().mean()), rel=1e-5)
     assert metrics["loss"] == loss
@@ -61,6 +61,14 @@ def test_loss_and_metrics_against_their_definitions():
         "perplexity_bottom",
         "usage_bottom",
     }
+
+
+def test_beta_scales_the_commitment_alone():
+    low, high = (fit(make(beta), []).eval() for beta in (0.25, 1.0))
+    (a, metrics), (b, others) = low(batch()), high(batch())
+    commitment = low.model(to_images(batch().pixels)).commitment
+    assert torch.equal(metrics["reconstruction_error"], others["reconstruction_error"])
+    torch.testing.assert_close(b - a, 0.75 * commitment)
 
 
 def test_every_parameter_has_a_gradient_every_time():

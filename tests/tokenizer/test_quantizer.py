@@ -1,17 +1,22 @@
 """One codebook in one process. Shapes: v vectors, d code width, k codebook size."""
 
 import math
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from components.tokenizer import quantizer as module
-from components.tokenizer.quantizer import Quantizer, nearest_codes
+from components.tokenizer import nearest_codes as module
+from components.tokenizer.config import LevelConfig, VQVAEArchitecture, VQVAEFitting
+from components.tokenizer.ema_quantizer import EMAQuantizer
+from components.tokenizer.model import Tokenizer
+from components.tokenizer.nearest_codes import nearest_codes
+from components.tokenizer.quantizers import QUANTIZERS
 
 
 def make(size=16, width=4, decay=0.9, restart_below=0.0, seed=0):
-    return Quantizer(codebook_size=size, code_width=width, decay=decay, restart_below=restart_below, seed=seed)
+    return EMAQuantizer(codebook_size=size, code_width=width, decay=decay, restart_below=restart_below, seed=seed)
 
 
 def features(seed, n=3, width=4, side=8):
@@ -185,6 +190,32 @@ def test_statistics_stay_float32_under_autocast():
             result = autocast(x)
     assert result.vectors.dtype == torch.float32
     assert all(torch.equal(a, b) for a, b in zip(plain.buffers(), autocast.buffers(), strict=True) if a.ndim)
+
+
+def test_the_config_names_every_registered_quantizer():
+    assert set(get_args(get_type_hints(VQVAEArchitecture)["quantizer"])) == set(QUANTIZERS)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_every_quantizer_encodes_and_looks_up_what_its_forward_gives(name):
+    level = LevelConfig(name="top", stride=4, codebook_size=16, code_width=4)
+    architecture = VQVAEArchitecture(levels=(level,), quantizer=name)
+    quantizer, x = QUANTIZERS[name].for_level(level, architecture, VQVAEFitting(), seed=0), features(0)
+    quantizer(x)
+    result = quantizer.eval()(x)
+    assert torch.equal(quantizer.encode(x), result.codes) and torch.equal(
+        quantizer.lookup(result.codes), result.vectors
+    )
+    assert result.codes.shape == (3, 8, 8) and quantizer.mean().shape == (4,)
+
+
+def test_a_tokenizer_is_built_with_the_quantizer_that_its_architecture_names(monkeypatch):
+    class Other(EMAQuantizer):
+        """Another kind."""
+
+    monkeypatch.setattr("components.tokenizer.model.QUANTIZERS", {"ema": Other})
+    level = LevelConfig(name="top", stride=4)
+    assert isinstance(Tokenizer(VQVAEArchitecture(levels=(level,)), channels=1).quantizers[0], Other)
 
 
 def test_outputs_that_are_not_finite_do_not_stop_the_update():

@@ -12,9 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from components.config import TrainingConfig
 from components.tokenizer.config import LevelConfig, VQVAEConfig
+from components.tokenizer.ema_quantizer import EMAQuantizer
 from components.tokenizer.model import Tokenizer
 from components.tokenizer.objective import TokenizerObjective
-from components.tokenizer.quantizer import Quantizer
 from components.training.batches import ImageBatch
 
 pytestmark = pytest.mark.slow  # three processes start
@@ -43,7 +43,7 @@ def shares(step, workers):
 
 
 def fit_codebook(rank, workers):
-    quantizer = Quantizer(codebook_size=12, code_width=3, decay=0.8, restart_below=0.3, seed=1)
+    quantizer = EMAQuantizer(codebook_size=12, code_width=3, decay=0.8, restart_below=0.3, seed=1)
     for step in range(UPDATES):
         statistics = quantizer(shares(step, workers)[rank]).statistics
     return dict(quantizer.state_dict()) | {"perplexity": statistics.perplexity, "usage": statistics.usage}
@@ -51,7 +51,7 @@ def fit_codebook(rank, workers):
 
 def count_reductions(rank, workers):
     """All-reduces that four updates without restarts make after the first, which takes the first vectors."""
-    quantizer, made = Quantizer(codebook_size=12, code_width=3, decay=0.8, restart_below=0.0, seed=1), []
+    quantizer, made = EMAQuantizer(codebook_size=12, code_width=3, decay=0.8, restart_below=0.0, seed=1), []
     quantizer(shares(0, workers)[rank])
     reduce = dist.all_reduce
     dist.all_reduce = lambda tensor, *rest: (made.append(tensor.numel()), reduce(tensor, *rest))[1]
@@ -63,7 +63,7 @@ def count_reductions(rank, workers):
 
 def fit_tokenizer(rank, workers):
     torch.manual_seed(0)
-    objective = TokenizerObjective(Tokenizer(CONFIG, channels=1))
+    objective = TokenizerObjective(Tokenizer(CONFIG, channels=1, fitting=CONFIG), beta=CONFIG.beta)
     module = DistributedDataParallel(objective, broadcast_buffers=False)
     optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
     torch.manual_seed(rank)

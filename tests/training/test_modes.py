@@ -25,13 +25,21 @@ LEVELS = tuple(LevelConfig(name=name, stride=s, codebook_size=8) for name, s in 
 
 def tokenizer():
     config = VQVAEConfig(levels=LEVELS, hidden=8, residual_hidden=4, residual_layers=1, training=ONE)
-    return TokenizerObjective(Tokenizer(config, channels=1))
+    return TokenizerObjective(Tokenizer(config, channels=1, fitting=config), beta=config.beta)
 
 
 def prior(**settings):
     sizes = {"hidden": 16, "residual_hidden": 8, "layers": 2, "attention_layers": 1, "attention_heads": 2}
     config = PriorConfig(**sizes, conditioning_layers=1, output_layers=1, dropout=0.2, training=ONE, **settings)
-    model = Prior(config, shape=(4, 4), codebook_size=8, classes=2, above=(MapSpec(2, 2, 8),))
+    model = Prior(
+        config,
+        shape=(4, 4),
+        codebook_size=8,
+        classes=2,
+        above=(MapSpec(2, 2, 8),),
+        dropout=config.dropout,
+        recompute=config.recompute,
+    )
     return PriorObjective(model, dimensions=64)
 
 

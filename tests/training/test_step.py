@@ -16,7 +16,7 @@ from components.config import StepResources, TrainingConfig
 from components.errors import TooFewResources
 from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig
-from components.images.sources import list_images
+from components.images.sources.registry import list_images
 from components.progress import Progress
 from components.store.lease import acquire_lease, keep_alive
 from components.tokenizer.config import LevelConfig, VQVAEConfig
@@ -43,7 +43,7 @@ class Watched(TokenizerObjective):
     """Writes down its codebooks after every update; dies once at `dies_at`, where that is set."""
 
     def __init__(self, folder: str, dies_at: int) -> None:
-        super().__init__(Tokenizer(VQVAE, channels=1))
+        super().__init__(Tokenizer(VQVAE, channels=1, fitting=VQVAE), beta=VQVAE.beta)
         self.folder, self.dies_at, self.made = Path(folder), dies_at, 0
 
     def forward(self, batch):
@@ -88,7 +88,7 @@ def fit(tmp_path, snapshot, cluster):
     """Run a fit of `Watched`; returns (fitted, notes of each rank)."""
     tracker = Tracker(uri=None, name="test", state=str(tmp_path))
     journal = tracker.journal("tokenizer", "f" * 64, tracker.parent("p", {}))
-    lease = acquire_lease(str(tmp_path / "lease"), wait=0, tell=print)
+    lease = acquire_lease(str(tmp_path / "lease"), wait_seconds=0, report=print)
     space = Workspace(
         name="tokenizer",
         fingerprint="f",

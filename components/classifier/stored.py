@@ -1,0 +1,87 @@
+"""A classifier as files, fitted here or an adopted program: how it is described, written and loaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.classifier.config import ClassifierArchitecture
+from components.classifier.model import Classifier
+from components.classifier.program import ProgramClassifier
+from components.config import require
+from components.store import weights
+
+_KIND = "classifier"
+_FORMAT_1_ARCHITECTURE = frozenset({"hidden", "stages"})
+_FORMAT_1_DROPPED = frozenset({"dropout", "seed", "program", "training"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierDescription:
+    """Everything needed to build a classifier, to feed it and to name its classes."""
+
+    architecture: ClassifierArchitecture | None
+    """None for an adopted program, which brings its own."""
+    dropout: float = 0.0
+    """Fraction of features that its dropout layer drops in training: evaluation fits another one of the same make."""
+    channels: int
+    """1 for grayscale, 3 for RGB."""
+    class_names: tuple[str, ...]
+    """Names of the classes 0, 1, ..."""
+
+    def __post_init__(self) -> None:
+        if self.architecture is not None:
+            object.__setattr__(self, "architecture", weights.narrowed(self.architecture, ClassifierArchitecture))
+
+    def build(self) -> Classifier:
+        """The classifier, its weights not yet loaded; raises ValueError for an adopted program."""
+        if self.architecture is None:
+            raise ValueError(
+                "a classifier that is fitted here is needed, got an adopted program, which has no features: give the "
+                "folder of a fitted one"
+            )
+        return Classifier(
+            self.architecture, channels=self.channels, classes=len(self.class_names), dropout=self.dropout
+        )
+
+
+def pack_classifier(model: Classifier, description: ClassifierDescription) -> dict[str, bytes]:
+    """Files by name that `load_classifier` reads back; equal classifiers give equal bytes."""
+    return weights.pack(_KIND, model, description)
+
+
+def pack_program(data: bytes, description: ClassifierDescription) -> dict[str, bytes]:
+    """Files by name that `load_rejector` reads back, of an adopted program (`data` is the content of a .pt2 file)."""
+    return {weights.CONFIG_FILE: weights.pack_config(_KIND, description), weights.PROGRAM_FILE: data}
+
+
+def describe_classifier(folder: Path) -> ClassifierDescription:
+    """What the classifier in `folder` is, without reading its weights; ValueError when there is none."""
+    return weights.read_description(folder, _KIND, ClassifierDescription, _upgrade)
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """The classifier stored in `folder`, in eval mode; raises ValueError when there is none or it is broken."""
+    return weights.load_weights(describe_classifier(folder).build(), folder)
+
+
+def load_rejector(folder: Path) -> Classifier | ProgramClassifier:
+    """The classifier stored in `folder`, fitted here or an adopted program; raises ValueError when there is none.
+
+    An adopted program can run code when it is read: it is trusted as the config that names it is.
+    """
+    description = describe_classifier(folder)
+    if description.architecture is not None:
+        return load_classifier(folder)
+    path = Path(folder) / weights.PROGRAM_FILE
+    require(
+        path.is_file(),
+        f"a stored classifier must have {weights.PROGRAM_FILE}, but {path} is missing: store it again",
+    )
+    return ProgramClassifier(path.read_bytes(), channels=description.channels, classes=len(description.class_names))
+
+
+def _upgrade(record: weights.DescriptionRecord) -> weights.DescriptionRecord:
+    """From a description of format 1, whose settings said where an adopted program came from."""
+    upgraded = weights.upgrade_settings(record, architecture=_FORMAT_1_ARCHITECTURE, dropped=_FORMAT_1_DROPPED)
+    if record["settings"].get("program") is not None:
+        return upgraded | {"architecture": None}
+    return upgraded | {"dropout": record["settings"].get("dropout", 0.0)}

@@ -1,0 +1,74 @@
+"""What an encode job has done so far: kept in the dataset's folder until a manifest lists it, so that jobs resume.
+
+.work/notes/<shard>.json    one ShardResult, written as soon as its shard is
+.work/waves/<number>.jsonl  one ShardResult per line: a finished wave, which replaces the notes of its shards
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from components.codes.writer import Shard
+from components.images.rejects import Reject
+from components.store import commits, objects
+
+WAVES_FOLDER = "waves"
+SHARD_NOTES_FOLDER = "notes"
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What became of the rows of one request."""
+
+    name: str
+    """Shard that was requested."""
+    shard: Shard | None
+    """None: none of its rows could be used, so no file was written."""
+    rejects: tuple[Reject, ...] = ()
+
+    def to_json(self) -> str:
+        """One line; `from_json` reads it back equal."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "ShardResult":
+        """Read what `to_json` wrote."""
+        record = json.loads(text)
+        shard = Shard(**record["shard"]) if record["shard"] else None
+        return cls(record["name"], shard, tuple(Reject(*reject) for reject in record["rejects"]))
+
+
+class JobRecord:
+    """The results in a dataset's folder that no manifest lists yet, as they were when the job started."""
+
+    def __init__(self, folder: str) -> None:
+        self._work = objects.join(folder, commits.WORK_FOLDER)
+        self._stored_sizes = objects.object_sizes(folder)
+        self._results: dict[str, ShardResult] = {}
+        for path in objects.object_sizes(self._work):
+            if path.startswith((f"{WAVES_FOLDER}/", f"{SHARD_NOTES_FOLDER}/")):
+                lines = objects.read_bytes(objects.join(self._work, path)).splitlines()
+                self._results |= {result.name: result for result in map(ShardResult.from_json, lines)}
+
+    def find(self, name: str) -> ShardResult | None:
+        """The recorded result of the shard `name`; None: there is none, or its file is missing or cut."""
+        result = self._results.get(name)
+        if result is None or result.shard is None:
+            return result
+        return result if self._stored_sizes.get(result.shard.path) == result.shard.size else None
+
+    def close_wave(self, number: int, results: Sequence[ShardResult]) -> None:
+        """Record all results of a wave in one file; the notes of its shards are removed."""
+        lines = "\n".join(result.to_json() for result in results)
+        objects.write_bytes(objects.join(self._work, WAVES_FOLDER, f"{number:08}.jsonl"), lines.encode())
+        objects.delete(objects.join(self._work, SHARD_NOTES_FOLDER))
+
+    def clear(self) -> None:
+        """Remove all of it: a manifest lists the shards now."""
+        objects.delete(self._work)
+
+
+def record_shard(folder: str, result: ShardResult) -> None:
+    """Mark a shard as written; the mark is kept until its wave is recorded as a whole."""
+    path = objects.join(folder, commits.WORK_FOLDER, SHARD_NOTES_FOLDER, f"{result.name}.json")
+    objects.write_bytes(path, result.to_json().encode())

@@ -1,0 +1,76 @@
+"""What the sources of packed images share: index every file below `images.uri`, and list all members.
+
+A row's `member` says where its image is in the packed file, in a form that the file's ArchiveFormat defines. The row's
+etag is the packed file's: a file that is rewritten counts as new images, and a file that is added changes no other row.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from components.config import require
+from components.images.config import ImagesConfig
+from components.images.listing import LISTING_SCHEMA, Listing
+from components.images.sources.file_tree import read_file_tree
+from components.images.sources.labels import Label, number_labels
+from components.store.objects import StoredObject
+
+CONCURRENT_INDEXES = 8
+"""Packed files whose indexes are read at the same time."""
+
+
+class ArchiveMember(NamedTuple):
+    """One image in a packed file."""
+
+    name: str
+    """Unique in the file; `<path of the file>/<name>` is the image's key."""
+    label: Label
+    member: str
+    """Where the image is in the file."""
+    size: int | None
+    """Bytes of the encoded image; None where the index does not tell."""
+
+
+class ArchiveIndex(NamedTuple):
+    """The images of one packed file."""
+
+    members: Sequence[ArchiveMember]
+    class_names: Sequence[str] = ()
+    """Name of each label's number, where the file has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveFormat:
+    """A file format that packs many encoded images."""
+
+    extension: str
+    """Of its files, in lower case and without the dot."""
+    index: Callable[[StoredObject, ImagesConfig], ArchiveIndex]
+    """Finds the images of a file without reading them; raises ValueError for a file of another format."""
+    read_member: Callable[[str, str, str], bytes]
+    """(uri, member, version) -> encoded image. `version` is the etag of the packed file, or empty where each image has
+    an etag of its own; a reader that caches must cache by it."""
+
+
+def list_archives(config: ImagesConfig, archive: ArchiveFormat) -> Listing:
+    """All images packed in the files of one format below `config.uri`."""
+    tree = read_file_tree(config, (archive.extension,), f"a folder with .{archive.extension} files")
+    with ThreadPoolExecutor(CONCURRENT_INDEXES) as pool:
+        indexes = list(pool.map(lambda file: archive.index(file, config), tree.files))
+    class_names: Sequence[str] = next((index.class_names for index in indexes if index.class_names), ())
+    rows = [(file, member) for file, index in zip(tree.files, indexes, strict=True) for member in index.members]
+    require(bool(rows), f"images.uri must hold images, found none in the {len(tree.files)} files under {tree.root}")
+    labels, classes = number_labels([member.label for _, member in rows], class_names)
+    columns = [
+        [f"{file.path}/{member.name}" for file, member in rows],
+        labels,
+        [file.uri for file, _ in rows],
+        [member.member for _, member in rows],
+        [member.size for _, member in rows],
+        [file.etag for file, _ in rows],
+    ]
+    table = pa.table(columns, schema=LISTING_SCHEMA).sort_by("key")
+    return Listing(table, classes, ignored=tree.ignored)

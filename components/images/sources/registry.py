@@ -1,0 +1,60 @@
+"""The sources by the names that `images.source` takes (SourceName in components/images/config.py).
+
+Adding a source: its own file here, one entry below, its name and settings in the config, its test.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from components.errors import StorageError
+from components.images.config import ImagesConfig
+from components.images.listing import Listing
+from components.images.sources.archives import ArchiveFormat
+from components.images.sources.digits import list_digits
+from components.images.sources.files import list_files
+from components.images.sources.folder import list_folder
+from components.images.sources.parquet_tables import PARQUET_ARCHIVE, list_parquet
+from components.images.sources.webdataset import TAR_ARCHIVE, list_webdataset
+from components.store import objects
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One kind of place that images come from."""
+
+    list_images: Callable[[ImagesConfig, str], Listing]
+    """(config, absolute URI of the snapshot's folder) -> all images. Only a bundled source writes to that folder."""
+    bundled: bool = False
+    """Whether the images come with the project: the source takes no `images.uri`, packs its images into the snapshot's
+    folder, never changes, and needs no inspection."""
+    archive: ArchiveFormat | None = None
+    """Format of the files that its images are packed in; None: each image is a file."""
+
+
+SOURCES: dict[str, Source] = {
+    "digits": Source(list_images=list_digits, bundled=True, archive=PARQUET_ARCHIVE),
+    "folder": Source(list_images=list_folder),
+    "files": Source(list_images=list_files),
+    "webdataset": Source(list_images=list_webdataset, archive=TAR_ARCHIVE),
+    "parquet": Source(list_images=list_parquet, archive=PARQUET_ARCHIVE),
+}
+
+
+def list_images(config: ImagesConfig, snapshot_folder: str) -> Listing:
+    """All images of the configured source; raises ValueError when there are none.
+
+    `snapshot_folder` is used by bundled sources only.
+    """
+    return SOURCES[config.source].list_images(config, objects.absolute(snapshot_folder))
+
+
+def archive_format(uri: str) -> ArchiveFormat:
+    """Format of a packed file, by its extension; raises StorageError when no source reads such files."""
+    formats = {source.archive.extension: source.archive for source in SOURCES.values() if source.archive}
+    extension = uri.rsplit(".", 1)[-1].lower()
+    if extension not in formats:
+        raise StorageError(
+            f"{uri} must end with one of {sorted(formats)} for its images to be read: was the snapshot taken by a "
+            "version of this project with more sources?"
+        )
+    return formats[extension]

@@ -1,0 +1,78 @@
+"""Source `webdataset`: tar shards whose files belong to one sample by the part of their name before the first dot.
+
+The member of a row is "offset:size", in bytes from the start of the tar.
+"""
+
+import json
+import tarfile
+from collections.abc import Iterator
+
+from components.config import require
+from components.images.config import ImagesConfig
+from components.images.listing import Listing
+from components.images.sources.archives import ArchiveFormat, ArchiveIndex, ArchiveMember, list_archives
+from components.images.sources.labels import Label
+from components.store import objects
+
+SAMPLE_IMAGE_EXTENSIONS = ("jpeg", "jpg", "png", "webp")
+"""Extensions of a sample's image, in lower case."""
+
+
+def list_webdataset(config: ImagesConfig, snapshot_folder: str) -> Listing:
+    """The images of all tars below `config.uri`."""
+    return list_archives(config, TAR_ARCHIVE)
+
+
+def _index_tar(file: objects.StoredObject, config: ImagesConfig) -> ArchiveIndex:
+    """Images of one tar; only headers and labels are read."""
+    try:
+        with objects.open_object(file.uri) as source, tarfile.open(fileobj=source, mode="r:") as tar:
+            members = list(_samples(tar, config))
+    except tarfile.TarError as error:
+        raise ValueError(
+            f"{file.uri} must be a whole, uncompressed tar: {error}. Write it again or take it out"
+        ) from None
+    repeated = len(members) - len({member.name for member in members})
+    require(repeated == 0, f"{file.uri} must hold each sample once, found {repeated} repeated names")
+    return ArchiveIndex(members)
+
+
+def _samples(tar: tarfile.TarFile, config: ImagesConfig) -> Iterator[ArchiveMember]:
+    """Every sample that has an image; a sample's label may stand before or after its image."""
+    labels: dict[str, Label] = {}
+    images: dict[str, tarfile.TarInfo] = {}
+    for entry in tar:
+        folder, _, name = entry.name.rpartition("/")
+        stem, _, extension = name.partition(".")
+        sample, kind = f"{folder}/{stem}" if folder else stem, extension.lower()
+        if not entry.isfile() or name.startswith("."):
+            continue
+        if kind in ("cls", "json"):
+            labels.setdefault(sample, _read_label(tar, entry, kind, config))
+        elif kind in SAMPLE_IMAGE_EXTENSIONS:
+            require(sample not in images, f"a sample must have one image, '{sample}' in {tar.name!r} has more")
+            images[sample] = entry
+    for sample, entry in images.items():
+        yield ArchiveMember(entry.name, labels.get(sample), f"{entry.offset_data}:{entry.size}", entry.size)
+
+
+def _read_label(tar: tarfile.TarFile, entry: tarfile.TarInfo, kind: str, config: ImagesConfig) -> Label:
+    """Label in a .cls file, or in one field of a .json file; None where there is none."""
+    data = tar.extractfile(entry)
+    text = data.read().decode("utf-8", "replace").strip() if data else ""
+    if kind == "json":
+        try:
+            fields = json.loads(text)
+        except ValueError:
+            fields = None
+        value = fields.get(config.label_column) if isinstance(fields, dict) else None
+        return value if isinstance(value, int | str) else None
+    return int(text) if text.lstrip("-").isdigit() else text or None
+
+
+def _read_tar_member(uri: str, member: str, version: str) -> bytes:
+    offset, size = map(int, member.split(":"))
+    return objects.read_range(uri, offset, offset + size)
+
+
+TAR_ARCHIVE = ArchiveFormat(extension="tar", index=_index_tar, read_member=_read_tar_member)

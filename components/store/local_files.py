@@ -1,0 +1,51 @@
+"""Files of a store that is a local folder: whole writes, and walks that follow links."""
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from components.errors import StorageError
+
+FileIdentity = tuple[int, int]
+"""Device and inode."""
+
+
+def write_whole(path: Path, data: bytes, publish: Callable[[str, Path], None]) -> None:
+    """Write `data` to a temporary file beside `path`, flush it to disk, then `publish(temporary, path)`.
+
+    With os.replace readers see the old content or the new; with os.link it raises FileExistsError if `path` exists.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def walk_files(folder: str, above: tuple[FileIdentity, ...] = ()) -> Iterator[tuple[str, os.stat_result]]:
+    """Path and status of every file below `folder`, links followed; nothing when it is not there.
+
+    fsspec's own walk leaves out linked folders and ignores unreadable ones. `above` are the folders that the walk came
+    through; a link back to one of them raises StorageError.
+    """
+    try:
+        status = os.stat(folder)
+    except FileNotFoundError:
+        return
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        raise StorageError(f"{folder} links back to a folder that holds it: remove that link")
+    if not stat.S_ISDIR(status.st_mode):
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from walk_files(entry.path, (*above, identity))
+            elif entry.is_file() or entry.is_symlink():  # a broken link is listed too, so that its reader fails
+                yield entry.path, entry.stat(follow_symlinks=entry.is_file())

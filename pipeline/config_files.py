@@ -1,0 +1,154 @@
+"""From a preset, a YAML file and overrides to a validated config; every fault is reported at once."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from components.errors import ConfigError
+from pipeline.config import PipelineConfig
+
+PRESETS = Path(__file__).parent / "presets"
+RENAMED = {
+    "codes.rows_a_shard": "codes.rows_per_shard",
+    "codes.rows_a_wave": "codes.rows_per_wave",
+    "share": "resources",
+}
+"""Former names of settings, which files and command lines may still use; both names lie in the same section."""
+ConfigType = TypeVar("ConfigType")
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the pipeline."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_config(source: str, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Read the preset or file `source`, apply `section.key=value` overrides, validate.
+
+    A file may start from a preset or another file with `base: <name or path>` and give only what differs.
+    Raises ConfigError with every fault.
+    """
+    tree = _read(source)
+    apply_overrides(tree, overrides, source)
+    return parse_config(tree, source)
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str], source: str) -> None:
+    """Put `section.key=value` into the tree, one after the other; raises ConfigError with every fault."""
+    faults = [fault for override in overrides if (fault := _apply(tree, override))]
+    if faults:
+        raise ConfigError(source, faults)
+
+
+def parse_config(tree: Mapping[str, Any], source: str) -> PipelineConfig:
+    """Validate a tree of plain values; raises ConfigError with every fault."""
+    return validate_config(PipelineConfig, tree, source)
+
+
+def validate_config(kind: type[ConfigType], tree: Mapping[str, Any], source: str) -> ConfigType:
+    """The config of type `kind` that a tree of plain values describes; raises ConfigError with every fault."""
+    try:
+        return TypeAdapter(kind).validate_python(tree)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            setting = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+            for line in _fault_text(fault).splitlines():
+                faults.append(f"{setting}: {line}" if setting else line)
+        raise ConfigError(source, faults) from None
+
+
+def _fault_text(error: Any) -> str:
+    if error["type"] == "missing":
+        return "is required, got nothing"
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"no such setting (got {error['input']!r}): see `python -m pipeline plan` for the ones there are"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
+
+
+def _read(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    path = PRESETS / f"{source}.yaml" if source in preset_names() else Path(source)
+    if not path.is_file():
+        raise ConfigError(source, [f"must be a preset ({', '.join(preset_names())}) or a YAML file, found neither"])
+    if str(path) in seen:
+        raise ConfigError(source, [f"base must not lead back to itself: {' -> '.join([*seen, str(path)])}"])
+    try:
+        tree = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ConfigError(source, [f"must be YAML: {error}".replace("\n", " ")]) from None
+    if not isinstance(tree, dict):
+        raise ConfigError(source, ["must be a mapping of sections, got " + type(tree).__name__])
+    use_current_names(tree, source)
+    if "base" not in tree:
+        return tree
+    base = str(tree.pop("base"))
+    beside = path.parent / base
+    return _merge(_read(str(beside) if beside.is_file() else base, (*seen, str(path))), tree)
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply(tree: dict[str, Any], override: str) -> str | None:
+    """Put one `a.b.c=value` into the tree; returns what is wrong with it, or None."""
+    setting, separator, text = override.partition("=")
+    if not separator or not setting.strip():
+        return f"an override must read section.key=value, got {override!r}"
+    *path, last = _current_name(setting.strip()).split(".")
+    node: Any = tree
+    try:
+        for part in path:
+            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+        if isinstance(node, list):
+            node[int(last)] = _parse_value(text)
+        else:
+            node[last] = _parse_value(text)
+    except (ValueError, IndexError, AttributeError, TypeError):
+        return f"{setting}: there is no such setting in the config, got {override!r}"
+    return None
+
+
+def _parse_value(text: str) -> Any:
+    """`text` as YAML; what is not YAML stays text, as `* * * * *` does, and validation decides whether it fits."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+# --- renamed settings -------------------------------------------------------------------------------------------------
+
+
+def _current_name(setting: str) -> str:
+    """The name that `section.key` has now; a former one is reported on stderr."""
+    for former, current in RENAMED.items():
+        if setting == former or setting.startswith(f"{former}."):
+            print(f"note: the setting {former} is called {current} now", file=sys.stderr)
+            return current + setting.removeprefix(former)
+    return setting
+
+
+def use_current_names(tree: dict[str, Any], source: str) -> None:
+    """Rename the former settings of a file in place; raises ConfigError where it has both names of one."""
+    for former in RENAMED:
+        *path, last = former.split(".")
+        section: Any = tree
+        for part in path:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            continue
+        current = _current_name(former).split(".")[-1]
+        if current in section:
+            raise ConfigError(source, [f"{former} is called {current} now, and the file has both: remove the former"])
+        section[current] = section.pop(last)

@@ -1,0 +1,62 @@
+"""Single image files that a verb is given: which there are, and their pixels as a tokenizer expects them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from components.errors import StorageError, UsageError
+from components.images.config import PixelConfig
+from components.images.decode import UnusableImage, decode_image
+from components.pictures import Pixels
+from components.store import objects
+from components.tokenizer.stored import TokenizerDescription
+
+
+class ImageFile(NamedTuple):
+    """One file."""
+
+    name: str
+    uri: str
+
+
+def pixel_config_of(description: TokenizerDescription) -> PixelConfig:
+    """How files become pixels for a tokenizer; small images are enlarged."""
+    channels: Literal[1, 3] = 1 if description.channels == 1 else 3
+    return PixelConfig(image_size=description.image_size, channels=channels, upscale=True)
+
+
+def list_image_files(path: str) -> list[ImageFile]:
+    """The file `path`, or every file below the folder `path` that is not hidden; raises UsageError without any."""
+    uri = objects.absolute(path)
+    listed = [
+        ImageFile(stored.path, stored.uri)
+        for stored in objects.list_objects(uri)
+        if not any(part.startswith(".") for part in stored.path.split("/"))
+    ]
+    if listed:
+        return listed
+    if objects.is_local(uri) and not Path(uri).is_file():
+        what = "an empty folder" if Path(uri).is_dir() else "nothing"
+        raise UsageError(f"{path} must be an image file or a folder with image files, found {what}")
+    return [ImageFile(uri.rsplit("/", 1)[-1], uri)]
+
+
+def read_image_files(files: Sequence[ImageFile], config: PixelConfig) -> tuple[list[str], Pixels]:
+    """Names and pixels uint8 (n, h, w, c) of the images that can be read; the others are printed with the reason."""
+    names, pixels = [], []
+    for file in files:
+        try:
+            pixels.append(decode_image(objects.read_bytes(file.uri), config))
+            names.append(file.name)
+        except (UnusableImage, StorageError, FileNotFoundError) as error:
+            print(f"  skipped  {file.name}: {error}")
+    empty = np.empty((0, config.image_size, config.image_size, config.channels), np.uint8)
+    return names, np.stack(pixels) if pixels else empty
+
+
+def model_device() -> str:
+    """Where a verb computes: on the GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

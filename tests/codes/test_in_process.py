@@ -1,0 +1,180 @@
+"""Encode jobs without a cluster: rejects, resume, the lease, and datasets of an earlier version of the project."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.codes.dataset import TokenizerFiles, read_dataset, tokenizer_digest
+from components.codes.facts import CodesFacts
+from components.codes.reader import read_codes
+from components.codes.shard_encoder import ShardEncoder
+from components.codes.verify import verify_dataset
+from components.config import StepResources
+from components.errors import LeaseLost, StorageError, TooManyRejects
+from components.progress import Progress
+from components.store import parquet
+from tests.codes.conftest import write_pictures
+from tests.codes.jobs import SMALL, WAVES, job, parts, rows_of, snapshot_of
+
+FORMAT_1_TOKENIZER = Path(__file__).parents[1] / "store" / "format_1" / "tokenizer"
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    write_pictures(tmp_path / "pictures", range(100))
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def encode(fitted, pictures, tmp_path):
+    """encode(name): a job on what `pictures` holds now, into a folder of that name."""
+
+    def run(name: str = "codes", tokenizer=fitted, **more):
+        snapshot = snapshot_of(str(pictures), str(tmp_path / f"snapshot-{len(list(tmp_path.iterdir()))}"))
+        return job(str(tmp_path / name), snapshot, tokenizer, None, **more)
+
+    return run
+
+
+@pytest.fixture
+def made_shards(monkeypatch):
+    """Names of the shards that encoders make; `stop_after` of them, encoders fail."""
+    make = ShardEncoder.make_shard
+
+    class Made(list):
+        stop_after = 1000
+
+    made = Made()
+
+    def make_shard(encoder, request, *more):
+        if len(made) >= made.stop_after:
+            raise RuntimeError("the process is stopped here")
+        made.append(request.name)
+        return make(encoder, request, *more)
+
+    monkeypatch.setattr(ShardEncoder, "make_shard", make_shard)
+    return made
+
+
+def test_the_facts_are_those_of_the_dataset(encode, tmp_path):
+    output = encode()
+    dataset = read_dataset(str(tmp_path / "codes"))
+    facts = CodesFacts.read(output.facts.record())
+    assert verify_dataset(dataset.folder) == [] and output.digest == dataset.digest
+    assert (facts.rows, facts.shards, facts.rejects, facts.version) == (100, 13, 0, 1)
+    assert facts.train_rows + facts.held_out_rows == 100 and facts.bytes == sum(s.size for s in dataset.shards)
+    assert (facts.classes, facts.dimensions) == (0, 16 * 16) and facts.usage == dataset.usage()
+    assert (dataset.facts["image_size"], dataset.facts["channels"]) == (16, 1)
+
+
+def test_unusable_images_are_rejects_and_too_many_of_them_fail(encode, pictures, tmp_path):
+    (pictures / "0" / "bad.png").write_bytes(b"nonsense")
+    (pictures / "1" / "gone.png").symlink_to(tmp_path / "nowhere")
+    assert encode(max_rejects=0.02).facts.rejects == 2
+    rejects = parquet.from_bytes((tmp_path / "codes" / "rejects.parquet").read_bytes()).to_pylist()
+    assert {row["key"]: row["reason"] for row in rejects} == {"0/bad.png": "not_an_image", "1/gone.png": "missing"}
+    assert verify_dataset(str(tmp_path / "codes")) == [] and len(rows_of(str(tmp_path / "codes"))) == 100
+    with pytest.raises(TooManyRejects, match=r"at most 1\.00% .* got 2 of 102(.|\n)*not_an_image"):
+        encode("other", max_rejects=0.01)
+    assert not (tmp_path / "other" / "manifest.json").exists()
+
+
+def test_a_shard_without_any_usable_image_is_not_written(encode, pictures, tmp_path):
+    for path in sorted((pictures / "0").iterdir())[:8]:
+        path.write_bytes(b"nonsense")
+    facts = encode(max_rejects=0.1).facts
+    assert (facts.shards, facts.rows, facts.rejects) == (12, 92, 8) and verify_dataset(str(tmp_path / "codes")) == []
+
+
+@pytest.mark.parametrize(("config", "in_work"), [(SMALL, "notes"), (WAVES, "waves")])
+def test_a_stopped_job_resumes_with_the_shards_it_lacks(encode, made_shards, tmp_path, config, in_work):
+    whole = encode("whole", config=config).digest
+    made_shards.clear()
+    made_shards.stop_after = 9  # 8 shards per wave in WAVES: its second wave has begun
+    with pytest.raises(RuntimeError, match="stopped here"):
+        encode("stopped", config=config)
+    written = parts(tmp_path / "stopped")
+    assert len(written) == 9 and any((tmp_path / "stopped" / ".work" / in_work).iterdir())
+    made_shards.clear()
+    assert encode("stopped", config=config).digest == whole and len(made_shards) == 13 - 9
+    assert {name: parts(tmp_path / "stopped")[name] for name in written} == written
+    assert not (tmp_path / "stopped" / ".work").exists()
+
+
+def test_a_recorded_shard_whose_file_is_cut_is_made_again(encode, made_shards, tmp_path):
+    made_shards.stop_after = 3
+    with pytest.raises(RuntimeError, match="stopped here"):
+        encode()
+    cut = tmp_path / "codes" / made_shards[1]
+    cut.write_bytes(cut.read_bytes()[:-1])
+    made_shards.clear()
+    made_shards.stop_after = 1000
+    encode()
+    assert cut.name in made_shards and len(made_shards) == 13 - 2 and verify_dataset(str(tmp_path / "codes")) == []
+
+
+def test_only_new_changed_and_relabelled_rows_cost_anything(encode, made_shards, pictures, tmp_path):
+    encode()
+    made_shards.clear()
+    assert encode().facts.version == 1 and made_shards == []
+    write_pictures(pictures, range(100, 110))
+    (pictures / "0" / "0030.png").unlink()
+    assert encode().facts.version == 2 and len(made_shards) == 2 + 1  # two shards of new rows, one rewritten
+    encode("fresh")
+    assert rows_of(str(tmp_path / "codes")) == rows_of(str(tmp_path / "fresh"))
+
+
+def test_distrusted_shards_are_made_again(encode, made_shards, tmp_path):
+    digest = encode().digest
+    made_shards.clear()
+    path = read_dataset(str(tmp_path / "codes")).shards[4].path
+    assert encode(distrusted=frozenset([path])).digest == digest and made_shards == [path]
+
+
+def test_an_image_that_changed_since_the_snapshot_fails_the_job(fitted, pictures, tmp_path):
+    snapshot = snapshot_of(str(pictures), str(tmp_path / "snapshot"))
+    (pictures / "0" / "0000.png").write_bytes(b"another size")
+    with pytest.raises(StorageError, match=r"0000\.png changed since the snapshot listed it: run again"):
+        job(str(tmp_path / "codes"), snapshot, fitted, None)
+    assert not (tmp_path / "codes" / "manifest.json").exists()
+
+
+def test_nothing_is_written_once_the_lease_is_lost(encode, tmp_path):
+    class LosingTheLease(Progress):
+        def update(self, job: str, **state) -> None:
+            (tmp_path / "codes" / ".lease" / "000099.json").write_text("{}")
+
+    with pytest.raises(LeaseLost, match="taken over by a newer run"):
+        encode(progress=LosingTheLease())
+    assert parts(tmp_path / "codes") == {} and not (tmp_path / "codes" / "manifest.json").exists()
+
+
+def test_the_process_gets_its_threads_back(encode, fitted, monkeypatch):
+    threads = []
+    make = ShardEncoder.make_shard
+    monkeypatch.setattr(
+        ShardEncoder, "make_shard", lambda *args: threads.append(torch.get_num_threads()) or make(*args)
+    )
+    before = torch.get_num_threads()
+    encode(resources=StepResources(workers=4, cpus=3, readers=0))
+    assert set(threads) == {3} and torch.get_num_threads() == before
+
+
+def test_a_dataset_of_an_earlier_version_is_read_verified_and_extended(encode, pictures, tmp_path):
+    tokenizer = TokenizerFiles(FORMAT_1_TOKENIZER, tokenizer_digest(FORMAT_1_TOKENIZER))
+    encode(tokenizer=tokenizer)
+    folder = str(tmp_path / "codes")
+    manifest = json.loads((tmp_path / "codes" / "manifest.json").read_text())
+    for name in ("image_size", "channels"):  # facts that an earlier version did not write
+        del manifest["facts"][name]
+    (tmp_path / "codes" / "manifest.json").write_text(json.dumps(manifest))
+    assert json.loads((tmp_path / "codes" / "tokenizer" / "config.json").read_text())["format"] == 1
+    before = read_dataset(folder)
+    assert verify_dataset(folder) == [] and len(read_codes(folder, "train", tmp_path / "cache")) > 50
+    write_pictures(pictures, range(100, 110))
+    stored = TokenizerFiles(tmp_path / "codes" / "tokenizer", tokenizer.digest)
+    facts = encode(tokenizer=stored).facts
+    assert (facts.rows, facts.version, facts.dimensions) == (110, 2, 256) and verify_dataset(folder) == []
+    assert {shard.path for shard in before.shards} <= {shard.path for shard in read_dataset(folder).shards}

@@ -1,0 +1,97 @@
+"""The registry of sources: its names, its archive formats, and a source that a test adds."""
+
+import io
+import uuid
+import zipfile
+from typing import get_args
+
+import pyarrow as pa
+import pytest
+
+from components.errors import StorageError
+from components.images.config import BUNDLED_SOURCES, ImagesConfig, SourceName
+from components.images.fetch import fetch_image
+from components.images.pixels import PixelReader
+from components.images.sources.archives import ArchiveFormat, ArchiveIndex, ArchiveMember, list_archives
+from components.images.sources.registry import SOURCES, Source, archive_format, list_images
+from components.store import objects
+
+
+def _index_zip(file: objects.StoredObject, config: ImagesConfig) -> ArchiveIndex:
+    with objects.open_object(file.uri) as source, zipfile.ZipFile(source) as packed:
+        infos = packed.infolist()
+    members = [
+        ArchiveMember(each.filename, each.filename.split("-")[0], each.filename, each.file_size) for each in infos
+    ]
+    return ArchiveIndex(members)
+
+
+def _read_zip_member(uri: str, member: str, version: str) -> bytes:
+    with objects.open_object(uri) as source, zipfile.ZipFile(source) as packed:
+        return packed.read(member)
+
+
+ZIP = ArchiveFormat(extension="zip", index=_index_zip, read_member=_read_zip_member)
+
+
+def write_zip(uri: str, members: dict[str, bytes]) -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as packed:
+        for name, data in members.items():
+            packed.writestr(name, data)
+    objects.write_bytes(uri, sink.getvalue())
+
+
+@pytest.fixture
+def zipped(monkeypatch, photo, encoded) -> tuple[ImagesConfig, dict[str, bytes]]:
+    """The config of a registered zip source with two files, and the images in them by key."""
+    monkeypatch.setitem(SOURCES, "zip", Source(list_images=lambda config, _: list_archives(config, ZIP), archive=ZIP))
+    root = f"memory://{uuid.uuid4().hex}"
+    images = {f"{n % 2}.zip/{'ant' if n < 3 else 'bee'}-{n}.png": encoded(photo.rotate(n), "PNG") for n in range(6)}
+    for number in range(2):
+        prefix = f"{number}.zip/"
+        members = {key.removeprefix(prefix): data for key, data in images.items() if key.startswith(prefix)}
+        write_zip(f"{root}/{number}.zip", members)
+    return ImagesConfig(source="zip", uri=root, image_size=16), images  # type: ignore[arg-type]
+
+
+def test_the_registry_has_exactly_the_names_that_the_config_takes():
+    assert tuple(SOURCES) == get_args(SourceName)
+
+
+def test_bundled_sources_and_no_others_do_without_a_uri():
+    assert [name for name, source in SOURCES.items() if source.bundled] == list(BUNDLED_SOURCES)
+    for name, source in SOURCES.items():
+        if source.bundled:
+            assert ImagesConfig(source=name, image_size=16).uri is None
+        else:
+            with pytest.raises(ValueError, match=r"images\.uri must name the folder"):
+                ImagesConfig(source=name, image_size=16)
+
+
+def test_an_extension_means_one_archive_format():
+    formats = {source.archive for source in SOURCES.values() if source.archive}
+    assert len({each.extension for each in formats}) == len(formats)
+    assert all(archive_format(f"s3://bucket/Some.{each.extension.upper()}") is each for each in formats)
+
+
+def test_a_packed_file_that_no_source_reads_is_named():
+    with pytest.raises(StorageError, match=r"a\.rar must end with one of \['parquet', 'tar'\]"):
+        archive_format("a.rar")
+
+
+def test_a_source_that_is_registered_is_listed_and_its_members_are_fetched(zipped):
+    config, images = zipped
+    listing = list_images(config, "unused")
+    assert {row["key"]: fetch_image(row) for row in listing.table.to_pylist()} == images
+    assert listing.classes == ("ant", "bee") and listing.table["label"].to_pylist() == [0, 0, 1, 0, 1, 1]
+    rows = listing.table.append_column("copy", pa.array([0] * 6, pa.int16()))
+    assert PixelReader(config, 0).read(rows).shape == (6, 16, 16, 3)
+
+
+def test_a_rewritten_file_of_a_registered_source_is_noticed(zipped):
+    config, images = zipped
+    row = list_images(config, "unused").table.to_pylist()[0]
+    write_zip(row["uri"], {row["member"]: images[row["key"]], "other.png": b""})
+    with pytest.raises(StorageError, match=r"0\.zip changed since the snapshot listed it"):
+        fetch_image(row)

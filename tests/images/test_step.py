@@ -1,0 +1,62 @@
+"""The images step in this process and on Ray: what is inspected, what is committed."""
+
+from dataclasses import replace
+
+import pytest
+
+from components.errors import TooManyRejects
+from components.images import step
+from components.images.facts import SnapshotFacts
+from components.images.rejects import REJECTS_FILE
+from components.images.snapshot import open_snapshot
+from components.store import objects, parquet
+from components.store.lease import acquire_lease
+from components.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    """A workspace without a cluster."""
+    lease = acquire_lease(str(tmp_path / "lease"), wait_seconds=0, report=print)
+    return Workspace(name="images", fingerprint="f", uri=str(tmp_path / "artifact"), seed=7, lease=lease)
+
+
+@pytest.fixture
+def config(tree, settings):
+    """A folder with one file that cannot be used, in slices of a few images."""
+    (tree / "cat" / "text.png").write_text("not an image")
+    return settings(uri=str(tree), held_out=0.3, max_rejects=0.1)
+
+
+def test_a_snapshot_is_taken_without_a_cluster(config, workspace, monkeypatch, capsys):
+    monkeypatch.setattr(step, "IMAGES_PER_INSPECTION_TASK", 16)
+    output = step.take_snapshot(config, workspace=workspace)
+    assert isinstance(output.facts, SnapshotFacts) and (output.facts.images, output.facts.rejects) == (60, 1)
+    assert open_snapshot(workspace.uri).digest == output.digest and output.pictures["images"].startswith(b"\x89PNG")
+    rejects = parquet.from_bytes(objects.read_bytes(objects.join(workspace.uri, REJECTS_FILE)))
+    assert rejects["key"].to_pylist() == ["cat/text.png"]
+    told = capsys.readouterr().out
+    assert "61/61 files" in told and "1 of 61 files cannot be used" in told
+
+
+def test_too_many_rejects_fail_the_step(config, workspace):
+    with pytest.raises(TooManyRejects, match=r"got 1 of 61"):
+        step.take_snapshot(replace(config, max_rejects=0.01), workspace=workspace)
+
+
+def test_bundled_images_are_not_inspected_and_need_no_cluster(settings, workspace, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("must not be called")
+
+    monkeypatch.setattr(step, "inspect_rows", refuse)
+    config = settings(source="digits", uri=None, channels=1)
+    output = step.take_snapshot(config, workspace=replace(workspace, connect=refuse))
+    assert output.facts.images == 1797 and output.facts.rejects == 0
+
+
+@pytest.mark.ray
+def test_ray_gives_the_same_snapshot(config, workspace, monkeypatch, tmp_path, ray_cluster):
+    monkeypatch.setattr(step, "IMAGES_PER_INSPECTION_TASK", 16)
+    alone = step.take_snapshot(config, workspace=workspace)
+    on_ray = replace(workspace, uri=str(tmp_path / "on-ray"), connect=lambda: ray_cluster)
+    assert step.take_snapshot(config, workspace=on_ray).digest == alone.digest

@@ -1,0 +1,49 @@
+"""The tree of errors: every class has an exit code, and says whether trying again helps."""
+
+import re
+
+import pytest
+
+from components import errors
+from components.errors import ExitCode, PipelineError, exit_code_of, retry_helps
+
+TREE = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PipelineError)]
+
+
+def make(kind):
+    """An instance; ConfigError takes a source and faults."""
+    return kind("x", ["y"]) if kind is errors.ConfigError else kind("x")
+
+
+@pytest.mark.parametrize("kind", TREE)
+def test_the_docstring_shows_every_class_with_its_exit_code(kind):
+    (line,) = re.findall(rf"^.*\b{kind.__name__}\b.*$", errors.__doc__, re.MULTILINE)
+    own = re.search(rf"{kind.__name__} +(\d)", line)
+    inherited = kind.__mro__[1].exit_code if kind is not PipelineError else None
+    assert (int(own.group(1)) if own else inherited) == kind.exit_code
+
+
+@pytest.mark.parametrize("kind", TREE)
+def test_an_error_s_exit_code_is_its_class_s(kind):
+    assert exit_code_of(make(kind)) == kind.exit_code
+
+
+def test_other_errors_have_exit_codes_too():
+    assert exit_code_of(RuntimeError()) == exit_code_of(ValueError()) == ExitCode.FAILED
+    assert exit_code_of(ConnectionRefusedError()) == ExitCode.UNREACHABLE
+    assert exit_code_of(KeyboardInterrupt()) == ExitCode.STOPPED == 130
+
+
+@pytest.mark.parametrize("error", [ValueError(), TypeError(), ImportError(), *map(make, TREE)])
+def test_what_the_same_input_raises_again_is_not_retried(error):
+    assert retry_helps(error) == isinstance(error, errors.TrackingError)
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), OSError(), MemoryError()])
+def test_everything_else_is_retried(error):
+    assert retry_helps(error)
+
+
+def test_every_code_has_a_meaning_and_only_known_codes_are_used():
+    assert all(code.meaning for code in ExitCode)
+    assert {kind.exit_code for kind in TREE} <= set(ExitCode)
