@@ -14,7 +14,7 @@ RUN groupadd --gid 1000 pipeline \
     && useradd --uid 1000 --gid 1000 --create-home --shell /bin/bash pipeline \
     && install --directory --owner=pipeline --group=pipeline /opt/dagster
 
-# Packages first: a change of code keeps this layer. The same pins as everywhere, with what only servers need.
+# Packages first, so that a change of code keeps this layer. The same pins as everywhere, plus what only servers need.
 WORKDIR /app
 COPY constraints.txt pyproject.toml ./
 RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \

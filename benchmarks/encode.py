@@ -35,8 +35,8 @@ from components.images.config import PixelConfig
 from components.images.decode import decode_image
 from components.images.snapshot import SNAPSHOT_SCHEMA, StoredSnapshot
 from components.images.split import TRAIN
+from components.images.tensors import to_images
 from components.tokenizer.config import LevelConfig, VQVAEArchitecture
-from components.tokenizer.model import to_images
 from components.tokenizer.stored import TokenizerDescription, load_tokenizer, pack_tokenizer
 from components.training.sample_order import batch_rows
 

@@ -16,13 +16,14 @@ from benchmarks.masked import with_masked_filters
 from benchmarks.sampler import CLASSES, CODES, SIZES
 from benchmarks.timing import Figure, report_figures, time_alternately
 from components.config import TrainingConfig
+from components.images.tensors import to_images
 from components.priors.conditioning import MapSpec
 from components.priors.config import PriorArchitecture
 from components.priors.model import Prior
 from components.priors.objective import PriorObjective
 from components.tokenizer.config import LevelConfig, VQVAEConfig
 from components.tokenizer.ema_quantizer import EMAQuantizer
-from components.tokenizer.model import Tokenizer, to_images
+from components.tokenizer.model import Tokenizer
 from components.tokenizer.objective import TokenizerObjective
 from components.training.batches import CodeBatch, ImageBatch
 

@@ -13,6 +13,8 @@ from components.priors.model import Prior
 class MaskedConvolution(nn.Module):
     """A full filter that equals `cropped` after masking: (n, h, w, inputs) -> (n, h, w, outputs)."""
 
+    mask: Tensor
+
     def __init__(self, cropped: CausalConvolution) -> None:
         super().__init__()
         left, above = cropped.margins[2] + int(cropped.padding[1]), cropped.margins[4]

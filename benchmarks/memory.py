@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from benchmarks import fits
 from benchmarks.timing import Figure, report_figures
+from components.images.tensors import to_images
 from components.priors.sampler import Sampler
-from components.tokenizer.model import to_images
 
 MIB = 2**20
 IMAGES_SAMPLED = 16

@@ -114,7 +114,7 @@ class PipelineConfig(Deployment, Recipe):
 
 
 def _cross_faults(config: PipelineConfig) -> list[str]:
-    """What single sections cannot see."""
+    """Faults between sections, which no single section can see."""
     faults = []
     levels, size = config.vqvae.levels, config.images.image_size
     names = [level.name for level in levels]
@@ -129,15 +129,15 @@ def _cross_faults(config: PipelineConfig) -> list[str]:
     top = config.priors.get(names[0])
     if top is not None and top.conditioning_layers:
         faults.append(
-            f"priors.{names[0]}.conditioning_layers must be 0: nothing is above it, got {top.conditioning_layers}"
+            f"priors.{names[0]}.conditioning_layers must be 0: no level is above it, got {top.conditioning_layers}"
         )
     fits = {"vqvae": (config.vqvae.training, config.resources.tokenizer)}
     fits |= {f"priors.{level}": (prior.training, config.resources.prior) for level, prior in config.priors.items()}
     fits |= {one: (getattr(config, one).training, config.resources.classifier) for one in ("classifier", "judge")}
-    for place, (training, resources) in fits.items():
+    for section, (training, resources) in fits.items():
         if training.batch_size % resources.workers:
             workers = f"{resources.workers} workers"
-            faults.append(f"{place}.training.batch_size must divide among {workers}, got {training.batch_size}")
+            faults.append(f"{section}.training.batch_size must divide among {workers}, got {training.batch_size}")
     if config.judge.program is not None:
         faults.append(
             f"judge.program must be null, got {config.judge.program!r}: measures need the features of a judge that is "

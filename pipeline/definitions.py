@@ -22,7 +22,7 @@ JOB = "vqvae2"
 
 
 def definitions_of(config: PipelineConfig, session: Session | None = None) -> dg.Definitions:
-    """Assets, the job that makes them all in one process, and the schedule where the config has one."""
+    """Assets, the job that makes them in one process, and the schedule if the config has one."""
     job = dg.define_asset_job(
         JOB, selection=dg.AssetSelection.all(), executor_def=dg.in_process_executor, tags={"config": config.name}
     )
@@ -59,7 +59,7 @@ def materialise(config: PipelineConfig, session: Session) -> bool:
 
 
 def instance_folder(config: PipelineConfig) -> Path:
-    """Folder of the orchestrator's instance, made with its settings (telemetry off) when it is new."""
+    """Folder of the orchestrator's instance, created with its settings (telemetry off) when it is new."""
     folder = Path(os.environ.get("DAGSTER_HOME") or Path(config.state).absolute() / "dagster")
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "dagster.yaml"
@@ -73,7 +73,7 @@ def instance_folder(config: PipelineConfig) -> Path:
 
 
 def write_config(config: PipelineConfig) -> Path:
-    """Keep the resolved config where the orchestrator's processes find it; returns the file."""
+    """Write the resolved config where the orchestrator's processes find it; returns the file."""
     path = Path(config.state).absolute() / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(to_plain(config), indent=1))
@@ -89,7 +89,7 @@ def _load() -> dg.Definitions:
 
 
 def __getattr__(name: str) -> dg.Definitions:
-    """`defs` is made when the orchestrator asks for it, so that importing this module reads no config."""
+    """Makes `defs` when the orchestrator asks for it, so that importing this module reads no config."""
     if name == "defs":
         return _load()
     raise AttributeError(name)

@@ -1,4 +1,4 @@
-"""How large the models and the code dataset of a config are, before anything is fitted: built without memory."""
+"""Sizes of the models and the code dataset of a config before anything is fitted: models are built without memory."""
 
 import math
 from dataclasses import dataclass

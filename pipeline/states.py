@@ -1,4 +1,4 @@
-"""How far each step of a config has come, seen from outside: makes, starts and deletes nothing."""
+"""The state of each step of a config, looked up from outside: makes, starts and deletes nothing."""
 
 import json
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ class StepState:
 
     step: str
     artifact: Artifact | None = None
-    """What it made; None: it would run."""
+    """Its artifact; None when the step would run."""
     verdicts: tuple[Verdict, ...] = ()
     fingerprint: str | None = None
     """What it is asked to do; None while an input is missing."""
     run_id: str | None = None
     """MLflow run that made the artifact, or in which an interrupted step continues."""
     why: str = ""
-    """Why it would run, and when."""
+    """Why or when it would run."""
 
     @property
     def good(self) -> bool:

@@ -15,8 +15,8 @@ import components
 from components import serving
 from components.generator.config import GeneratorConfig
 from components.generator.rejection import generate_samples
+from components.images.tensors import to_images
 from components.priors.config import SamplingConfig
-from components.tokenizer.model import to_images
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from components.classifier.model import Classifier
 from components.classifier.program import ProgramClassifier
 from components.config import require
-from components.tokenizer.model import to_images
+from components.images.tensors import to_images
 from components.training.batches import ImageBatch
 
 

@@ -15,8 +15,9 @@ from components.config import StepResources
 from components.images.feed import ImageFeed
 from components.images.snapshot import StoredSnapshot, open_snapshot
 from components.store import commits, objects
+from components.training.job import FitJob
 from components.training.loop import evaluate_objective
-from components.training.step import FitJob, run_fit
+from components.training.step import run_fit
 from components.workspace import StepOutput, Workspace
 
 SEED_STRIDE = 7919
@@ -49,13 +50,13 @@ def fit_classifier(
         config=config.training,
         resources=resources,
     )
-    fitted = run_fit(job, workspace=workspace)
+    result = run_fit(job, workspace=workspace)
     model = description.build()
-    model.load_state_dict(fitted.weights)
+    model.load_state_dict(result.weights)
     facts = ClassifierFacts(
-        held_out_accuracy=fitted.fit_progress.held_out["accuracy"],
-        held_out_loss=fitted.fit_progress.best_loss,
-        best_update=fitted.fit_progress.best_update,
+        held_out_accuracy=result.fit_progress.held_out["accuracy"],
+        held_out_loss=result.fit_progress.best_loss,
+        best_update=result.fit_progress.best_update,
     )
     return _commit(pack_classifier(model, description), facts, workspace)
 

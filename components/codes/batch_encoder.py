@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from components.config import require
-from components.tokenizer.model import Tokenizer, to_images
+from components.images.tensors import to_images
+from components.tokenizer.model import Tokenizer
 
 
 class BatchEncoder:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from components.config import require
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from components.classifier.model import Classifier
-from components.tokenizer.model import Tokenizer, to_images, to_pixels
+from components.images.tensors import to_images, to_pixels
+from components.tokenizer.model import Tokenizer
 
 IMAGES_PER_CHUNK = 256
 """Images per forward pass."""

@@ -16,8 +16,8 @@ from components.evaluation.protocol import Evaluation
 from components.evaluation.scores import Scores
 from components.generator.ancestral import Generator
 from components.generator.samples import Samples
+from components.images.tensors import to_images
 from components.pictures import MAX_CLASSES_SHOWN, prefix_grid, reconstruction_grid, sample_grid
-from components.tokenizer.model import to_images
 from components.tokenizer.prefixes import decode_prefixes
 from components.training.batches import ImageBatch
 

@@ -14,11 +14,12 @@ from components.classifier.model import Classifier
 from components.classifier.program import ProgramClassifier
 from components.config import require
 from components.generator.samples import DrawReport, DrawRequest, Samples, join_chunks, no_report
+from components.images.tensors import to_images, to_pixels
 from components.priors.conditioning import MapSpec
 from components.priors.config import AS_FITTED, SamplingConfig
 from components.priors.model import Prior
 from components.priors.sampler import Sampler
-from components.tokenizer.model import Tokenizer, to_images, to_pixels
+from components.tokenizer.model import Tokenizer
 
 Rejector = Classifier | ProgramClassifier
 """Classifier that scores samples: fitted by the pipeline, or the user's own."""

@@ -37,7 +37,7 @@ from components.priors.sampler_layers import (
 
 
 class Sampler:
-    """Draws code maps from `prior` for up to `batch` images at a time, filtered by `sampling`.
+    """Draws code maps from `prior` for up to `batch` images at a time, as `sampling` says.
 
     It packs the prior's weights as they are now: make a new one after a further fit. Memory: a copy of the weights;
     m + 1 rows of the vertical and w + m + 1 positions of the horizontal state for each layer and image; all keys and
@@ -90,14 +90,16 @@ class Sampler:
         new, index = self.codes.new_zeros, partial(self.codes.new_zeros, dtype=torch.int64)
         self.row_index, self.column, self.slot = index(1), index(1), index(1)  # 1 each; slot = position + 1
         self.seeds = index(self.batch)  # b
-        self.map_context = new(n, h, w, c) if prior.conditioning else new(n, 1, 1, c)
+        self.map_context = new(n, h, w, c) if prior.conditioning else new(n, 1, 1, c)  # the class, and the maps above
         self.row_context = new(n, 1, self.map_context.shape[2], c)  # n 1 w c, or n 1 1 c
         self.context = new(n, self.map_context.shape[2], layers, 2 * r)  # n w l 2r, or n 1 l 2r: added to every gate
-        self.row_state = new(n, w, c)  # the vertical state, layer after layer
-        self.row_position = new(1, w, c)
-        self.gated_row = new(n, w, r)
-        self.first_row_terms = new(1, w, 2 * r)
-        self.terms = new(layers, n, w, 2 * r)  # what rows above, context and positions add to horizontal gates
+        self.row_state = new(n, w, c)  # n w c: the vertical state, layer after layer
+        self.row_position = new(1, w, c)  # 1 w c
+        self.gated_row = new(n, w, r)  # n w r
+        self.first_row_terms = new(1, w, 2 * r)  # 1 w 2r: the present row of first_terms
+        self.terms = new(
+            layers, n, w, 2 * r
+        )  # l n w 2r: what rows above, context and positions add to horizontal gates
         self.noise_row = new(self.batch, w, k)  # b w k
         self.given_row, self.row_codes = index(self.batch, w), index(n, w)  # b w, -1 where free; n w
 
@@ -118,7 +120,7 @@ class Sampler:
         self.table_rows = self.table.new_zeros(n, self.table.shape[1])  # n c+(m+1)2r: the table at the last codes
         self.embedded = self.table_rows[:, :c]  # view: n c
         self.taps = self.table_rows[:, c:].view(pending.shape).unbind(1)  # m+1 views of n 2r
-        self.pixel_position = new(1, 1, c)
+        self.pixel_position = new(1, 1, c)  # 1 1 c
         self.flat_position = self.pixel_position[0]  # view: 1 c
         self.gated, self.inner, self.active = new(n, r), new(n, r), new(n, c)  # n r; n r; n c
         self.out, self.guided_out = new(n, k), new(self.batch, k)  # n k; b k
@@ -140,11 +142,9 @@ class Sampler:
         filtered logits + Gumbel noise, an exact draw from their softmax. Codes of `given` (n, h, w) other than -1 are
         taken as they are, and the others drawn after the given ones that come earlier in raster order.
         """
-        integers = seeds.dtype == torch.int64 and seeds.shape == labels.shape
         require(
-            integers,
-            f"seeds must be int64 with one seed for each of the {len(labels)} labels, got {seeds.dtype} "
-            f"{tuple(seeds.shape)}",
+            seeds.dtype == torch.int64 and seeds.shape == labels.shape,
+            f"seeds must be int64, one seed for each of {len(labels)} labels, got {seeds.dtype} {tuple(seeds.shape)}",
         )
         self._begin(labels, above, given)
         self.seeds[: len(seeds)] = seeds
@@ -296,12 +296,11 @@ class Sampler:
 def _check_guidance(prior: Prior, sampling: SamplingConfig) -> None:
     if sampling.guidance == 1:
         return
+    classless = f"guidance must be 1 for a prior that was fitted without classes, got {sampling.guidance:g}"
+    require(prior.classes > 0, classless)
+    dropout = prior.architecture.label_dropout
     require(
-        prior.classes > 0, f"guidance must be 1 for a prior that was fitted without classes, got {sampling.guidance:g}"
-    )
-    label_dropout = prior.architecture.label_dropout
-    require(
-        label_dropout > 0,
+        dropout > 0,
         "guidance other than 1 needs a prior that knows 'no class', fitted with label_dropout above 0, got "
-        f"{label_dropout:g} and guidance {sampling.guidance:g}: fit it with label_dropout=0.1, or leave guidance at 1",
+        f"{dropout:g} and guidance {sampling.guidance:g}: fit it with label_dropout=0.1, or leave guidance at 1",
     )

@@ -20,9 +20,10 @@ from components.priors.objective import PriorObjective
 from components.priors.stored import PriorDescription, pack_prior
 from components.store import commits
 from components.training.batches import CodeBatch
+from components.training.job import FitJob
 from components.training.loop import FitData
 from components.training.sample_order import batch_rows, worker_slice
-from components.training.step import FitJob, run_fit
+from components.training.step import run_fit
 from components.workspace import StepOutput, Workspace
 
 

@@ -81,7 +81,7 @@ class Tokenizer(nn.Module):
             # Algorithm 1, lines 3-4: h_bottom <- E_bottom(x, e_top), e_bottom <- Quantize(h_bottom)
             quantized.append(quantizer(head(features, quantized[-1].vectors)))
         # Algorithm 1, line 5: x^ <- D(e_top, e_bottom)
-        reconstruction = self.decoder(self._some_prefixes([level.vectors for level in quantized]))  # as images
+        reconstruction = self.decoder(self._some_prefixes([level.vectors for level in quantized]))
         distances = torch.stack([level.distance for level in quantized])  # (levels)
         return TokenizerOutput(
             reconstruction,
@@ -250,22 +250,3 @@ class Tokenizer(nn.Module):
 def _at_every_position(vector: Tensor) -> Tensor:
     """One vector (d) for all positions of all images: (1, d, 1, 1)."""
     return vector[None, :, None, None]
-
-
-def to_images(pixels: Tensor) -> Tensor:
-    """Stored pixels uint8 (n, height, width, c) -> images float32 (n, c, height, width) in [-1, 1]."""
-    stored = pixels.dtype == torch.uint8 and pixels.ndim == 4
-    require(
-        stored,
-        f"pixels must be uint8 (n, height, width, c), got {pixels.dtype} {tuple(pixels.shape)}: images "
-        "that are float already need no to_images",
-    )
-    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """Images float (n, c, height, width) -> pixels uint8 (n, height, width, c); values are clamped to [-1, 1]."""
-    floats = images.is_floating_point() and images.ndim == 4
-    require(floats, f"images must be float (n, c, height, width), got {images.dtype} {tuple(images.shape)}")
-    brightness = (images.float().clamp(-1, 1) + 1) * 127.5  # (n, c, height, width) in [0, 255]
-    return brightness.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

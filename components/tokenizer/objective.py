@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.tokenizer.model import Tokenizer, to_images
+from components.images.tensors import to_images
+from components.tokenizer.model import Tokenizer
 from components.tokenizer.psnr import psnr
 from components.training.batches import ImageBatch
 

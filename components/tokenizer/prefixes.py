@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from components.images.tensors import to_pixels
 from components.pictures import Pixels
-from components.tokenizer.model import Tokenizer, to_pixels
+from components.tokenizer.model import Tokenizer
 
 
 @torch.no_grad()

@@ -14,9 +14,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from pydantic import BaseModel
 
+from components.images.tensors import to_images, to_pixels
 from components.pictures import Pixels
 from components.serving import image_from_base64, image_to_base64, served_requirements, with_defaults
-from components.tokenizer.model import to_images, to_pixels
 from components.tokenizer.stored import TokenizerDescription, describe_tokenizer, load_tokenizer
 
 if TYPE_CHECKING:

@@ -12,15 +12,17 @@ from components.images.feed import ImageFeed
 from components.images.pixels import PixelReader
 from components.images.snapshot import open_snapshot, read_snapshot
 from components.images.split import HELD_OUT
+from components.images.tensors import to_images
 from components.pictures import prefix_grid, reconstruction_grid
 from components.store import commits
 from components.tokenizer.config import VQVAEConfig
 from components.tokenizer.facts import TokenizerFacts
-from components.tokenizer.model import Tokenizer, to_images
+from components.tokenizer.model import Tokenizer
 from components.tokenizer.objective import TokenizerObjective
 from components.tokenizer.prefixes import decode_prefixes
 from components.tokenizer.stored import TokenizerDescription, pack_tokenizer
-from components.training.step import FitJob, run_fit
+from components.training.job import FitJob
+from components.training.step import run_fit
 from components.workspace import StepOutput, Workspace
 
 IMAGES_SHOWN = 12
@@ -42,16 +44,16 @@ def fit_tokenizer(
         config=config.training,
         resources=resources,
     )
-    fitted = run_fit(job, workspace=workspace)
+    result = run_fit(job, workspace=workspace)
     description = TokenizerDescription(architecture=config, channels=pixels.channels, image_size=pixels.image_size)
     model = description.build()
-    model.load_state_dict(fitted.weights)
+    model.load_state_dict(result.weights)
     model.eval()
     facts = TokenizerFacts(
-        reconstruction_error=fitted.fit_progress.held_out["reconstruction_error"],
-        psnr=fitted.fit_progress.held_out["psnr"],
-        best_update=fitted.fit_progress.best_update,
-        updates=fitted.fit_progress.update,
+        reconstruction_error=result.fit_progress.held_out["reconstruction_error"],
+        psnr=result.fit_progress.held_out["psnr"],
+        best_update=result.fit_progress.best_update,
+        updates=result.fit_progress.update,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
     workspace.lease.check()

@@ -4,8 +4,7 @@ import contextlib
 import functools
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +14,25 @@ import torch
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from components.cluster.step import produce_while_listening
-from components.config import StepResources, TrainingConfig
 from components.store import commits, objects
 from components.store.lease import Lease, heartbeat
-from components.training.loop import FitData, fit_objective
+from components.training.in_process import fit_in_process
+from components.training.job import CHECKPOINT_FILES, FitJob, FitReporter, FitResult, limit_threads, read_fit_result
+from components.training.loop import fit_objective
 from components.training.messages import EvaluationMessage, ProgressMessage
-from components.training.state import STATE_NUMBERS, STATE_TENSORS, FitProgress, FitState, read_fit_progress
+from components.training.state import FitState
 from components.workspace import ComputeCluster, Workspace
 
 FIT_POLL_SECONDS = 0.5
 """Time between two looks into the mailbox."""
 FIT_FOLDER = "fit"
 """Ray Train's folder below the step's work folder."""
-IN_PROCESS_FOLDER = "checkpoint"
-"""The same for a fit in this process."""
-CHECKPOINT_FILES = (STATE_TENSORS, STATE_NUMBERS)
 CHECKPOINTS_KEPT = 2
 MAX_WORKER_FAILURES = 2
 """Times that Ray Train replaces workers that died before the step fails."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitJob:
-    """One model to fit. The callables run in the workers, so they hold settings and URIs, never data."""
-
-    build: Callable[[], nn.Module]
-    """The objective, freshly initialised from torch's seed."""
-    data: Callable[[int, int], FitData]
-    """(rank, workers) -> that worker's slice of the data."""
-    pictures: Callable[[nn.Module], dict[str, bytes]] | None = None
-    """Fixed-seed PNGs of the evaluated objective, made by worker 0."""
-    config: TrainingConfig
-    resources: StepResources
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitResult:
-    """What a fit gives."""
-
-    weights: dict[str, Tensor]
-    """Best weights by held-out loss, by the names of the objective's `.model`."""
-    fit_progress: FitProgress
 
 
 def run_fit(job: FitJob, *, workspace: Workspace) -> FitResult:
@@ -68,110 +41,7 @@ def run_fit(job: FitJob, *, workspace: Workspace) -> FitResult:
     A call after any death continues from the last checkpoint kept under the workspace.
     """
     cluster = workspace.cluster
-    return _fit_in_process(job, workspace) if cluster is None else _fit_on_ray(job, cluster, workspace)
-
-
-def _read_result(folder: Path) -> FitResult:
-    """The result that a fit's last checkpoint, in `folder`, holds."""
-    prefix = "best.model."
-    tensors = load_file(folder / STATE_TENSORS)
-    weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    return FitResult(weights=weights, fit_progress=read_fit_progress(folder))
-
-
-class _FitReporter:
-    """Passes what a fit tells to the person and the journal."""
-
-    def __init__(self, job: FitJob, workspace: Workspace) -> None:
-        self._job, self._workspace = job, workspace
-        self._held_out = ""
-
-    def report(self, message: ProgressMessage | EvaluationMessage) -> None:
-        if isinstance(message, EvaluationMessage):
-            self._report_evaluation(message)
-        else:
-            self._report_progress(message)
-
-    def finish(self) -> None:
-        self._workspace.progress.finish(self._workspace.name)
-
-    def _report_progress(self, message: ProgressMessage) -> None:
-        training = {f"train/{name}": value for name, value in message.metrics.items()}
-        rate = {"train/images_per_second": message.images_per_second}
-        self._workspace.journal.metrics(message.update, training | rate)
-        self._workspace.progress.update(
-            self._workspace.name,
-            done=message.update,
-            total=self._job.config.updates,
-            unit="updates",
-            rate=message.images_per_second,
-            note=f"loss {message.metrics['loss']:.4f}{self._held_out}",
-        )
-
-    def _report_evaluation(self, message: EvaluationMessage) -> None:
-        held_out = {f"held_out/{name}": value for name, value in message.metrics.items()}
-        self._workspace.journal.metrics(message.update, held_out)
-        for name, png in message.pictures.items():
-            self._workspace.journal.picture(name, png, message.update)
-        self._held_out = f", held out {message.metrics['loss']:.4f}"
-
-
-# --- in this process --------------------------------------------------------------------------------------------------
-
-
-def _fit_in_process(job: FitJob, workspace: Workspace) -> FitResult:
-    """The same fit by one worker without Ray: the same weights, bit for bit, as one Ray Train worker's."""
-    if job.resources.workers != 1:
-        raise ValueError(f"a fit in this process has one worker, got resources.workers={job.resources.workers}")
-    folder = objects.join(workspace.uri, commits.WORK_FOLDER, IN_PROCESS_FOLDER)
-    threads = torch.get_num_threads()
-    reporter = _FitReporter(job, workspace)
-    with tempfile.TemporaryDirectory() as local, torch.random.fork_rng(devices=[]):
-        observer = _InProcessObserver(job, workspace, reporter, folder, Path(local))
-        _limit_threads(job.resources)
-        torch.manual_seed(workspace.seed)
-        try:
-            fit_objective(
-                job.build(),
-                config=job.config,
-                seed=workspace.seed,
-                data=job.data(0, 1),
-                observer=observer,
-                resume=observer.stored_checkpoint(),
-                device="cuda" if job.resources.gpus else "cpu",
-            )
-        finally:
-            torch.set_num_threads(threads)
-            reporter.finish()
-        return _read_result(Path(local))
-
-
-class _InProcessObserver:
-    """The training loop's observer in this process."""
-
-    def __init__(self, job: FitJob, workspace: Workspace, reporter: _FitReporter, folder: str, local: Path) -> None:
-        self._job, self._workspace, self._reporter = job, workspace, reporter
-        self._folder, self._local = folder, local
-
-    def stored_checkpoint(self) -> Path | None:
-        """Local copy of the checkpoint that an interrupted fit left; None without a whole one."""
-        if not set(CHECKPOINT_FILES) <= set(objects.object_sizes(self._folder)):
-            return None
-        objects.download(self._folder, self._local)
-        return self._local
-
-    def progress(self, update: int, metrics: dict[str, float], images_per_second: float) -> None:
-        self._reporter.report(ProgressMessage(update, metrics, images_per_second))
-
-    def evaluated(self, update: int, metrics: dict[str, float], objective: nn.Module) -> None:
-        pictures = self._job.pictures(objective) if self._job.pictures else {}
-        self._reporter.report(EvaluationMessage(update, metrics, pictures))
-
-    def checkpoint(self, state: FitState) -> None:
-        self._workspace.lease.check()
-        state.save(self._local)
-        for name in CHECKPOINT_FILES:
-            objects.write_bytes(objects.join(self._folder, name), (self._local / name).read_bytes())
+    return fit_in_process(job, workspace) if cluster is None else _fit_on_ray(job, cluster, workspace)
 
 
 # --- on Ray Train: the driver -----------------------------------------------------------------------------------------
@@ -180,7 +50,7 @@ class _InProcessObserver:
 def _fit_on_ray(job: FitJob, cluster: ComputeCluster, workspace: Workspace) -> FitResult:
     work = objects.join(workspace.uri, commits.WORK_FOLDER)
     _delete_broken_checkpoints(work, workspace)
-    reporter = _FitReporter(job, workspace)
+    reporter = FitReporter(job, workspace)
 
     def listen() -> None:
         for message in ray.get(cluster.mailbox.take.remote(workspace.name)):
@@ -194,7 +64,7 @@ def _fit_on_ray(job: FitJob, cluster: ComputeCluster, workspace: Workspace) -> F
             reporter.finish()
     with tempfile.TemporaryDirectory() as folder:
         result.checkpoint.to_directory(folder)
-        return _read_result(Path(folder))
+        return read_fit_result(Path(folder))
 
 
 def _trainer(job: FitJob, cluster: ComputeCluster, workspace: Workspace, work: str) -> "_Trainer":
@@ -279,7 +149,7 @@ def _worker(job: FitJob, name: str, seed: int, lease: Lease, mailbox: Any) -> No
     """One Ray Train worker: build, resume, fit."""
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    _limit_threads(job.resources)
+    limit_threads(job.resources)
     torch.manual_seed(seed)
     objective = job.build()
     observer = _WorkerObserver(job, name, mailbox, lease, rank)
@@ -296,10 +166,6 @@ def _worker(job: FitJob, name: str, seed: int, lease: Lease, mailbox: Any) -> No
             device=_device() if job.resources.gpus else "cpu",
         )
     observer.close()
-
-
-def _limit_threads(resources: StepResources) -> None:
-    torch.set_num_threads(max(1, int(resources.cpus)))
 
 
 @contextlib.contextmanager

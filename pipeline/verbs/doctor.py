@@ -1,4 +1,4 @@
-"""`doctor`: what is installed, reachable and writable, and what to do about the rest. Starts nothing, never hangs."""
+"""`doctor`: checks what is installed, reachable and writable, and says what to do. Starts nothing, never hangs."""
 
 import os
 import re
@@ -17,11 +17,11 @@ from pipeline.config_files import load_config
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SERVER_SECONDS = 5.0
-"""Seconds a server gets to answer."""
+"""Time for a server to answer."""
 STORE_SECONDS = 30.0
-"""Seconds the artifact store gets, whose client tries more than once."""
+"""Time for the artifact store to answer, whose client retries."""
 COMFORTABLE_BYTES = {"memory": 3e9, "disk": 5e9, "shm": 1e9}
-"""Bytes below which a run of the digits preset is in doubt."""
+"""Bytes below which a run of the digits preset may fail."""
 
 GOOD, NOTE, PROBLEM = "ok", "note", "problem"
 
@@ -37,13 +37,13 @@ class Finding:
 
 
 def run_doctor(source: str, overrides: Sequence[str]) -> int:
-    """Print every finding; returns OK unless there is a problem."""
+    """Print every finding; returns DONE unless there is a problem."""
     problems = 0
     for finding in _findings(source, overrides):
         problems += finding.verdict == PROBLEM
         print(f"{finding.verdict:<8} {finding.what:<16} {finding.detail}", flush=True)
     print(
-        "\nall that a run needs is there"
+        "\neverything that a run needs is available"
         if not problems
         else f"\n{problems} problem{'s' if problems > 1 else ''}: a run would fail"
     )
@@ -51,7 +51,7 @@ def run_doctor(source: str, overrides: Sequence[str]) -> int:
 
 
 def _findings(source: str, overrides: Sequence[str]) -> Iterator[Finding]:
-    yield Finding(GOOD, "Python", ".".join(map(str, sys.version_info[:3])))  # an older one reads none of this
+    yield Finding(GOOD, "Python", ".".join(map(str, sys.version_info[:3])))  # an older one cannot read this file
     yield from _packages()
     yield _devices()
     try:
@@ -71,7 +71,7 @@ def _findings(source: str, overrides: Sequence[str]) -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """What pyproject.toml asks for, at the versions of constraints.txt, by the installed packages' own metadata."""
+    """Compare the installed packages with pyproject.toml and the versions of constraints.txt."""
     project, pins = PROJECT_ROOT / "pyproject.toml", PROJECT_ROOT / "constraints.txt"
     if not project.is_file() or not pins.is_file():
         yield Finding(
@@ -80,11 +80,11 @@ def _packages() -> Iterator[Finding]:
         return
     import tomllib
 
-    needed = [_plain(line) for line in tomllib.loads(project.read_text())["project"]["dependencies"]]
+    needed = [_package_name(line) for line in tomllib.loads(project.read_text())["project"]["dependencies"]]
     pinned = dict(
         line.strip().split("==") for line in pins.read_text().splitlines() if "==" in line and not line.startswith("#")
     )
-    pinned = {_plain(name): version for name, version in pinned.items()}
+    pinned = {_package_name(name): version for name, version in pinned.items()}
     found = {name: version for name in needed if (version := _version(name))}
     missing = [name for name in needed if name not in found]
     if missing:
@@ -93,19 +93,19 @@ def _packages() -> Iterator[Finding]:
             "packages",
             f"{', '.join(missing)} must be installed: `make run` does, or pip install -c constraints.txt -e .",
         )
-    # A local version names the build of the same release: torch 2.13.0+cu130.
+    # The part after + names a build of the same release: torch 2.13.0+cu130.
     other = [
         f"{name} {version} (pinned {pinned[name]})"
         for name, version in found.items()
         if version.split("+")[0] != pinned.get(name, version)
     ]
     if other:
-        yield Finding(NOTE, "packages", f"other versions than the tested ones: {', '.join(other)}")
+        yield Finding(NOTE, "packages", f"these versions were not tested: {', '.join(other)}")
     if not missing and not other:
         yield Finding(GOOD, "packages", f"{len(found)} at their pinned versions")
 
 
-def _plain(requirement: str) -> str:
+def _package_name(requirement: str) -> str:
     """`ray[train,data]>=2` -> `ray`, as package indexes compare names."""
     return re.split(r"[\s\[<>=!~;]", requirement.strip())[0].lower().replace("_", "-")
 
@@ -120,7 +120,7 @@ def _version(name: str) -> str | None:
 def _devices() -> Finding:
     try:
         import torch
-    except Exception as error:  # a broken build raises more than ImportError
+    except Exception as error:  # a broken build raises other errors than ImportError
         return Finding(PROBLEM, "torch", f"cannot be imported ({type(error).__name__}: {error}): install it again")
     if not torch.cuda.is_available():
         return Finding(GOOD, "torch", f"{torch.__version__}, no GPU: everything runs on the CPU")
@@ -175,7 +175,7 @@ def _existing(path: Path) -> Path:
 
 
 def _within(what: str, seconds: float, check: Callable[[], Finding]) -> Finding:
-    """`check`'s finding; a problem when it raises or takes too long."""
+    """The finding of `check`; a problem when it raises or takes too long."""
     import threading
 
     findings: list[Finding] = []
@@ -202,7 +202,7 @@ def _store(config: PipelineConfig) -> Finding:
     from components.store import objects
 
     root = objects.absolute(config.artifact_root)
-    # A look leaves nothing behind: where the folder is still to be made, its parent is tried.
+    # Checking creates nothing: where the folder does not exist yet, its nearest existing parent is tried.
     objects.check_writable(str(_existing(Path(root))) if objects.is_local(root) and "://" not in root else root)
     return Finding(GOOD, "artifact store", f"{root} is writable")
 
@@ -222,9 +222,7 @@ def _tracking(config: PipelineConfig) -> Finding:
             GOOD, "MLflow", f"SQLite in {database}" + ("" if database.exists() else " (made by the first run)")
         )
     if not uri.startswith(("http", "postgresql", "mysql")):
-        return Finding(
-            NOTE, "MLflow", f"{without_password(uri)} was not tried: whether it answers shows when a run starts"
-        )
+        return Finding(NOTE, "MLflow", f"{without_password(uri)} was not tried: a run will show whether it answers")
     return Finding(GOOD, "MLflow", f"{without_password(uri)} answers")
 
 
@@ -254,9 +252,7 @@ def _ray(config: PipelineConfig) -> Finding:
         )
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdigit():
-        return Finding(
-            NOTE, "Ray", f"RAY_ADDRESS={address} is no host:port: whether it answers shows when a run joins it"
-        )
+        return Finding(NOTE, "Ray", f"RAY_ADDRESS={address} is not host:port: a run will show whether it answers")
     try:
         socket.create_connection((host, int(port)), timeout=SERVER_SECONDS).close()
     except OSError as error:
@@ -266,7 +262,7 @@ def _ray(config: PipelineConfig) -> Finding:
             f"nothing answers at RAY_ADDRESS={address} ({error}): start the cluster, correct the address, or unset it "
             "to work locally",
         )
-    return Finding(GOOD, "Ray", f"{address} answers; all fits side by side take {needed:g} CPUs there")
+    return Finding(GOOD, "Ray", f"{address} answers; all fits at the same time take {needed:g} CPUs there")
 
 
 def _gpus() -> int:
@@ -274,12 +270,12 @@ def _gpus() -> int:
         import torch
 
         return torch.cuda.device_count()
-    except Exception:  # told by the line about torch
+    except Exception:  # reported by the line about torch
         return 0
 
 
 def _optional() -> Iterator[Finding]:
-    """What only the tests of the services and the serving on PostgreSQL use."""
+    """What only the tests marked `services` need."""
     servers = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     postgres = shutil.which("initdb") or (str(servers[-1]) if servers else None)
     detail = postgres or "not installed: only the tests marked `services` start one"

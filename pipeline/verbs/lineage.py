@@ -15,7 +15,7 @@ from pipeline.verbs.tables import make_printer
 
 
 def print_lineage(options: argparse.Namespace) -> int:
-    """Print every artifact that the model came from, each once, with digest, code revision, gates, folder and MLflow run."""
+    """Print every artifact that the model came from, each once, with digest, code, gates, folder and MLflow run."""
     tracker = open_registry(options.state)
     model = tracker.registry.find(options.model)
     tracker.made_by(model.run_id)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from components.errors import UsageError
+from components.images.tensors import to_images, to_pixels
 from components.pictures import reconstruction_grid
-from components.tokenizer.model import Tokenizer, to_images, to_pixels
+from components.tokenizer.model import Tokenizer
 from components.tokenizer.psnr import psnr
 from components.tokenizer.stored import describe_tokenizer, load_tokenizer
 from pipeline.models import find_model

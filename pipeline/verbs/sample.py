@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import difflib
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,12 +13,14 @@ import torch
 from components.errors import UsageError
 from components.generator.facts import GeneratorFacts
 from components.generator.rejection import draws_needed, generate_samples, sample_seeds
-from components.generator.samples import Samples
+from components.generator.samples import Samples, no_report
+from components.generator.sampling_progress import show_sampling
 from components.generator.stored import load_generator
+from components.images.tensors import to_images
 from components.pictures import Pixels, sample_grid, to_png
 from components.priors.config import AS_FITTED, SamplingConfig
 from components.progress import Progress
-from components.tokenizer.model import Tokenizer, to_images
+from components.tokenizer.model import Tokenizer
 from components.tokenizer.stored import describe_tokenizer
 from pipeline.models import FoundModel, find_model
 from pipeline.verbs.image_files import list_image_files, model_device, pixel_config_of, read_image_files
@@ -48,7 +49,8 @@ def sample_model(options: argparse.Namespace) -> int:
             f"{model.title}: {options.count} images of {len(classes)} classes, seed {options.seed}, "
             f"{', '.join(f'{name} {value:g}' for name, value in asdict(sampling).items())}, keep {keep:g}"
         )
-        with _bad_arguments(), _reporting(len(classes) * draws_needed(options.count, keep)) as report:
+        shows = len(classes) * draws_needed(options.count, keep) > DRAWS_PER_CHUNK
+        with _bad_arguments():
             samples = generate_samples(
                 generator,
                 classes=classes,
@@ -58,8 +60,8 @@ def sample_model(options: argparse.Namespace) -> int:
                 keep=keep,
                 batch=DRAWS_PER_CHUNK,
                 given=upper_codes,
-                report=report,
-            ).cpu()
+                report=show_sampling(Progress()) if shows else no_report,
+            )
     names = [generator.classes[label] for label in classes]
     for path in _write(samples, names, options.count, options.seed, Path(options.out)):
         print(path)
@@ -89,30 +91,6 @@ def _upper_codes(path: str, model: FoundModel, tokenizer: Tokenizer) -> tuple[to
         raise UsageError(f"--like must name one image file, found {len(names)} readable images at {path}")
     with torch.no_grad():
         return tokenizer.encode(to_images(torch.from_numpy(pixels)).to(model_device()))[:-1]
-
-
-@contextlib.contextmanager
-def _reporting(total: int) -> Iterator["_DrawProgress"]:
-    report = _DrawProgress(total)
-    try:
-        yield report
-    finally:
-        report.finish()
-
-
-class _DrawProgress:
-    """Shows how far a draw of several chunks is; a short draw shows nothing."""
-
-    def __init__(self, total: int) -> None:
-        self._shown, self._progress, self._started = total > DRAWS_PER_CHUNK, Progress(), time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._shown:
-            rate = done / (time.monotonic() - self._started) if done else None
-            self._progress.update("sampling", done=done, total=total, unit="images", rate=rate)
-
-    def finish(self) -> None:
-        self._progress.finish("sampling")
 
 
 def _write(samples: Samples, names: Sequence[str], count: int, seed: int, folder: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""`status`: what a config's steps have made so far, who is at work, and which models are registered."""
+"""`status`: what a config's steps have made so far, who works on them, and which models are registered."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from pipeline.verbs.summary import python_command
 from pipeline.verbs.tables import make_printer, make_table
 
 MAX_VERSIONS = 5
-"""Newest versions of a registered model that are listed."""
+"""Newest versions listed per registered model."""
 
 
 def print_status(source: str, overrides: Sequence[str]) -> int:
@@ -28,9 +28,8 @@ def print_status(source: str, overrides: Sequence[str]) -> int:
     console = make_printer()
     memo = look_up_memo(config)
     if memo is None:
-        console.print(
-            f"nothing has run yet: python -m pipeline run {' '.join([source, *(f'--set {override}' for override in overrides)])}"
-        )
+        arguments = " ".join([source, *(f"--set {override}" for override in overrides)])
+        console.print(f"nothing has run yet: python -m pipeline run {arguments}")
         return 0
     states = step_states(memo, dag_of(config))
     _print_steps(console, memo, states, _at_work(memo, states))

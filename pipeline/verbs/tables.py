@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 PLAIN_WIDTH = 200
-"""Columns where the output is no terminal."""
+"""Columns of an output that is not a terminal."""
 
 
 class Printer(Console):
-    """A console that prints text as it is, and leaves a reader who went away to cli.py."""
+    """A console that prints text as it is; cli.py handles a reader that closes the pipe."""
 
     def on_broken_pipe(self) -> NoReturn:
         """Called by rich while it handles a BrokenPipeError."""
@@ -19,7 +19,7 @@ class Printer(Console):
 
 
 def make_printer() -> Printer:
-    """As wide as the terminal, or wide enough for nearly all where there is none."""
+    """A printer as wide as the terminal; where there is none, wide enough for nearly all tables."""
     console = Printer(highlight=False, markup=False, emoji=False)
     return console if console.is_terminal else Printer(highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH)
 

@@ -19,7 +19,7 @@ from pipeline.config import PipelineConfig
 from pipeline.config_files import load_config
 
 GRACE_SECONDS = 30.0
-"""Seconds the services get to end by themselves before they are killed."""
+"""Time for the services to stop before they are killed."""
 
 
 def serve_ui(source: str, overrides: Sequence[str], *, host: str, port: int) -> int:
@@ -31,8 +31,8 @@ def serve_ui(source: str, overrides: Sequence[str], *, host: str, port: int) -> 
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
 
-    # Handlers of ours also let the child start with the default ones: a shell that puts a job into the background
-    # makes it ignore SIGINT, which is how the services are asked to end.
+    # A shell that starts a job in the background makes it ignore SIGINT, which is how the services are asked to stop.
+    # Setting our own handlers also gives the child the default ones.
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     child = _start(config, host, port)
     try:
@@ -66,7 +66,7 @@ def _start(config: PipelineConfig, host: str, port: int) -> subprocess.Popen[byt
     from pipeline.definitions import CONFIG_VARIABLE, instance_folder, write_config
 
     package, folder = str(Path(__file__).resolve().parents[2]), instance_folder(config)
-    welcome = folder / ".nux" / "nux.yaml"  # where it is missing, the first page is covered by a newsletter's sign-up
+    welcome = folder / ".nux" / "nux.yaml"  # without it, a newsletter sign-up covers the first page
     welcome.parent.mkdir(exist_ok=True)
     welcome.write_text("seen: 1\n")
     environment = os.environ | {
@@ -90,7 +90,7 @@ def _start(config: PipelineConfig, host: str, port: int) -> subprocess.Popen[byt
         "--port",
         str(port),
     ]
-    # A group of its own: Ctrl-C reaches the services once, through us, and what outlives them can be ended with them.
+    # A process group of its own: Ctrl-C reaches the services once, through us, and the whole group can be killed.
     return subprocess.Popen(
         [*command, "--log-level", "error"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
     )
@@ -99,16 +99,16 @@ def _start(config: PipelineConfig, host: str, port: int) -> subprocess.Popen[byt
 def _watch(child: subprocess.Popen[bytes], config: PipelineConfig, host: str, port: int, stop: threading.Event) -> int:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     print(f"starting the orchestrator's UI and scheduler of '{config.name}' at {address}", flush=True)
-    told = False
+    reported = False
     while not stop.wait(0.5):
         if child.poll() is not None:
             print(
-                f"error: the orchestrator's services ended by themselves with exit code {child.returncode}, see above",
+                f"error: the orchestrator's services stopped with exit code {child.returncode}, see above",
                 file=sys.stderr,
             )
             return ExitCode.FAILED
-        if not told and _answers(address):
-            told = True
+        if not reported and _answers(address):
+            reported = True
             schedule = (
                 f"; it starts a run at '{config.orchestration.schedule}'" if config.orchestration.schedule else ""
             )
@@ -126,13 +126,13 @@ def _answers(address: str) -> bool:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask the services to end, wait, then end the whole group."""
+    """Ask the services to stop, wait, then kill the whole group."""
     if child.poll() is None:
         child.send_signal(signal.SIGINT)
         try:
             child.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            print("the services do not end by themselves: killing them", file=sys.stderr)
+            print("the services did not stop in time: killing them", file=sys.stderr)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()

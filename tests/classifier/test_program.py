@@ -10,8 +10,8 @@ from components.classifier.program import ProgramClassifier
 from components.classifier.stored import ClassifierDescription, load_classifier, load_rejector, pack_program
 from components.generator.ancestral import Generator
 from components.generator.stored import load_generator
+from components.images.tensors import to_images
 from components.store.weights import CONFIG_FILE
-from components.tokenizer.model import to_images
 
 
 class Network(nn.Module):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from components.codes.batch_encoder import BatchEncoder
-from components.tokenizer.model import to_images
+from components.images.tensors import to_images
 from components.tokenizer.stored import load_tokenizer
 
 

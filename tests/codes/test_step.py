@@ -15,9 +15,9 @@ from components.codes.dataset import LEASE_FOLDER, read_dataset
 from components.codes.verify import verify_dataset
 from components.config import StepResources
 from components.errors import LeaseHeld, StorageError, TooManyRejects
+from components.images.tensors import to_images
 from components.store import parquet
 from components.store.lease import acquire_lease, keep_alive
-from components.tokenizer.model import to_images
 from components.tokenizer.stored import load_tokenizer
 from tests.codes.conftest import tokenizer_with_seed, write_pictures
 from tests.codes.jobs import WAVES, job, kill_an_encoder, parts, rows_of, snapshot_of, when

@@ -56,7 +56,7 @@ def test_a_person_is_told_how_far_it_is_and_what_came_of_it(place):
     told = (place / "encode.log").read_text()
     for part in ("300 images, 0 other files", "300/300 images", "images/s", "left", "rejects", "MB written"):
         assert part in told
-    for part in ("300 (", "in 38 shards", "3\n", "an image (in whole bits", "not registered", "2x2", "4x4"):
+    for part in ("300 (", "in 38 shards", "3\n", "per image (", "not registered", "2x2", "4x4"):
         assert part in told
 
 

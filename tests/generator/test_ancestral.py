@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from components.generator.ancestral import Generator
+from components.images.tensors import to_images, to_pixels
 from components.priors.config import SamplingConfig
 from components.priors.sampler import Sampler
-from components.tokenizer.model import to_images, to_pixels
 
 COLD = SamplingConfig(temperature=1e-4)
 LABELS, SEEDS = torch.tensor([0, 1, 2, 1, 0]), torch.tensor([7, -3, 2**62, 0, 8])

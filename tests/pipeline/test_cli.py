@@ -19,7 +19,20 @@ from components.errors import (
 )
 from pipeline import cli
 
-VERBS = ["plan", "validate", "run", "status", "ui", "doctor", "sample", "reconstruct", "lineage"]
+VERBS = [
+    "plan",
+    "validate",
+    "run",
+    "status",
+    "ui",
+    "doctor",
+    "sample",
+    "reconstruct",
+    "lineage",
+    "encode",
+    "verify",
+    "show",
+]
 
 
 def test_help_imports_nothing_heavy():
@@ -36,7 +49,8 @@ def test_help_imports_nothing_heavy():
 def test_every_verb_has_help_with_exit_codes(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([verb, "--help"])
-    assert ended.value.code == 0 and "exit codes:" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert ended.value.code == 0 and all(f"\n  {code.value:<4} {code.meaning}\n" in out for code in ExitCode)
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["run"], ["sample", "m", "--count", "few"]])

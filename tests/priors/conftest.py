@@ -10,6 +10,7 @@ from components.config import TrainingConfig
 from components.priors.conditioning import MapSpec
 from components.priors.config import PriorConfig
 from components.priors.model import Prior
+from tests.codes.conftest import codes as codes  # fixture: 50 rows of known codes
 
 BuildPrior = Callable[..., Prior]
 

@@ -197,7 +197,7 @@ def test_graphs_that_run_before_they_are_captured_change_nothing(build_prior, mo
     [
         ([0, 1, 2], [0, 1, 2], "at most batch=2 images fit, got 3"),
         ([0, 4], [0, 1], "labels must be integers from 0 to 2"),
-        ([0, 1], [0], "one seed for each of the 2 labels"),
+        ([0, 1], [0], "one seed for each of 2 labels"),
         ([0, 1], [0.0, 1.0], "seeds must be int64"),
         ([], [], "at least one image"),
     ],

@@ -82,7 +82,7 @@ def _write_settings(folder: Path, ports: dict[str, int], secret: str) -> None:
     shutil.copy(HERE / "swift" / "swift.conf", folder)
     common = {"folder": folder, "user": getpass.getuser(), "secret": secret, "memcache_port": free_port()}
     for name, port in ports.items():
-        template = HERE / "swift" / ("proxy.conf" if name == "proxy" else "objects.conf")
+        template = HERE / "swift" / ("proxy.conf" if name == "proxy" else "storage.conf")
         settings = Template(template.read_text()).substitute(common, name=name, port=port)
         (folder / f"{name}.conf").write_text(settings)
 

@@ -5,7 +5,7 @@ import torch
 
 from components.config import TrainingConfig
 from components.tokenizer.config import LevelConfig, VQVAEConfig
-from components.tokenizer.model import Tokenizer, to_images, to_pixels
+from components.tokenizer.model import Tokenizer
 
 NAMES = ("top", "middle", "low")
 
@@ -172,17 +172,6 @@ def test_bad_code_maps_are_refused(change, message):
     top, bottom = torch.zeros(2, 4, 8, dtype=torch.int64), torch.zeros(2, 8, 16, dtype=torch.int64)
     with pytest.raises(ValueError, match=message):
         model.decode(change(top, bottom))
-
-
-def test_pixels_survive_the_way_to_images_and_back():
-    pixels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(2, 1, 1, 3)
-    images = to_images(pixels)
-    assert images.shape == (2, 3, 16, 16) and images.min() == -1 and images.max() == 1
-    assert torch.equal(to_pixels(images), pixels)
-    with pytest.raises(ValueError, match="uint8"):
-        to_images(images)
-    with pytest.raises(ValueError, match="float"):
-        to_pixels(pixels)
 
 
 def test_bfloat16_autocast_comes_close_to_float32():

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from components.config import TrainingConfig
+from components.images.tensors import to_images
 from components.tokenizer.config import LevelConfig, VQVAEConfig
-from components.tokenizer.model import Tokenizer, to_images
+from components.tokenizer.model import Tokenizer
 from components.tokenizer.objective import TokenizerObjective
 from components.training.batches import ImageBatch
 

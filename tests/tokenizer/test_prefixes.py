@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from components.tokenizer.model import to_images, to_pixels
+from components.images.tensors import to_images, to_pixels
 from components.tokenizer.prefixes import decode_prefixes
 
 

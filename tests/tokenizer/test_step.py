@@ -12,11 +12,11 @@ from components.images.pixels import PixelReader
 from components.images.snapshot import read_snapshot
 from components.images.sources.registry import list_images
 from components.images.split import HELD_OUT
+from components.images.tensors import to_images
 from components.store import commits
 from components.store.lease import acquire_lease
 from components.tokenizer.config import LevelConfig, VQVAEConfig
 from components.tokenizer.facts import TokenizerFacts
-from components.tokenizer.model import to_images
 from components.tokenizer.stored import TokenizerDescription, describe_tokenizer, load_tokenizer
 from components.workspace import Workspace
 

@@ -1,5 +1,6 @@
 """The launcher on a real Ray: two workers stay equal, a dying worker costs nothing, a broken checkpoint is noticed."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -16,14 +17,15 @@ from components.config import StepResources, TrainingConfig
 from components.errors import TooFewResources
 from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig
+from components.images.feed import ImageFeed
 from components.images.sources.registry import list_images
-from components.progress import Progress
 from components.store.lease import acquire_lease, keep_alive
 from components.tokenizer.config import LevelConfig, VQVAEConfig
 from components.tokenizer.model import Tokenizer
 from components.tokenizer.objective import TokenizerObjective
 from components.tracking.runs import RunJournal, Tracker
 from components.training import step
+from components.training.job import FitJob, FitResult
 from components.workspace import Workspace
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -87,7 +89,7 @@ def snapshot(tmp_path_factory):
 def fit(tmp_path, snapshot, cluster):
     """Run a fit of `Watched`; returns (fitted, notes of each rank)."""
     tracker = Tracker(uri=None, name="test", state=str(tmp_path))
-    journal = tracker.journal("tokenizer", "f" * 64, tracker.parent("p", {}))
+    journal = tracker.run_journal("tokenizer", "f" * 64, tracker.pipeline_run("p", {}))
     lease = acquire_lease(str(tmp_path / "lease"), wait_seconds=0, report=print)
     space = Workspace(
         name="tokenizer",
@@ -96,25 +98,25 @@ def fit(tmp_path, snapshot, cluster):
         seed=0,
         lease=lease,
         journal=journal,
-        progress=Progress(),
+        connect=lambda: cluster,
     )
-    feed = step.ImageFeed(folder=snapshot, images=IMAGES, pixel_seed=0, config=TRAINING, order_seed=0, readers=1)
+    feed = ImageFeed(folder=snapshot, schedule=TRAINING, order_seed=0, readers=1)
 
-    def run(workers: int, dies_at: int = 0) -> tuple[step.FitResult, list[list[list]]]:
-        job = step.FitJob(
+    def run(workers: int, dies_at: int = 0) -> tuple[FitResult, list[list[list]]]:
+        job = FitJob(
             build=functools.partial(build, str(tmp_path), dies_at),
             data=feed,
             config=TRAINING,
             resources=StepResources(workers=workers),
         )
-        fitted = step.run_fit(job, cluster=cluster, workspace=space)
+        fitted = step.run_fit(job, workspace=run.workspace)
         return fitted, [
             [json.loads(line) for line in path.read_text().splitlines()]
             for path in sorted(tmp_path.glob("rank-*.jsonl"))
         ]
 
     with keep_alive(lease):
-        run.journal = journal  # type: ignore[attr-defined]
+        run.journal, run.workspace = journal, space  # type: ignore[attr-defined]
         yield run
 
 
@@ -146,3 +148,18 @@ def test_a_dying_worker_is_replaced_from_the_last_checkpoint_and_the_result_is_t
 def test_a_job_larger_than_the_cluster_is_refused_with_the_number_it_needs(fit):
     with pytest.raises(TooFewResources, match="needs 101 CPUs"):
         fit(workers=100)
+
+
+def test_a_fit_in_this_process_gives_the_weights_of_a_ray_train_worker(fit, tmp_path):
+    on_ray, (on_ray_notes,) = fit(workers=1)
+    (tmp_path / "rank-0.jsonl").unlink()
+    fit.workspace = dataclasses.replace(fit.workspace, uri=str(tmp_path / "plain"), connect=lambda: None)
+    in_process, (notes,) = fit(workers=1)
+    assert notes == on_ray_notes and in_process.fit_progress == on_ray.fit_progress
+    assert all(torch.equal(value, in_process.weights[name]) for name, value in on_ray.weights.items())
+
+
+def test_a_fit_in_this_process_has_one_worker(fit):
+    fit.workspace = dataclasses.replace(fit.workspace, connect=lambda: None)
+    with pytest.raises(ValueError, match=r"a fit in this process has one worker, got resources.workers=2"):
+        fit(workers=2)

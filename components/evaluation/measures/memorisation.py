@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from components.evaluation.measures.distances import nearest_distance
 from components.evaluation.measures.kinds import GeneratorMeasure
-from components.tokenizer.model import to_images
+from components.images.tensors import to_images
 
 THUMBNAIL_SIDE = 16
 """Largest side in pixels of the thumbnails that are compared: enough to recognise a copy, and blind to noise."""

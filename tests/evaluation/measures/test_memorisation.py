@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from components.evaluation.measures.memorisation import memorisation_ratio, thumbnails
-from components.tokenizer.model import to_images
+from components.images.tensors import to_images
 from tests.evaluation.random_data import random_pixels
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from components.errors import UsageError
-from components.tokenizer.model import to_images, to_pixels
+from components.images.tensors import to_images, to_pixels
 from components.tokenizer.psnr import psnr
 from components.tokenizer.stored import load_tokenizer
 from pipeline.verbs.reconstruct import reconstruct_images

@@ -8,8 +8,8 @@ from PIL import Image
 from components import progress
 from components.errors import MissingArtifact, UnknownModel, UsageError
 from components.generator.rejection import generate_samples, sample_seeds
+from components.images.tensors import to_images
 from components.pictures import from_png
-from components.tokenizer.model import to_images
 from pipeline.verbs.sample import sample_model
 
 

@@ -1,0 +1,72 @@
+"""The training loop in this process, without Ray: for tests, benchmarks and plain loops over the DAG."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from components.store import commits, objects
+from components.training.job import CHECKPOINT_FILES, FitJob, FitReporter, FitResult, limit_threads, read_fit_result
+from components.training.loop import fit_objective
+from components.training.messages import EvaluationMessage, ProgressMessage
+from components.training.state import FitState
+from components.workspace import Workspace
+
+IN_PROCESS_FOLDER = "checkpoint"
+"""Below the step's work folder: the last checkpoint of a fit in this process."""
+
+
+def fit_in_process(job: FitJob, workspace: Workspace) -> FitResult:
+    """The same fit by one worker without Ray: the same weights, bit for bit, as one Ray Train worker's."""
+    if job.resources.workers != 1:
+        raise ValueError(f"a fit in this process has one worker, got resources.workers={job.resources.workers}")
+    folder = objects.join(workspace.uri, commits.WORK_FOLDER, IN_PROCESS_FOLDER)
+    threads = torch.get_num_threads()
+    reporter = FitReporter(job, workspace)
+    with tempfile.TemporaryDirectory() as local, torch.random.fork_rng(devices=[]):
+        observer = _InProcessObserver(job, workspace, reporter, folder, Path(local))
+        limit_threads(job.resources)
+        torch.manual_seed(workspace.seed)
+        try:
+            fit_objective(
+                job.build(),
+                config=job.config,
+                seed=workspace.seed,
+                data=job.data(0, 1),
+                observer=observer,
+                resume=observer.stored_checkpoint(),
+                device="cuda" if job.resources.gpus else "cpu",
+            )
+        finally:
+            torch.set_num_threads(threads)
+            reporter.finish()
+        return read_fit_result(Path(local))
+
+
+class _InProcessObserver:
+    """The training loop's observer in this process."""
+
+    def __init__(self, job: FitJob, workspace: Workspace, reporter: FitReporter, folder: str, local: Path) -> None:
+        self._job, self._workspace, self._reporter = job, workspace, reporter
+        self._folder, self._local = folder, local
+
+    def stored_checkpoint(self) -> Path | None:
+        """Local copy of the checkpoint that an interrupted fit left; None without a whole one."""
+        if not set(CHECKPOINT_FILES) <= set(objects.object_sizes(self._folder)):
+            return None
+        objects.download(self._folder, self._local)
+        return self._local
+
+    def progress(self, update: int, metrics: dict[str, float], images_per_second: float) -> None:
+        self._reporter.report(ProgressMessage(update, metrics, images_per_second))
+
+    def evaluated(self, update: int, metrics: dict[str, float], objective: nn.Module) -> None:
+        pictures = self._job.pictures(objective) if self._job.pictures else {}
+        self._reporter.report(EvaluationMessage(update, metrics, pictures))
+
+    def checkpoint(self, state: FitState) -> None:
+        self._workspace.lease.check()
+        state.save(self._local)
+        for name in CHECKPOINT_FILES:
+            objects.write_bytes(objects.join(self._folder, name), (self._local / name).read_bytes())
