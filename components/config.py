@@ -1,12 +1,13 @@
 """Settings that several components share, and the two sides of every setting. Standard library only: reading a config
 imports no torch.
 
-A setting either changes the result (then it is part of the step's fingerprint) or only says how the result is made (then
-it is declared in a subclass of `Execution`). A config class joins both kinds by inheritance and declares no field of its
-own, so that whoever adds a setting has to choose a side.
+A setting either changes the result, and is part of the step's fingerprint, or only says how the result is made, and is
+declared in a subclass of `Execution`. A config class joins both kinds by inheritance and declares no field itself, so
+that whoever adds a setting has to choose a side.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -32,7 +33,7 @@ def field_sides(config_type: type) -> dict[str, Side]:
     """Side of each field of a config class, by the class that declares it; TypeError for a field without a side."""
     sides: dict[str, Side] = {}
     for declaring in reversed(config_type.__mro__):
-        own = declaring.__dict__.get("__annotations__", {})
+        own = inspect.get_annotations(declaring)
         names = [each.name for each in dataclasses.fields(config_type) if each.name in own]
         joins = issubclass(declaring, Execution) and not _only_execution(declaring)
         if names and joins:

@@ -55,7 +55,7 @@ class Progress:
                 print(message, flush=True)
 
     def update(self, job: str, *, done: int, total: int, unit: str, rate: float | None = None, note: str = "") -> None:
-        """Show that `job` has done `done` of `total` units; `rate` is in images per second, None where it is unknown."""
+        """Show that `job` has done `done` of `total` units; `rate`: images per second, None if unknown."""
         with self._lock:
             now = time.monotonic()
             state = self._jobs.setdefault(job, _Job(total, unit, now))

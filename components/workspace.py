@@ -1,4 +1,4 @@
-"""What the pipeline gives a step to work in: where to write, whom to tell, where to compute. Knows neither Ray nor MLflow."""
+"""What the pipeline gives a step: where to write, where to report, where to compute. Knows neither Ray nor MLflow."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager

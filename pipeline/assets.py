@@ -13,9 +13,10 @@ import dagster as dg
 
 from components.errors import retry_helps
 from pipeline.config import PipelineConfig
-from pipeline.dag import Step, groups_of
+from pipeline.dag import groups_of
 from pipeline.memo import StepResult
 from pipeline.session import Session
+from pipeline.step import Step
 
 GROUP_NAME = "vqvae2"
 

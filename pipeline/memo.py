@@ -21,8 +21,9 @@ from components.store.lease import acquire_lease, keep_alive
 from components.tracking.runs import RunJournal, Tracker
 from components.workspace import ComputeCluster, StepOutput, Workspace
 from pipeline.config import PipelineConfig, config_digest, flatten
-from pipeline.dag import Inputs, Step, dag_of
+from pipeline.dag import dag_of
 from pipeline.gates import Verdict, summarise_verdicts
+from pipeline.step import Inputs, Step
 
 PICTURES_FOLDER, DOCUMENTS_FOLDER = "pictures", "documents"
 """Subfolders of an artifact with what a person looks at; no part of its content."""

@@ -14,8 +14,9 @@ from components.tracking.registry import RegisteredModel
 from components.tracking.runs import Tracker
 from components.tracking.server import has_been_used, tracking_uri
 from pipeline.config import PipelineConfig
-from pipeline.dag import Inputs, Step, dag_of, local_cpus
+from pipeline.dag import dag_of, local_cpus
 from pipeline.memo import Memo, StepResult
+from pipeline.step import Inputs, Step
 
 if TYPE_CHECKING:
     from components.cluster.step import Cluster

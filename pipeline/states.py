@@ -9,9 +9,9 @@ from components.errors import StorageError
 from components.store import commits, objects
 from components.tracking.runs import ARTIFACT_TAG, INPUTS_TAG, Run
 from pipeline.config import flatten
-from pipeline.dag import Inputs, Step
 from pipeline.gates import Verdict
 from pipeline.memo import Memo
+from pipeline.step import Inputs, Step
 
 MAX_REASONS = 3
 """Changed settings that a reason names."""

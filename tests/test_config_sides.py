@@ -13,7 +13,8 @@ RESULT = {
     "ImagesConfig": "source uri labels key_column image_column label_column held_out image_size channels upscale "
     "background augment",
     "AugmentConfig": "copies degrees scale shift",
-    "VQVAEConfig": "levels hidden residual_hidden residual_layers quantizer decay beta restart_below prefix_share training",
+    "VQVAEConfig": "levels hidden residual_hidden residual_layers quantizer decay beta restart_below prefix_share "
+    "training",
     "LevelConfig": "name stride codebook_size code_width",
     "TrainingConfig": "updates batch_size learning_rate warmup_updates final_rate gradient_clip weight_ema precision "
     "channels_last compile evaluate_every held_out_samples patience",

@@ -212,7 +212,7 @@ def _join() -> None:
 
 
 def _copy_variables(names: Sequence[str]) -> Callable[[], None]:
-    """What each worker runs first: it sets the driver's environment variables `names`, so that it reaches the same store.
+    """What each worker runs first: it sets the driver's variables `names`, so that it reaches the same store.
 
     Ray shows `env_vars` of a runtime environment in its dashboard and its logs; it does not show these.
     """

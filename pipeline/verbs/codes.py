@@ -266,7 +266,7 @@ def _print_dataset(dataset: CodeDataset) -> None:
         "digest": f"{dataset.digest[:12]}, version {dataset.version}",
         "rows": f"{facts['rows']:,} ({splits}) in {len(dataset.shards):,} shards",
         "classes": f"{len(facts['classes']):,}",
-        "bytes": f"{format_bytes(total)}, {dataset.bytes_per_image:,.0f} per image ({floor:,.0f} in whole bits per code)",
+        "bytes": f"{format_bytes(total)}, {dataset.bytes_per_image:,.0f} per image (whole bits per code: {floor:,.0f})",
         "rejects": _describe_rejects(dataset),
         "tokenizer": f"{facts['tokenizer'][:12]} ({facts['tokenizer_model'] or 'not registered'})",
         "MLflow run": facts["tokenizer_run"] or "not known",

@@ -10,8 +10,9 @@ from components.config import to_plain
 from components.images.facts import SnapshotFacts
 from pipeline.config import PipelineConfig, config_digest
 from pipeline.config_files import load_config
-from pipeline.dag import Step, dag_of, groups_of, local_cpus
+from pipeline.dag import dag_of, groups_of, local_cpus
 from pipeline.states import StepState, step_states
+from pipeline.step import Step
 from pipeline.verbs.tables import format_bytes, make_printer, make_table
 
 

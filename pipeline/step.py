@@ -1,0 +1,68 @@
+"""One node of the DAG: what it reads, what it is asked to do, what it does."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from components.artifacts import Artifact, Facts, digest_of
+from components.config import StepResources
+from components.workspace import StepOutput, Workspace
+from pipeline.gates import Gate, Verdict
+
+if TYPE_CHECKING:
+    from components.tracking.registry import ModelPackage
+
+Inputs = Mapping[str, Artifact]
+StepWork = Callable[[Inputs, Workspace], StepOutput]
+"""A function of exactly the artifacts of the declared inputs, and of the workspace."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One node of the DAG."""
+
+    name: str
+    summary: str
+    """What it computes, by the lines of the paper's algorithms."""
+    inputs: tuple[str, ...] = ()
+    """Steps whose artifacts it reads."""
+    settings: Mapping[str, Any]
+    """The settings that change its result, as plain values."""
+    version: int
+    """Of its component: raised whenever the same settings and inputs would now give another result."""
+    facts: type[Facts]
+    """What it tells about its result."""
+    work: StepWork
+    resources: StepResources | None = None
+    """What it asks the cluster for; None works in the driver."""
+    group: str = ""
+    """Neighbouring steps of one group run at the same time; empty: alone."""
+    gates: tuple[Gate, ...] = ()
+    observe: Callable[[], Mapping[str, Any]] | None = None
+    """Looks at what lies outside of the run and decides the result with the settings: which files there are."""
+    package: "Callable[[Artifact], ModelPackage] | None" = None
+    """Makes a model of its artifact for the registry; None: it is not registered."""
+
+    def fingerprint(self, made_from: Inputs, seed: int, observed: Mapping[str, Any] | None = None) -> str:
+        """Digest of everything that decides the result."""
+        return digest_of(
+            {
+                "step": self.name,
+                "version": self.version,
+                "seed": seed,
+                "settings": {**self.settings, **(observed or {})},
+                "inputs": {name: made_from[name].digest for name in self.inputs},
+            }
+        )
+
+    @property
+    def code_version(self) -> str:
+        """What the orchestrator shows as this asset's code version: settings and component version."""
+        return digest_of({"version": self.version, "settings": self.settings})[:12]
+
+    def judge(self, artifact: Artifact) -> list[Verdict]:
+        """Every gate's verdict on its artifact."""
+        if not self.gates:
+            return []
+        facts = artifact.read(self.facts)
+        return [gate.judge(facts) for gate in self.gates]
