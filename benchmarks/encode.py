@@ -122,7 +122,7 @@ def _job(root: Path, pictures: str, number: int) -> tuple[float, float]:
     line += [word for setting in JOB for word in ("--set", setting)]
     spent, wall = measure(line, root, {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     folder = next(path.parent for path in output.glob("*/manifest.json"))
-    assert read_dataset(str(folder)).facts["rows"] == len(list((root / pictures).iterdir()))
+    assert read_dataset(str(folder)).facts.rows == len(list((root / pictures).iterdir()))
     return wall, sum(spent.values())
 
 

@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,14 @@ def test_every_term_is_defined():
     terms = re.findall(r"^\| \*\*([\w -]+)\*\* \|", section(ARCHITECTURE, "Glossary"), re.MULTILINE)
     assert {term.replace(" ", "-") for term in terms} >= set(TERMS)
     assert len(terms) == len(set(terms))
+
+
+def test_layers_are_those_that_the_linter_holds():
+    (block,) = re.findall(r"```text\n(.*?)```", section(ARCHITECTURE, "The layers"), re.DOTALL)
+    shown = {part.split(" ", 1)[0]: [line[12:38].strip() for line in part.splitlines()] for part in block.split("\n\n")}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    held = {tuple(each["containers"]): each["layers"] for each in contracts if "containers" in each}
+    assert shown == {name: held[(name,)] for name in ("pipeline", "components")}
 
 
 def raised_texts() -> list[str]:

@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from components.codes.config import CodesConfig
+from components.codes.facts import DatasetFacts
 from components.codes.schema import CodeLevel, CodeSchema
 from components.codes.writer import SHARD_PREFIX, Shard
 from components.config import require
@@ -71,22 +71,17 @@ class CodeDataset:
 
     folder: str
     digest: str
-    version: int
-    """Number of commits to this folder that changed the dataset, from 1."""
     shards: tuple[Shard, ...]
     """By rising first key."""
     files: Mapping[str, commits.FileEntry]
     """All files by path, shards included."""
-    facts: Mapping[str, Any]
-    """As docs/formats.md lists them; a dataset of an earlier version of the project has fewer."""
+    facts: DatasetFacts
 
     @property
     def schema(self) -> CodeSchema:
         """Levels, tokenizer and preprocessing: the same in all its shards."""
-        levels = tuple(CodeLevel(**level) for level in self.facts["levels"])
-        return CodeSchema(
-            levels=levels, tokenizer_digest=self.facts["tokenizer"], preprocessing=self.facts["preprocessing"]
-        )
+        levels = tuple(CodeLevel(**level) for level in self.facts.levels)
+        return CodeSchema(levels=levels, tokenizer_digest=self.facts.tokenizer, preprocessing=self.facts.preprocessing)
 
     def usage(self) -> dict[str, float]:
         """Fraction of each level's codebook that training rows use, by level."""
@@ -97,7 +92,7 @@ class CodeDataset:
     @property
     def bytes_per_image(self) -> float:
         """Bytes of the shards, divided by the rows."""
-        return sum(shard.size for shard in self.shards) / max(1, self.facts["rows"])
+        return sum(shard.size for shard in self.shards) / max(1, self.facts.rows)
 
 
 def _usage(used_per_shard: Sequence[str], level: CodeLevel) -> float:
@@ -111,14 +106,14 @@ def _usage(used_per_shard: Sequence[str], level: CodeLevel) -> float:
 def read_dataset(folder: str) -> CodeDataset:
     """The committed dataset in `folder`; raises FileNotFoundError without one, StorageError for another artifact."""
     manifest = commits.read_manifest(folder)
-    facts = manifest["facts"]
-    if "levels" not in facts or "preprocessing" not in facts:
-        raise StorageError(f"{folder} must hold a code dataset of this version: encode again")
+    try:
+        facts = DatasetFacts.read(manifest["facts"])
+    except ValueError as error:
+        raise StorageError(f"{folder} must hold a code dataset of this version: encode again") from error
     shards = [Shard(**file) for file in manifest["files"] if "rows" in file]
     return CodeDataset(
         folder=folder,
         digest=manifest["digest"],
-        version=facts["version"],
         shards=tuple(sorted(shards, key=lambda shard: (shard.first_key, shard.path))),
         files={
             file["path"]: commits.FileEntry(file["path"], file["size"], file["sha256"]) for file in manifest["files"]
@@ -153,25 +148,25 @@ def commit_dataset(
     rejects_data = parquet.to_bytes(rejects_table(rejects))
     objects.write_bytes(objects.join(folder, REJECTS_FILE), rejects_data)
     files = [*copy_tokenizer(folder, tokenizer), commits.file_entry(REJECTS_FILE, rejects_data), *shards]
-    facts = {
-        "version": _next_version(previous, commits.digest_of_files(files)),
-        "rows": rows,
-        "shards": len(shards),
-        "splits": _rows_by_split(shards),
-        "rejects": len(rejects),
-        "levels": [asdict(level) for level in schema.levels],
-        "classes": list(snapshot.classes),
-        "image_size": snapshot.pixels.image_size,
-        "channels": snapshot.pixels.channels,
-        "tokenizer": schema.tokenizer_digest,
-        "tokenizer_model": tokenizer.model,
-        "tokenizer_run": tokenizer.run_id,
-        "preprocessing": schema.preprocessing,
-        "snapshot": snapshot.digest,
-        "snapshot_uri": objects.absolute(snapshot.folder),
-        "settings": asdict(config),
-    }
-    commits.commit_artifact(folder, files, facts)
+    facts = DatasetFacts(
+        version=_next_version(previous, commits.digest_of_files(files)),
+        rows=rows,
+        shards=len(shards),
+        splits=_rows_by_split(shards),
+        rejects=len(rejects),
+        levels=tuple(asdict(level) for level in schema.levels),
+        classes=tuple(snapshot.classes),
+        image_size=snapshot.pixels.image_size,
+        channels=snapshot.pixels.channels,
+        tokenizer=schema.tokenizer_digest,
+        tokenizer_model=tokenizer.model,
+        tokenizer_run=tokenizer.run_id,
+        preprocessing=schema.preprocessing,
+        snapshot=snapshot.digest,
+        snapshot_uri=objects.absolute(snapshot.folder),
+        settings=asdict(config),
+    )
+    commits.commit_artifact(folder, files, facts.record())
     _remove_other_shards(folder, {file.path for file in files} | (previous.files.keys() if previous else set()))
     return read_dataset(folder)
 
@@ -179,7 +174,7 @@ def commit_dataset(
 def _next_version(previous: CodeDataset | None, digest: str) -> int:
     if previous is None:
         return 1
-    return previous.version if previous.digest == digest else previous.version + 1
+    return previous.facts.version if previous.digest == digest else previous.facts.version + 1
 
 
 def _rows_by_split(shards: Sequence[Shard]) -> dict[str, int]:

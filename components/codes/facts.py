@@ -1,7 +1,8 @@
-"""What the codes step tells about its dataset."""
+"""What the codes step tells about its dataset, and what the dataset's own manifest does."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from components.artifacts import Facts
 
@@ -31,3 +32,40 @@ class CodesFacts(Facts):
         usage = ", ".join(f"{level} {used:.0%}" for level, used in self.usage.items())
         size = f"{self.rows:,} rows in {self.shards:,} shards, {self.bytes_per_image:.0f} bytes per image"
         return f"{size}; codebooks in use: {usage}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts(Facts):
+    """The facts in the manifest of a code dataset (docs/formats.md)."""
+
+    version: int
+    """Number of commits that changed the dataset, from 1."""
+    rows: int
+    shards: int
+    splits: Mapping[str, int]
+    """Rows of each split."""
+    rejects: int
+    levels: tuple[Mapping[str, Any], ...]
+    """Fields of each CodeLevel, top first."""
+    classes: tuple[str, ...]
+    """Names of the classes; empty where the images have no labels."""
+    image_size: int = 0
+    """0 in a dataset that was committed before this was kept."""
+    channels: int = 0
+    tokenizer: str
+    """Digest of the tokenizer's artifact."""
+    tokenizer_model: str | None = None
+    """models:/<name>/<version>; None: it was not registered."""
+    tokenizer_run: str | None = None
+    """MLflow run that fitted it; None: unknown."""
+    preprocessing: str
+    """Digest of all that made pixels of the images."""
+    snapshot: str
+    """Digest of the snapshot."""
+    snapshot_uri: str
+    settings: Mapping[str, Any]
+    """Of the section `codes`, by the names that they had when the dataset was committed."""
+
+    def headline(self) -> str:
+        """Rows and shards."""
+        return f"{self.rows:,} rows in {self.shards:,} shards"

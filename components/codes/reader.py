@@ -71,7 +71,7 @@ def read_codes(folder: str, split: str, cache: Path | None = None) -> CodeTable:
     ValueError when the dataset has no such split.
     """
     dataset = read_dataset(folder)
-    splits = dataset.facts["splits"]
+    splits = dataset.facts.splits
     require(split in splits, f"split must be one of {sorted(splits)}, got {split!r}")
     root = cache or Path(tempfile.gettempdir()) / "vqvae2-cache"
     unpacked = root / f"codes-{UNPACKED_LAYOUT}-{dataset.digest}"
@@ -108,7 +108,7 @@ def _unpack(dataset: CodeDataset, target: Path) -> None:
     levels = schema.levels
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
     try:
-        splits = [_SplitFiles(staging / split, levels, rows) for split, rows in dataset.facts["splits"].items()]
+        splits = [_SplitFiles(staging / split, levels, rows) for split, rows in dataset.facts.splits.items()]
         for shard in dataset.shards:
             table = parquet.from_bytes(commits.read_verified(dataset.folder, vars(shard)))
             if CodeSchema.from_arrow(table.schema) != schema:

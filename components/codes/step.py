@@ -62,7 +62,7 @@ def encode_snapshot(
     schema = _schema(tokenizer, snapshot)
     previous = _previous_dataset(workspace.uri)
     record = JobRecord(workspace.uri)
-    if previous is None or previous.facts["tokenizer"] != tokenizer.digest:
+    if previous is None or previous.facts.tokenizer != tokenizer.digest:
         copy_tokenizer(workspace.uri, tokenizer)  # the encoders load it from there
     ledger = ShardLedger(workspace.uri, schema, _usable_shards(previous, schema, workspace.uri, distrusted))
     waves = plan_waves(
@@ -119,15 +119,15 @@ def _usable_shards(
 def _facts(dataset: CodeDataset, snapshot: StoredSnapshot) -> CodesFacts:
     facts = dataset.facts
     return CodesFacts(
-        rows=facts["rows"],
+        rows=facts.rows,
         usage=dataset.usage(),
         classes=len(snapshot.classes),
         dimensions=snapshot.pixels.image_size**2 * snapshot.pixels.channels,
-        shards=facts["shards"],
-        rejects=facts["rejects"],
-        version=facts["version"],
-        train_rows=facts["splits"].get(SPLITS[0], 0),
-        held_out_rows=facts["splits"].get(SPLITS[1], 0),
+        shards=facts.shards,
+        rejects=facts.rejects,
+        version=facts.version,
+        train_rows=facts.splits.get(SPLITS[0], 0),
+        held_out_rows=facts.splits.get(SPLITS[1], 0),
         bytes=sum(shard.size for shard in dataset.shards),
         bytes_per_image=dataset.bytes_per_image,
     )

@@ -157,14 +157,14 @@ def _snapshot_faults(
     dataset: CodeDataset, checked: Sequence[_CheckedShard], count_rows: bool
 ) -> Iterator[DatasetFault]:
     """Every row of the snapshot must be in a shard, in the version listed, or among the rejects, and no other row."""
-    uri = dataset.facts["snapshot_uri"]
+    uri = dataset.facts.snapshot_uri
     try:
         snapshot = open_snapshot(uri)
     except (FileNotFoundError, StorageError) as error:
         yield DatasetFault("", f"its snapshot {uri} cannot be read: {error}")
         return
-    if snapshot.digest != dataset.facts["snapshot"]:
-        present, expected = snapshot.digest[:DIGEST_DIGITS], dataset.facts["snapshot"][:DIGEST_DIGITS]
+    if snapshot.digest != dataset.facts.snapshot:
+        present, expected = snapshot.digest[:DIGEST_DIGITS], dataset.facts.snapshot[:DIGEST_DIGITS]
         yield DatasetFault("", f"its snapshot {uri} is now {present}, the dataset is of {expected}")
         return
     if count_rows:

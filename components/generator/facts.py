@@ -15,4 +15,5 @@ class GeneratorFacts(GeneratorConfig, Facts):
 
     def headline(self) -> str:
         """Its defaults."""
-        return f"{self.parts} models; temperature {self.temperature:g}, keeps the best {self.keep:.0%} by default"
+        rejection = f"keeps the best {self.keep:.0%}" if self.keep < 1 else "rejects nothing"
+        return f"{self.parts} models; by default temperature {self.temperature:g}, {rejection}"

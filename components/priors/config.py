@@ -63,7 +63,7 @@ class PriorExecution(Execution):
     """How a prior's fit is computed."""
 
     recompute: bool = False
-    """Whether activations within layers are computed again in the backward pass instead of kept (gradient
+    """Whether activations within layers are computed again in the backward pass instead of stored (gradient
     checkpointing): about a third more time, memory for one layer's instead of all. The result is the same."""
 
 

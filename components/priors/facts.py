@@ -7,7 +7,7 @@ from components.artifacts import Facts
 
 @dataclass(frozen=True, kw_only=True)
 class PriorFacts(Facts):
-    """Held-out figures of the weights that were kept."""
+    """Held-out figures of the best weights, and what they are compared with."""
 
     nats_per_code: float
     unigram_nats: float
@@ -17,7 +17,7 @@ class PriorFacts(Facts):
     """Bits of this level's codes per number of the image (height x width x channels)."""
     codes_per_image: int = 0
     best_update: int = 0
-    """Update at which the kept weights were measured."""
+    """Update at which the committed weights were measured."""
     updates: int = 0
     """Updates made in all."""
     parameters: int = 0

@@ -97,9 +97,7 @@ class Sampler:
         self.row_position = new(1, w, c)  # 1 w c
         self.gated_row = new(n, w, r)  # n w r
         self.first_row_terms = new(1, w, 2 * r)  # 1 w 2r: the present row of first_terms
-        self.terms = new(
-            layers, n, w, 2 * r
-        )  # l n w 2r: what rows above, context and positions add to horizontal gates
+        self.terms = new(layers, n, w, 2 * r)  # l n w 2r: rows above, context and positions, for horizontal gates
         self.noise_row = new(self.batch, w, k)  # b w k
         self.given_row, self.row_codes = index(self.batch, w), index(n, w)  # b w, -1 where free; n w
 

@@ -138,7 +138,7 @@ def _is_done(folder: str, snapshot: str) -> bool:
         dataset = read_dataset(folder)
     except (FileNotFoundError, StorageError):
         return False
-    same = dataset.facts["snapshot"] == commits.read_manifest(snapshot)["digest"]
+    same = dataset.facts.snapshot == commits.read_manifest(snapshot)["digest"]
     return same and not commits.artifact_faults(folder, dataset.digest)
 
 
@@ -207,7 +207,7 @@ def _report_faults(folder: str) -> list[DatasetFault]:
     progress.finish("verify")
     dataset = read_dataset(folder)
     verdict = f"{len(faults)} faults" if faults else "whole"
-    progress.say(f"{folder}: {dataset.facts['rows']:,} rows in {len(dataset.shards):,} shards, {verdict}")
+    progress.say(f"{folder}: {dataset.facts.rows:,} rows in {len(dataset.shards):,} shards, {verdict}")
     for fault in faults:
         progress.say(f"  {fault}")
     return faults
@@ -217,18 +217,18 @@ def _repair(folder: str, faults: Sequence[DatasetFault], overrides: Sequence[str
     facts = read_dataset(folder).facts
     with TemporaryDirectory() as local:
         objects.download(objects.join(folder, TOKENIZER_FOLDER), Path(local))
-        if tokenizer_digest(Path(local)) != facts["tokenizer"]:
+        if tokenizer_digest(Path(local)) != facts.tokenizer:
             raise UsageError(
                 f"the copy of the tokenizer in {folder} is damaged: run `python -m pipeline encode` with the tokenizer "
-                f"{facts['tokenizer_model'] or facts['tokenizer'][:12]} instead, which restores it"
+                f"{facts.tokenizer_model or facts.tokenizer[:12]} instead, which restores it"
             )
-        tree: dict[str, Any] = {"codes": dict(facts["settings"])}
+        tree: dict[str, Any] = {"codes": dict(facts.settings)}
         use_current_names(tree, folder)
         apply_overrides(tree, overrides, "verify --repair")
         config = validate_config(RepairConfig, tree, "verify --repair")
-        tokenizer = TokenizerFiles(Path(local), facts["tokenizer"], facts["tokenizer_model"], facts["tokenizer_run"])
+        tokenizer = TokenizerFiles(Path(local), facts.tokenizer, facts.tokenizer_model, facts.tokenizer_run)
         distrusted = frozenset(fault.path for fault in faults if fault.path)
-        _run_job(folder, facts["snapshot_uri"], tokenizer, config, Progress(), distrusted)
+        _run_job(folder, facts.snapshot_uri, tokenizer, config, Progress(), distrusted)
 
 
 def _dataset_folders(place: str) -> list[str]:
@@ -256,21 +256,21 @@ def show_datasets(options: argparse.Namespace) -> int:
 
 def _print_dataset(dataset: CodeDataset) -> None:
     facts, out = dataset.facts, make_printer()
-    splits = ", ".join(f"{rows:,} {split}" for split, rows in sorted(facts["splits"].items()))
+    splits = ", ".join(f"{rows:,} {split}" for split, rows in sorted(facts.splits.items()))
     total = sum(shard.size for shard in dataset.shards)
     floor = (
         sum(level.height * level.width * (level.codebook_size - 1).bit_length() for level in dataset.schema.levels) / 8
     )
     lines = {
         "folder": dataset.folder,
-        "digest": f"{dataset.digest[:12]}, version {dataset.version}",
-        "rows": f"{facts['rows']:,} ({splits}) in {len(dataset.shards):,} shards",
-        "classes": f"{len(facts['classes']):,}",
+        "digest": f"{dataset.digest[:12]}, version {dataset.facts.version}",
+        "rows": f"{facts.rows:,} ({splits}) in {len(dataset.shards):,} shards",
+        "classes": f"{len(facts.classes):,}",
         "bytes": f"{format_bytes(total)}, {dataset.bytes_per_image:,.0f} per image (whole bits per code: {floor:,.0f})",
         "rejects": _describe_rejects(dataset),
-        "tokenizer": f"{facts['tokenizer'][:12]} ({facts['tokenizer_model'] or 'not registered'})",
-        "MLflow run": facts["tokenizer_run"] or "not known",
-        "snapshot": f"{facts['snapshot'][:12]} ({facts['snapshot_uri']})",
+        "tokenizer": f"{facts.tokenizer[:12]} ({facts.tokenizer_model or 'not registered'})",
+        "MLflow run": facts.tokenizer_run or "not known",
+        "snapshot": f"{facts.snapshot[:12]} ({facts.snapshot_uri})",
     }
     for name, text in lines.items():
         out.print(f"{name:<11} {text}", soft_wrap=True)
@@ -283,9 +283,9 @@ def _print_dataset(dataset: CodeDataset) -> None:
 
 
 def _describe_rejects(dataset: CodeDataset) -> str:
-    if not dataset.facts["rejects"]:
+    if not dataset.facts.rejects:
         return "none"
     table = parquet.from_bytes(objects.read_bytes(objects.join(dataset.folder, REJECTS_FILE)), columns=["reason"])
     counted = Counter(table["reason"].to_pylist()).most_common(8)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted)
-    return f"{dataset.facts['rejects']:,} ({reasons}): {objects.join(dataset.folder, REJECTS_FILE)}"
+    return f"{dataset.facts.rejects:,} ({reasons}): {objects.join(dataset.folder, REJECTS_FILE)}"

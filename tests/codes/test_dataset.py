@@ -36,9 +36,9 @@ def test_what_is_read_is_what_was_committed(codes, tmp_path):
 
 def test_a_commit_keeps_the_files_of_the_one_before_and_removes_older_ones(codes, tmp_path):
     first = codes.write(tmp_path, 5)
-    assert codes.write(tmp_path, 5, previous=first).version == 1  # nothing changed
+    assert codes.write(tmp_path, 5, previous=first).facts.version == 1  # nothing changed
     second = codes.write(tmp_path, 16, previous=first)
-    assert second.version == 2 and commits.artifact_faults(str(tmp_path), second.digest) == []
+    assert second.facts.version == 2 and commits.artifact_faults(str(tmp_path), second.digest) == []
     assert all((tmp_path / shard.path).exists() for shard in first.shards)
     third = codes.write(tmp_path, 20, previous=second)
     there = {path.name for path in tmp_path.glob("part-*")}
@@ -65,7 +65,7 @@ def test_rejects_are_part_of_the_dataset(codes, tmp_path):
     codes.commit(tmp_path, [shard], [reject])
     rows = parquet.from_bytes((tmp_path / "rejects.parquet").read_bytes()).to_pylist()
     assert [tuple(row.values()) for row in rows] == [tuple(reject)]
-    assert read_dataset(str(tmp_path)).facts["rejects"] == 1
+    assert read_dataset(str(tmp_path)).facts.rejects == 1
 
 
 def test_other_artifacts_are_refused(tmp_path):

@@ -66,7 +66,7 @@ def test_the_facts_are_those_of_the_dataset(encode, tmp_path):
     assert (facts.rows, facts.shards, facts.rejects, facts.version) == (100, 13, 0, 1)
     assert facts.train_rows + facts.held_out_rows == 100 and facts.bytes == sum(s.size for s in dataset.shards)
     assert (facts.classes, facts.dimensions) == (0, 16 * 16) and facts.usage == dataset.usage()
-    assert (dataset.facts["image_size"], dataset.facts["channels"]) == (16, 1)
+    assert (dataset.facts.image_size, dataset.facts.channels) == (16, 1)
 
 
 def test_unusable_images_are_rejects_and_too_many_of_them_fail(encode, pictures, tmp_path):

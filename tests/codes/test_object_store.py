@@ -83,7 +83,7 @@ def test_transient_faults_change_nothing(run, proxy):
     faulty = run("faulty")
     assert all(proxy.seen[fault] > 3 for fault in ("throttled", "reset", "slow", "cut")), proxy.seen
     proxy.share = 0.0
-    assert read_dataset(faulty).digest == read_dataset(whole).digest and read_dataset(faulty).facts["rejects"] == 0
+    assert read_dataset(faulty).digest == read_dataset(whole).digest and read_dataset(faulty).facts.rejects == 0
 
 
 def test_an_object_deleted_in_the_middle_is_a_reject_confirmed_by_the_store(run, proxy, store):
@@ -99,7 +99,7 @@ def test_an_object_deleted_in_the_middle_is_a_reject_confirmed_by_the_store(run,
     try:
         folder = run("deleted", max_rejects=0.05)
         table = read_dataset(folder)
-        assert (table.facts["rows"], table.facts["rejects"]) == (IMAGES - 1, 1) and verify_dataset(folder) == []
+        assert (table.facts.rows, table.facts.rejects) == (IMAGES - 1, 1) and verify_dataset(folder) == []
     finally:
         objects.write_bytes(gone, picture(59))
 

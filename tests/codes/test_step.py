@@ -89,7 +89,7 @@ def test_only_new_and_changed_images_are_encoded_and_deleted_ones_disappear(made
     assert sum(row not in after for row in before) == 4  # three changed, one gone
     dataset = read_dataset(folder)
     written = [shard for shard in dataset.shards if shard.path not in kept]
-    assert dataset.version == 2 and sum(shard.rows for shard in written) < 23 + 4 * 8  # new, changed, and their shards
+    assert dataset.facts.version == 2 and sum(shard.rows for shard in written) < 23 + 4 * 8  # new, changed, and their shards
 
 
 def test_a_job_with_nothing_to_do_leaves_everything_as_it_is(made):
@@ -104,7 +104,7 @@ def test_another_tokenizer_gives_other_codes_of_the_same_rows(made, tmp_path):
     other = tokenizer_with_seed(tmp_path / "other", 1)
     first, second = made("one"), made("two", tokenizer=other)
     assert [row["key"] for row in rows_of(first)] == [row["key"] for row in rows_of(second)]
-    assert rows_of(first) != rows_of(second) and read_dataset(second).facts["tokenizer"] == other.digest
+    assert rows_of(first) != rows_of(second) and read_dataset(second).facts.tokenizer == other.digest
 
 
 def test_shards_of_another_tokenizer_are_not_used(made, tmp_path):

@@ -100,7 +100,7 @@ def test_wrong_arguments_are_told_before_anything_starts(place):
 def test_a_driver_that_is_killed_goes_on_and_redoes_at_most_a_block_a_worker(place):
     line = command("encode", "tokenizer", "pictures", "killed", "--source", "folder")
     driver = subprocess.Popen(line, cwd=place, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
-    digest = read_dataset(str(dataset(place))).facts["tokenizer"]
+    digest = read_dataset(str(dataset(place))).facts.tokenizer
     while len(parts(place / "killed" / digest)) < 13:
         assert driver.poll() is None
         time.sleep(0.01)

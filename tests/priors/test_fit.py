@@ -1,4 +1,4 @@
-"""A prior that is fitted for a moment and sampled gives back the distribution it was shown."""
+"""A prior fitted for a few updates samples the distribution of its training codes."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The sampler computes what the forward pass computes, and draws what its logits and noise say."""
+"""The sampler gives the logits of the forward pass, and draws the codes that these and the noise determine."""
 
 import pytest
 import torch
@@ -42,8 +42,8 @@ def inputs(prior: Prior, count: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
     ]
 
 
-def soil(sampler: Sampler) -> None:
-    """Overwrite everything that a run keeps: numbers with NaN, indices and codes with 1."""
+def overwrite(sampler: Sampler) -> None:
+    """Overwrite everything that a run writes: numbers with NaN, indices and codes with 1."""
     for owner in (sampler, sampler.logit_filter, *sampler.layers, *sampler.attention.values()):
         for name, buffer in vars(owner).items():
             if isinstance(buffer, torch.Tensor) and (name not in WEIGHTS or (owner is sampler and name == "out")):
@@ -70,11 +70,13 @@ def mismatches(sampler: Sampler, codes: torch.Tensor, labels: torch.Tensor, maps
 @pytest.mark.parametrize("shape, above, settings", CASES)
 @pytest.mark.parametrize("sampling", [AS_FITTED, GUIDED], ids=["as fitted", "guided"])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-def test_given_codes_its_logits_are_the_forward_passs(build_prior, shape, above, settings, sampling, dtype, tolerance):
+def test_with_given_codes_the_logits_are_those_of_the_forward_pass(
+    build_prior, shape, above, settings, sampling, dtype, tolerance
+):
     prior = build_prior(shape, above, label_dropout=0.1, **settings).to(dtype)
     labels, maps = inputs(prior, 5)
     sampler, codes = Sampler(prior, 8, sampling), torch.randint(7, (5, *shape))
-    soil(sampler)
+    overwrite(sampler)
     expected = plain(prior, codes, labels, maps, sampling)
     assert expected.std() > 0.1
     torch.testing.assert_close(sampler.logits(codes, labels, maps), expected, atol=tolerance, rtol=0)
@@ -86,7 +88,7 @@ def test_one_forward_pass_confirms_every_code(build_prior, shape, above, setting
     prior = build_prior(shape, above, label_dropout=0.1, **settings)
     labels, maps = inputs(prior, 16)
     sampler, seeds = Sampler(prior, 16, sampling), torch.arange(16)
-    soil(sampler)
+    overwrite(sampler)
     codes = sampler.sample(labels, maps, seeds)
     assert mismatches(sampler, codes, labels, maps, seeds) == 0
 
@@ -113,9 +115,9 @@ def test_a_sample_depends_on_its_own_seed_not_on_its_batch(build_prior, sampling
     labels, maps = inputs(prior, 64)
     seeds = torch.arange(64) * 1000
     whole = Sampler(prior, 64, sampling).sample(labels, maps, seeds)
-    one = Sampler(prior, 1, sampling)
+    single = Sampler(prior, 1, sampling)
     for index in range(0, 64, 8):
-        alone = one.sample(labels[index : index + 1], [maps[0][index : index + 1]], seeds[index : index + 1])
+        alone = single.sample(labels[index : index + 1], [maps[0][index : index + 1]], seeds[index : index + 1])
         assert torch.equal(alone[0], whole[index])
     assert len({tuple(codes.flatten().tolist()) for codes in whole}) > 50
 
@@ -130,7 +132,7 @@ def test_a_smaller_last_batch_and_a_second_run_change_nothing(build_prior):
 
 
 @pytest.mark.parametrize("sampling", [AS_FITTED, GUIDED], ids=["as fitted", "guided"])
-def test_given_codes_are_kept_and_the_others_drawn_after_them(build_prior, sampling):
+def test_given_codes_stay_and_the_others_are_drawn_after_them(build_prior, sampling):
     prior = build_prior((4, 6), BOTTOM, attention_layers=1, label_dropout=0.1)
     labels, maps = inputs(prior, 4)
     sampler, seeds, given = Sampler(prior, 5, sampling), torch.arange(4), torch.randint(7, (4, 4, 6))
@@ -209,15 +211,15 @@ def test_bad_requests_are_named(build_prior, labels, seeds, message):
 
 
 def test_wrong_maps_and_an_empty_sampler_are_named(build_prior):
-    prior, one = build_prior((4, 6), BOTTOM), torch.tensor([0])
+    prior, zero = build_prior((4, 6), BOTTOM), torch.tensor([0])
     with pytest.raises(ValueError, match="needs the 1 code maps"):
-        Sampler(prior, 1).sample(one, (), one)
+        Sampler(prior, 1).sample(zero, (), zero)
     with pytest.raises(ValueError, match="batch must be at least 1"):
         Sampler(prior, 0)
     maps = [torch.zeros(1, 2, 3).long()]
     for given, message in ((torch.full((1, 4, 6), 7), "codes from 0 to 6, got"), (maps[0], r"= \(1, 4, 6\), got")):
         with pytest.raises(ValueError, match=message):
-            Sampler(prior, 1).sample(one, maps, one, given=given)
+            Sampler(prior, 1).sample(zero, maps, zero, given=given)
 
 
 def test_guidance_needs_a_prior_that_knows_no_class(build_prior):

@@ -66,7 +66,7 @@ def test_a_store_that_is_silent_is_a_problem_soon(config_file, report, monkeypat
     ("address", "said"),
     [
         ("ray://127.0.0.1:10001", "problem: RAY_ADDRESS must not be a Ray Client address"),
-        ("auto", "note: RAY_ADDRESS=auto is no host:port"),
+        ("auto", "note: RAY_ADDRESS=auto is not host:port"),
     ],
 )
 def test_other_addresses_of_ray_are_told(config_file, report, monkeypatch, address, said):
@@ -77,7 +77,7 @@ def test_other_addresses_of_ray_are_told(config_file, report, monkeypatch, addre
 def test_a_cluster_that_answers_is_well(config_file, report, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as head:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{head.getsockname()[1]}")
-        assert "answers; all fits side by side take" in report(config_file)[1]["Ray"]
+        assert "answers; all fits at the same time take" in report(config_file)[1]["Ray"]
 
 
 def test_gpus_that_this_machine_lacks_are_a_problem(config_file, report, monkeypatch):
