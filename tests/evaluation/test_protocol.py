@@ -56,7 +56,7 @@ def test_figures_have_the_names_under_which_earlier_runs_are_tracked(evaluation)
     accuracies = {f"judge_accuracy/{part}" for part in ("before", "after", "real", "reconstructions")}
     curve = {f"kept_{share}/{name}" for share in SHARES for name in ("accuracy", "recall", "frechet_distance")}
     single = {"memorisation_ratio", "psnr", "bits_per_dimension"}
-    assert set(evaluation.scores.figures()) == by_set | accuracies | curve | single
+    assert by_set | accuracies | curve | single <= set(evaluation.scores.figures())
 
 
 def test_one_registration_adds_a_measure_of_features(generator, judge, drawn, monkeypatch):
