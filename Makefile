@@ -3,17 +3,30 @@ PYTHON ?= python3
 VENV   ?= .venv
 CONFIG ?= digits
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+unexport PYTHONDONTWRITEBYTECODE         # tests start many processes: each would compile the project again
 
-.PHONY: run test lint bench clean
+# Two worker processes. Tests that share something costly are in one group (tests/conftest.py), which one worker runs.
+PYTEST = $(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+
+.PHONY: run test test-quick test-slow test-ray test-services lint bench clean
 
 run: $(VENV)/.installed                  ## fit, encode, sample and evaluate on the bundled images
 	$(VENV)/bin/python -m pipeline run $(CONFIG)
 
-test: $(VENV)/.installed-test lint       ## everything that must hold
-	$(VENV)/bin/python -m pytest -q -m "not slow and not ray and not services"
-	$(VENV)/bin/python -m pytest -q -m "slow and not ray and not services"
-	$(VENV)/bin/python -m pytest -q -m "ray and not services"
-	$(VENV)/bin/python -m pytest -q -m "services"
+test: lint test-quick                    ## then the tests of test-slow, test-ray and test-services in one pytest
+	$(PYTEST) -m "slow or ray or services"
+
+test-quick: $(VENV)/.installed-test      ## neither Ray nor servers, none above five seconds
+	$(PYTEST) -m "not slow and not ray and not services"
+
+test-slow: $(VENV)/.installed-test       ## fits, compilation, whole verbs
+	$(PYTEST) -m "slow and not ray and not services"
+
+test-ray: $(VENV)/.installed-test        ## steps and whole runs on a real Ray
+	$(PYTEST) -m "ray and not services"
+
+test-services: $(VENV)/.installed-test   ## real PostgreSQL, S3 and MLflow servers, a cluster of two nodes
+	$(PYTEST) -m "services"
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

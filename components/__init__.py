@@ -1,1 +1,1 @@
-"""The steps of VQ-VAE-2, one folder a step, and what they share."""
+"""The steps of VQ-VAE-2, one folder per step, and what they share."""

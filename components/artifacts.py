@@ -10,10 +10,10 @@ from typing import Any, Self, TypeVar
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a step tells about its result: each step has a subclass, in its component's facts.py.
+    """What a step reports about its result; each step has a subclass in its component's facts.py.
 
     Fields are numbers, strings, None, or mappings and tuples of these, so that JSON reads and writes them. A record may
-    be of another version of the project: fields that it lacks take their defaults, unknown ones are ignored.
+    come from another version of the project: missing fields take their defaults, unknown ones are ignored.
     """
 
     def record(self) -> dict[str, Any]:
@@ -22,27 +22,27 @@ class Facts:
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Self:
-        """The facts that `record` holds; raises ValueError when one without a default is missing."""
-        known = [each.name for each in dataclasses.fields(cls) if each.name in record]
-        needed = [each.name for each in dataclasses.fields(cls) if _is_required(each)]
-        missing = [name for name in needed if name not in known]
+        """The facts in `record`; raises ValueError when a field without a default is missing."""
+        present = [each.name for each in dataclasses.fields(cls) if each.name in record]
+        required = [each.name for each in dataclasses.fields(cls) if _is_required(each)]
+        missing = [name for name in required if name not in present]
         if missing:
             raise ValueError(
                 f"{cls.__name__} must have {missing}, got a record with {sorted(record)}: run the step again"
             )
-        return cls(**{name: _frozen(record[name]) for name in known})
+        return cls(**{name: _frozen(record[name]) for name in present})
 
     def figures(self) -> dict[str, float]:
-        """Every number by name, for MLflow and the orchestrator; those of a mapping as `<field>_<key>`."""
-        found: dict[str, float] = {}
+        """Every number by name, for MLflow and the orchestrator; a number in a mapping is `<field>_<key>`."""
+        figures: dict[str, float] = {}
         for name, value in self.record().items():
             pairs = {f"{name}_{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
-            found |= {key: float(each) for key, each in pairs.items() if isinstance(each, int | float)}
-        return found
+            figures |= {key: float(each) for key, each in pairs.items() if isinstance(each, int | float)}
+        return figures
 
     def headline(self) -> str:
-        """The figures that a person wants first, for the summary at the end of a run."""
-        raise NotImplementedError(f"{type(self).__name__} must say what its headline is")
+        """The most important figures as text, for the summary at the end of a run."""
+        raise NotImplementedError(f"{type(self).__name__} must define headline()")
 
 
 def _is_required(each: "dataclasses.Field[Any]") -> bool:
@@ -50,7 +50,7 @@ def _is_required(each: "dataclasses.Field[Any]") -> bool:
 
 
 def _frozen(value: Any) -> Any:
-    return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
+    return tuple(_frozen(each) for each in value) if isinstance(value, list) else value  # JSON has no tuples
 
 
 FactsType = TypeVar("FactsType", bound=Facts)
@@ -67,7 +67,7 @@ class Artifact:
     digest: str
     """SHA-256 of the content: equal digests mean equal content."""
     fingerprint: str
-    """What the step was asked to do: digest of settings, inputs and component version."""
+    """Digest of what the step was asked to do: settings, seed, inputs and component version."""
     run_id: str
     """MLflow run that made it."""
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -89,5 +89,6 @@ class Artifact:
 
 def digest_of(value: object) -> str:
     """SHA-256 hex digest of `value` as canonical JSON (sorted keys, no spaces)."""
+    # NaN has no canonical form in JSON, hence allow_nan=False.
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -32,9 +32,9 @@ class Execution:
 def field_sides(config_type: type) -> dict[str, Side]:
     """Side of each field of a config class, by the class that declares it; TypeError for a field without a side."""
     sides: dict[str, Side] = {}
-    for declaring in reversed(config_type.__mro__):
-        own = inspect.get_annotations(declaring)
-        names = [each.name for each in dataclasses.fields(config_type) if each.name in own]
+    for declaring in reversed(config_type.__mro__):  # bases first: a subclass may declare a field again
+        declared = inspect.get_annotations(declaring)
+        names = [each.name for each in dataclasses.fields(config_type) if each.name in declared]
         joins = issubclass(declaring, Execution) and not _only_execution(declaring)
         if names and joins:
             raise TypeError(
@@ -82,41 +82,41 @@ class TrainingSchedule:
     """How one model is fitted: optimizer, batches, precision, evaluation."""
 
     updates: int
-    """Optimizer steps in all (the most that are made when early stopping is on)."""
+    """Updates in all; with early stopping, the most that are made."""
     batch_size: int
-    """Samples an update, over all workers together."""
+    """Samples per update, over all workers together."""
     learning_rate: float = 3e-4
     """Adam's rate after the warm-up (table 3 of the paper: 3e-4 for every model)."""
     warmup_updates: int = 0
     """Updates over which the rate rises linearly from 0; 0 starts at the full rate."""
     final_rate: float = 1.0
-    """Share of the learning rate left at the last update, reached by half a cosine; 1 keeps it constant."""
+    """Fraction of learning_rate at the last update, reached along half a cosine; 1 keeps the rate constant."""
     gradient_clip: float = 0.0
     """Largest L2 norm of the gradient of all parameters together; 0 clips nothing."""
     weight_ema: float = 0.0
-    """Decay an update of the averaged weights that are evaluated and kept; 0 keeps the raw weights."""
+    """Decay per update of the averaged weights, which are evaluated and stored; 0 stores the raw weights."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of products and activations in training (autocast); weights, losses, codebook statistics and held-out
     figures stay float32."""
     channels_last: bool = False
-    """Whether convolutions keep channels innermost, as GPUs with tensor cores read them; the same but for rounding."""
+    """Whether convolutions keep channels innermost, as GPUs with tensor cores read them; changes rounding only."""
     compile: bool = False
-    """Whether torch.compile fuses the model: a minute at the start, fewer passes over memory afterwards. Fused sums
-    round otherwise, so it is a part of every fingerprint: a fit goes on bit for bit only as it was begun."""
+    """Whether torch.compile fuses the model: costs a minute at the start, saves passes over memory afterwards. Fused
+    sums round differently, so this setting is part of the fingerprint: a fit must resume with the same value."""
     evaluate_every: int = 100
     """Updates between two held-out evaluations (and fixed-seed pictures)."""
     held_out_samples: int = 1024
-    """Most held-out samples an evaluation measures."""
+    """Largest number of held-out samples per evaluation."""
     patience: int = 0
-    """Evaluations without a better held-out loss after which fitting stops; 0 never stops early."""
+    """Evaluations in a row without a better held-out loss after which fitting stops; 0 never stops early."""
 
     def __post_init__(self) -> None:
         for name in ("updates", "batch_size", "evaluate_every", "held_out_samples"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("warmup_updates", "patience"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
-        known = self.precision in ("float32", "bfloat16")
-        require(known, f"precision must be 'float32' or 'bfloat16', got {self.precision!r}")
+        valid = self.precision in ("float32", "bfloat16")
+        require(valid, f"precision must be 'float32' or 'bfloat16', got {self.precision!r}")
         require(self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}")
         require(0 <= self.final_rate <= 1, f"final_rate must lie in [0, 1], got {self.final_rate}")
         require(self.gradient_clip >= 0, f"gradient_clip must not be negative, got {self.gradient_clip}")
@@ -125,10 +125,10 @@ class TrainingSchedule:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingExecution(Execution):
-    """What a fit does beside fitting."""
+    """Settings of a fit that cannot change its result."""
 
     checkpoint_every: int = 100
-    """Updates between two checkpoints: the most work that a crash can cost."""
+    """Updates between two checkpoints; a crash loses at most this many."""
 
     def __post_init__(self) -> None:
         require(self.checkpoint_every >= 1, f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
@@ -169,7 +169,7 @@ class StepResources(Execution):
 
 @dataclass(frozen=True, kw_only=True)
 class Resources(Execution):
-    """What each step asks for."""
+    """What each kind of step asks the Ray cluster for."""
 
     tokenizer: StepResources = field(default_factory=StepResources)
     """Workers of the VQ-VAE's fit."""

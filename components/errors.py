@@ -1,8 +1,8 @@
-"""Every error that the pipeline raises on purpose, with its exit code and whether trying again can help.
+"""Every error that the pipeline raises on purpose, its exit code, and whether a retry can help.
 
     PipelineError                 1
     ├── UserError                 2   the config, the command line or the data must change
-    │   ├── ConfigError               settings that do not hold together
+    │   ├── ConfigError               settings that are invalid or contradict each other
     │   ├── UsageError                a command line that names something that does not exist
     │   ├── MissingArtifact           a step needs an artifact that was never made
     │   ├── UnknownModel              the registry has no such run or model
@@ -17,7 +17,7 @@
         ├── LeaseHeld                 another run works on the same step
         └── LeaseLost             1   another run took over: this one must not write any more
 
-A ValueError from a component counts as a failed step (exit code 1) that trying again cannot help.
+A ValueError from a component fails the step with exit code 1 and is not retried.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
     meaning: str
 
     def __new__(cls, value: int, meaning: str) -> "ExitCode":
-        """An int that knows what it means."""
+        """An exit code with its meaning as an attribute."""
         code = int.__new__(cls, value)
         code._value_, code.meaning = value, meaning
         return code
@@ -39,7 +39,7 @@ class ExitCode(IntEnum):
     DONE = 0, "done"
     FAILED = 1, "a step failed"
     USAGE = 2, "the config or the command line is wrong"
-    GATE = 3, "a quality gate failed: the artifact exists but does not count as good"
+    GATE = 3, "a quality gate failed: the artifact is kept for inspection, nothing is built on it"
     UNREACHABLE = 4, "a server, a bucket or the cluster does not answer, or is too small"
     HELD = 5, "another run holds the lease on a step"
     STOPPED = 130, "stopped by Ctrl-C: the same command continues from the last checkpoint"
@@ -53,17 +53,17 @@ class PipelineError(Exception):
     """Whether the same step may succeed when it is tried again."""
 
 
-# --- the user's -------------------------------------------------------------------------------------------------------
+# --- errors that the user can correct ---------------------------------------------------------------------------------
 
 
 class UserError(PipelineError):
-    """Something that a person gave must change."""
+    """The config, the command line or the data must change."""
 
     exit_code = ExitCode.USAGE
 
 
 class ConfigError(UserError):
-    """The config does not hold together; the message lists every fault."""
+    """Settings are invalid or contradict each other; the message lists every fault."""
 
     def __init__(self, source: str, faults: Sequence[str]) -> None:
         lines = "\n".join(f"  - {fault}" for fault in faults)
@@ -98,7 +98,7 @@ class GateFailed(PipelineError):
     exit_code = ExitCode.GATE
 
 
-# --- the world's ------------------------------------------------------------------------------------------------------
+# --- errors outside the program ---------------------------------------------------------------------------------------
 
 
 class WorldError(PipelineError):
@@ -151,7 +151,7 @@ _PERMANENT = (ValueError, TypeError, ImportError)
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
-    """The exit code that stands for `error`."""
+    """The exit code of a process that `error` ends."""
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.STOPPED
     if isinstance(error, PipelineError):

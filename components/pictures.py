@@ -13,7 +13,7 @@ from components.config import require
 Pixels = NDArray[np.uint8]
 
 SMALLEST_CELL, LARGEST_CELL = 56, 256
-"""Sides in pixels between which a grid shows an image: smaller ones are enlarged, larger ones reduced."""
+"""Smallest and largest side in pixels of an image in a grid: smaller images are enlarged, larger ones reduced."""
 PAPER, INK = (255, 255, 255), (64, 68, 76)
 """Colours of the background and of the labels."""
 MARGIN, GAP = 12, 4
@@ -41,17 +41,17 @@ def from_png(data: bytes, channels: int) -> Pixels:
 def image_grid(rows: Sequence[Pixels], row_labels: Sequence[str] | None = None, scale: int | None = None) -> bytes:
     """Rows of equally sized images (n, h, w, c) as one PNG, each row with its label to the left.
 
-    `scale` is the whole factor by which each image is enlarged, pixels staying square and sharp; None enlarges a small
-    image until its short side is at least SMALLEST_CELL, and reduces a large one until its long side is LARGEST_CELL.
+    `scale` is the integer factor by which each image is enlarged, without smoothing; None enlarges a small image until
+    its short side is at least SMALLEST_CELL, and reduces a large one until its long side is LARGEST_CELL.
     Rows may differ in length. Raises ValueError for images of different shapes or of another type than uint8.
     """
     _check_rows(rows, row_labels)
     height, width = _cell_size(rows[0].shape[1], rows[0].shape[2], scale)
     font = ImageFont.load_default(FONT_SIZE)
     labels = row_labels or [""] * len(rows)
-    gutter = max(math.ceil(font.getlength(label)) for label in labels)
-    left = MARGIN + (gutter + MARGIN if gutter else 0)
-    columns = max(len(row) for row in rows)
+    gutter = max(math.ceil(font.getlength(label)) for label in labels)  # width of the widest label in pixels
+    left = MARGIN + (gutter + MARGIN if gutter else 0)  # x of the first column of images
+    columns = max(len(row) for row in rows)  # rows may differ in length
     size = (left + columns * (width + GAP) - GAP + MARGIN, 2 * MARGIN + len(rows) * (height + GAP) - GAP)
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -112,6 +112,7 @@ def _cell_size(height: int, width: int, scale: int | None) -> tuple[int, int]:
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    # Nearest keeps the pixels of small images visible; Lanczos reduces large ones without aliasing.
     enlarged = size[0] >= image.width
     return image.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS)
 

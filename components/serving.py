@@ -10,7 +10,7 @@ from components.pictures import Pixels, from_png, to_png
 
 ParameterValue = bool | int | float
 TEXT_SHOWN = 20
-"""Characters of an unreadable image's text that its error quotes."""
+"""Characters of an image's base64 text that an error quotes."""
 
 
 def served_requirements() -> list[str]:
@@ -45,7 +45,7 @@ def image_to_base64(pixels: Pixels) -> str:
 def image_from_base64(text: str, *, size: int, channels: int) -> Pixels:
     """Image uint8 (size, size, c) from base64 of a PNG or JPEG; raises ValueError for anything else."""
     try:
-        data = base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)  # without validate, other characters are skipped
     except (binascii.Error, ValueError) as error:
         raise ValueError(
             f"an image must be base64 of a PNG or JPEG file, got {text[:TEXT_SHOWN]!r}...: {error}"

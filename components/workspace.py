@@ -1,4 +1,4 @@
-"""What the pipeline gives a step: where to write, where to report, where to compute. Knows neither Ray nor MLflow."""
+"""What a step works in: where it writes, reports and computes. Imports neither Ray nor MLflow."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -15,59 +15,59 @@ class Journal(Protocol):
     """Where a step's figures and pictures go (an MLflow run, in components/tracking/runs.py)."""
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Figures at an update; logging the same again after a resume changes nothing."""
+        """Log figures of an update; logging them again after a resume changes nothing."""
 
     def picture(self, name: str, png: bytes, step: int | None = None) -> None:
-        """A PNG; with `step`, one of a series that shows how it changes."""
+        """Log a PNG; with `step`, as one of a series of the same name."""
 
     def document(self, name: str, text: str) -> None:
-        """A text file: a report page, a table."""
+        """Log a text file, such as a report page or a table."""
 
 
 class SilentJournal:
-    """A journal that keeps nothing: for work outside a pipeline run."""
+    """A journal that discards everything, for work outside a pipeline run."""
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def picture(self, name: str, png: bytes, step: int | None = None) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def document(self, name: str, text: str) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 class ModelLookup(Protocol):
     """What a step may ask the model registry and the tracking server."""
 
     def registered_uri(self, artifact: Artifact) -> str | None:
-        """models:/<name>/<version> of the registered model made from `artifact`; None: it is not registered."""
+        """models:/<name>/<version> of the registered model made from `artifact`; None when it is not registered."""
 
     def read_program(self, uri: str) -> bytes:
         """Content of the one exported program (.pt2) in the registered model models:/<name>/<version>."""
 
     def run_link(self, run_id: str) -> str:
-        """Page of an MLflow run; empty where there is no server."""
+        """Address of an MLflow run's page; empty when there is no server."""
 
 
 class NoModels:
     """A lookup for work outside a pipeline run: nothing is registered."""
 
     def registered_uri(self, artifact: Artifact) -> str | None:
-        """None."""
+        """Always None."""
         return None
 
     def read_program(self, uri: str) -> bytes:
-        """Raises ValueError."""
+        """Always raises ValueError."""
         raise ValueError(f"there is no model registry to read {uri} from: give the path of a .pt2 file")
 
     def run_link(self, run_id: str) -> str:
-        """Empty."""
+        """Always empty."""
         return ""
 
 
 class ComputeCluster(Protocol):
-    """The Ray cluster, as steps know it (components/cluster/step.py)."""
+    """What steps use of the Ray cluster (components/cluster/step.py)."""
 
     local: bool
     """Whether it ends with its driver."""
@@ -84,7 +84,7 @@ def _in_this_process() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """One step at work."""
+    """Everything that one step works with, besides its config and inputs."""
 
     name: str
     """The step: tokenizer, codes, prior_top, ..."""
@@ -97,7 +97,7 @@ class Workspace:
     models: ModelLookup = field(default_factory=NoModels)
     progress: Progress = field(default_factory=Progress)
     connect: Callable[[], ComputeCluster | None] = _in_this_process
-    """Joins the cluster, or starts one; gives None where the step is to work in this process."""
+    """Joins or starts the cluster; returns None when the step must work in this process."""
 
     @property
     def cluster(self) -> ComputeCluster | None:
@@ -107,13 +107,13 @@ class Workspace:
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutput:
-    """What a step leaves behind once its artifact is committed."""
+    """Result of a step whose artifact is committed."""
 
     digest: str
-    """Of the committed content."""
+    """SHA-256 of the committed content."""
     facts: Facts
     """Figures that go with the artifact's record: gates and later steps read them."""
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     """PNGs by name, shown in the orchestrator's UI, MLflow and the summary."""
     documents: Mapping[str, str] = field(default_factory=dict)
-    """Text files by name, as report.html: kept beside the artifact and in MLflow."""
+    """Text files by name, such as report.html: stored beside the artifact and in MLflow."""

@@ -1,1 +1,1 @@
-"""The DAG of VQ-VAE-2 and how a person drives it."""
+"""The DAG of VQ-VAE-2 and the commands that drive it."""

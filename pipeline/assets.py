@@ -1,7 +1,7 @@
 """pipeline/dag.py as orchestrator assets: a loop that names no step.
 
-What the orchestrator adds to the table is the order, retries, gates as checks, schedules and its UI. Whether a step's
-work runs is decided by pipeline/memo.py. Another orchestrator needs a file like this one and nothing else.
+The orchestrator adds order, retries, gates as checks, schedules and its UI to the table. pipeline/memo.py decides
+whether a step's work runs. Another orchestrator needs a file like this one and nothing else.
 """
 
 import base64
@@ -30,7 +30,7 @@ def assets_of(config: PipelineConfig, session: Session) -> list[dg.AssetsDefinit
 
 
 def _assets_of_group(steps: list[Step], session: Session, retry: dg.RetryPolicy) -> dg.AssetsDefinition:
-    """Steps that run at the same time: one asset each, made together; a retry makes only those that failed."""
+    """Steps that run at the same time: one asset each, made together; a retry runs only those that failed."""
 
     @dg.multi_asset(
         name=steps[0].group or steps[0].name,
@@ -43,6 +43,7 @@ def _assets_of_group(steps: list[Step], session: Session, retry: dg.RetryPolicy)
     def materialise_group(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         with _failures(session):
             results, error = session.run_group(steps)
+            # Before the error: the orchestrator keeps the steps that succeeded.
             yield from (_materialisation(session, result) for result in results)
             if error is not None:
                 raise error
@@ -53,7 +54,7 @@ def _assets_of_group(steps: list[Step], session: Session, retry: dg.RetryPolicy)
 def _promotion(session: Session) -> dg.AssetsDefinition:
     @dg.asset(deps=list(session.steps), group_name=GROUP_NAME)
     def promotion(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """Through the gates only: the registered models of the run become `champion`."""
+        """Gives the registered models of the run the alias `champion`, if every gate passed."""
         with _failures(session):
             versions = session.promote()
             return dg.MaterializeResult(metadata={"promoted": bool(versions), **versions})
@@ -98,13 +99,13 @@ def _materialisation(session: Session, result: StepResult) -> dg.MaterializeResu
         asset_key=artifact.kind,
         metadata=metadata,
         check_results=checks,
-        data_version=dg.DataVersion(artifact.digest),
+        data_version=dg.DataVersion(artifact.digest),  # equal content does not make later steps stale
     )
 
 
 @contextlib.contextmanager
 def _failures(session: Session) -> Iterator[None]:
-    """Remember a step's error for the summary, and retry only what trying again can help."""
+    """Store a step's error in the session, and prevent retries that cannot help."""
     try:
         yield
         session.failure = None  # a retry succeeded after an earlier failure

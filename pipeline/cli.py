@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline <verb>`. Alone reads argv; imports nothing heavy until a verb runs."""
+"""The command line: `python -m pipeline <verb>`. Only this file reads argv. Verbs are imported when they run."""
 
 import argparse
 import os
@@ -19,8 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped: the same command continues from the last checkpoint", file=sys.stderr)
         return ExitCode.STOPPED
-    except BrokenPipeError:  # whoever read our output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of the output closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
         return ExitCode.DONE
     except Exception as error:
         if options.traceback:
@@ -140,7 +140,7 @@ def _add_model_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_sampling(sample: argparse.ArgumentParser) -> None:
-    """The fields of SamplingConfig, and the rejection."""
+    """One option per field of SamplingConfig, and one for rejection."""
     default = "(default: the model's own)"
     sample.add_argument("--temperature", type=float, help=f"divides the logits {default}")
     sample.add_argument(
@@ -166,7 +166,7 @@ def _add_codes_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
         "tokenizer",
         help="a folder with a tokenizer, a registered one (models:/...), its name, or a config (its newest run)",
     )
-    encode.add_argument("images", help="where the images lie: a path, s3://bucket/prefix or any fsspec URL")
+    encode.add_argument("images", help="where the images are: a path, s3://bucket/prefix or any fsspec URL")
     encode.add_argument("output", help="where the dataset goes: into <output>/<tokenizer digest>/")
     encode.add_argument(
         "--source",

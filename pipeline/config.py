@@ -19,7 +19,7 @@ from components.tokenizer.config import VQVAEConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Gates(Execution):
-    """What an artifact must reach to count as good."""
+    """Limits on an artifact's facts; if one is exceeded, nothing is built on the artifact."""
 
     reconstruction_error: float
     """Largest mean squared error of held-out reconstructions, images in [-1, 1]."""
@@ -28,7 +28,7 @@ class Gates(Execution):
     nats_share: float = 0.97
     """Largest held-out nats per code of a prior, as a fraction of the codes' unigram entropy."""
     judge_accuracy: float = 0.0
-    """Smallest fraction of samples at the default temperature that the judge reads as the class asked for."""
+    """Smallest fraction of samples at the default temperature that the judge recognises as the requested class."""
     kept_accuracy: float = 0.0
     """The same after rejection."""
 
@@ -40,7 +40,7 @@ class Orchestration(Execution):
     schedule: str | None = None
     """Cron line by which `python -m pipeline ui` starts runs; None: runs are started by hand."""
     retries: int = 2
-    """Times that a failed step is tried again."""
+    """How often a failed step is tried again."""
     retry_delay: float = 5.0
     """Seconds before the first retry; doubled each time."""
     lease_wait: float = 600.0
@@ -62,17 +62,17 @@ class Orchestration(Execution):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What decides the artifacts of a run."""
+    """Everything that determines the artifacts of a run."""
 
     name: str
     """Names the MLflow experiment and the registered models `<name>-tokenizer` and `<name>-generator`."""
     seed: int = 0
-    """Every random draw follows from it."""
+    """All random draws depend on it."""
     images: ImagesConfig
     vqvae: VQVAEConfig
     codes: CodesConfig = field(default_factory=CodesConfig)
     priors: Mapping[str, PriorConfig]
-    """By level name; every level of the VQ-VAE has one."""
+    """By level name, one per level of the VQ-VAE."""
     classifier: ClassifierConfig
     """Rejects samples (section 3.3)."""
     judge: ClassifierConfig
@@ -83,7 +83,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment(Execution):
-    """Where and how a run happens, and what is asked of its artifacts."""
+    """Where and how a run happens, and the limits on its artifacts."""
 
     artifact_root: str = "runs/artifacts"
     """Where artifacts go: a local folder or s3://bucket/prefix."""
@@ -114,14 +114,14 @@ class PipelineConfig(Deployment, Recipe):
 
 
 def _cross_faults(config: PipelineConfig) -> list[str]:
-    """Faults between sections, which no single section can see."""
+    """Contradictions between sections, which no section can check alone."""
     faults = []
     levels, size = config.vqvae.levels, config.images.image_size
     names = [level.name for level in levels]
     if not config.name.replace("-", "").replace("_", "").isalnum():
         faults.append(f"name must be made of letters, digits, '-' and '_', got {config.name!r}")
     if sorted(config.priors) != sorted(names):
-        faults.append(f"priors must have one entry a level {names}, got {sorted(config.priors)}")
+        faults.append(f"priors must have one entry per level {names}, got {sorted(config.priors)}")
     for level in levels:
         if size % level.stride:
             stride = f"{level.stride} ('{level.name}')"
@@ -133,7 +133,7 @@ def _cross_faults(config: PipelineConfig) -> list[str]:
         )
     fits = {"vqvae": (config.vqvae.training, config.resources.tokenizer)}
     fits |= {f"priors.{level}": (prior.training, config.resources.prior) for level, prior in config.priors.items()}
-    fits |= {one: (getattr(config, one).training, config.resources.classifier) for one in ("classifier", "judge")}
+    fits |= {name: (getattr(config, name).training, config.resources.classifier) for name in ("classifier", "judge")}
     for section, (training, resources) in fits.items():
         if training.batch_size % resources.workers:
             workers = f"{resources.workers} workers"
@@ -145,8 +145,9 @@ def _cross_faults(config: PipelineConfig) -> list[str]:
         )
     if config.classifier.seed == config.judge.seed:
         faults.append(
-            f"judge.seed must differ from classifier.seed, both are {config.judge.seed}: the judge must be another"
+            f"judge.seed must differ from classifier.seed, both are {config.judge.seed}: they must be two models"
         )
+    # size >> stages is the side after that many halvings.
     if config.images.image_size >> config.classifier.stages < 1 or config.images.image_size >> config.judge.stages < 1:
         faults.append(f"classifier.stages and judge.stages must leave at least one pixel of image_size={size}")
     return faults

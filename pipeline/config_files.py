@@ -17,7 +17,7 @@ RENAMED = {
     "codes.rows_a_wave": "codes.rows_per_wave",
     "share": "resources",
 }
-"""Former names of settings, which files and command lines may still use; both names lie in the same section."""
+"""Former names of settings, which files and command lines may still use; both names are in the same section."""
 ConfigType = TypeVar("ConfigType")
 
 
@@ -56,6 +56,7 @@ def validate_config(kind: type[ConfigType], tree: Mapping[str, Any], source: str
     except ValidationError as error:
         faults = []
         for fault in error.errors():
+            # Pydantic puts names of its validators into the path; they name no setting.
             setting = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
             for line in _fault_text(fault).splitlines():
                 faults.append(f"{setting}: {line}" if setting else line)
@@ -66,18 +67,18 @@ def _fault_text(error: Any) -> str:
     if error["type"] == "missing":
         return "is required, got nothing"
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"no such setting (got {error['input']!r}): see `python -m pipeline plan` for the ones there are"
+        return f"no such setting (got {error['input']!r}): see `python -m pipeline plan` for all settings"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
 
 
-def _read(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+def _read(source: str, visited: tuple[str, ...] = ()) -> dict[str, Any]:
     path = PRESETS / f"{source}.yaml" if source in preset_names() else Path(source)
     if not path.is_file():
         raise ConfigError(source, [f"must be a preset ({', '.join(preset_names())}) or a YAML file, found neither"])
-    if str(path) in seen:
-        raise ConfigError(source, [f"base must not lead back to itself: {' -> '.join([*seen, str(path)])}"])
+    if str(path) in visited:
+        raise ConfigError(source, [f"base must not lead back to itself: {' -> '.join([*visited, str(path)])}"])
     try:
         tree = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError as error:
@@ -88,8 +89,8 @@ def _read(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     if "base" not in tree:
         return tree
     base = str(tree.pop("base"))
-    beside = path.parent / base
-    return _merge(_read(str(beside) if beside.is_file() else base, (*seen, str(path))), tree)
+    beside = path.parent / base  # a base's path is relative to the file that names it
+    return _merge(_read(str(beside) if beside.is_file() else base, (*visited, str(path))), tree)
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,6 +110,7 @@ def _apply(tree: dict[str, Any], override: str) -> str | None:
     node: Any = tree
     try:
         for part in path:
+            # A file may leave a section out: an override then starts it.
             node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
         if isinstance(node, list):
             node[int(last)] = _parse_value(text)
@@ -120,7 +122,7 @@ def _apply(tree: dict[str, Any], override: str) -> str | None:
 
 
 def _parse_value(text: str) -> Any:
-    """`text` as YAML; what is not YAML stays text, as `* * * * *` does, and validation decides whether it fits."""
+    """`text` as YAML; text that is not YAML, such as `* * * * *`, stays as it is and is checked by validation."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
@@ -131,7 +133,7 @@ def _parse_value(text: str) -> Any:
 
 
 def _current_name(setting: str) -> str:
-    """The name that `section.key` has now; a former one is reported on stderr."""
+    """The current name of the setting `section.key`; a former name is reported on stderr."""
     for former, current in RENAMED.items():
         if setting == former or setting.startswith(f"{former}."):
             print(f"note: the setting {former} is called {current} now", file=sys.stderr)
@@ -140,7 +142,7 @@ def _current_name(setting: str) -> str:
 
 
 def use_current_names(tree: dict[str, Any], source: str) -> None:
-    """Rename the former settings of a file in place; raises ConfigError where it has both names of one."""
+    """Rename former settings of a file in place; raises ConfigError when it has a setting under both names."""
     for former in RENAMED:
         *path, last = former.split(".")
         section: Any = tree

@@ -5,9 +5,9 @@
        +--> classifier -----------------------------------------------------+            |
        +--> judge ------------------------------------------------------------------------+
 
-A step's work is a function of exactly the artifacts of its declared inputs and of the workspace: what is not declared
-cannot be reached. pipeline/assets.py turns this table into the orchestrator's assets; a plain loop over it makes the
-same artifacts. Components are imported when a step works, so that reading the table imports nothing heavy.
+A step's work is a function of exactly the artifacts of its declared inputs and of the workspace; it gets no others.
+pipeline/assets.py turns this table into the orchestrator's assets; a plain loop over it makes the same artifacts.
+Components are imported when a step works, so that reading the table imports nothing heavy.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from components.tracking.registry import ModelPackage
 
 DRIVER_CPUS = 2.0
-"""Logical CPUs of a local Ray beside those of the steps: for tasks that read, and for Ray itself."""
+"""Logical CPUs that a local Ray has in addition to those of the steps: for tasks that read, and for Ray itself."""
 
 
 def dag_of(config: PipelineConfig) -> dict[str, Step]:
@@ -51,7 +51,7 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
     steps = [
         Step(
             name="images",
-            summary="A snapshot of the dataset: which images there are, fixed, so that every step sees the same.",
+            summary="A snapshot of the dataset: a fixed list of images, so that every step sees the same ones.",
             settings=result_settings(config.images),
             version=IMAGES_VERSION,
             facts=SnapshotFacts,
@@ -148,7 +148,8 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
 
 
 def groups_of(steps: Mapping[str, Step]) -> list[list[Step]]:
-    """Steps in their order, those that run at the same time together."""
+    """Steps in their order; those that run at the same time form one group."""
+    # groupby joins neighbours only; the table lists the steps of a group side by side.
     return [list(group) for _, group in groupby(steps.values(), key=lambda step: step.group or step.name)]
 
 

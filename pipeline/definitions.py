@@ -54,6 +54,7 @@ def materialise(config: PipelineConfig, session: Session) -> bool:
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         try:
             return job.execute_in_process(instance=instance, raise_on_error=False, run_config=quiet).success
+        # The orchestrator turns Ctrl-C into its own error; cli.py expects the usual one.
         except dg.DagsterExecutionInterruptedError:
             raise KeyboardInterrupt from None
 

@@ -1,4 +1,4 @@
-"""Exit codes of the command line, from the error tree: what --help prints and the documents list."""
+"""Exit codes of the command line as text, for --help; the codes are in components/errors.py."""
 
 from components.errors import ExitCode
 

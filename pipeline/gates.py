@@ -1,4 +1,4 @@
-"""Quality gates: what an artifact's facts must reach to be built upon. Pure functions of facts and limits."""
+"""Quality gates: limits that an artifact's facts must meet. Pure functions of facts and limits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pipeline.config import Gates
 
 @dataclass(frozen=True)
 class Verdict:
-    """One gate's answer."""
+    """Result of one gate."""
 
     gate: str
     passed: bool
@@ -33,7 +33,7 @@ class Gate:
     name: str
     meaning: str
     figure: Callable[[Any], float]
-    """Takes it from the step's facts."""
+    """The figure, from the step's facts."""
     limit: Callable[[Any], float]
     """The limit, which may depend on the facts too."""
     at_most: bool
@@ -46,13 +46,13 @@ class Gate:
 
 
 def summarise_verdicts(verdicts: Sequence[Verdict]) -> str:
-    """'passed', or 'failed: ...' with every gate that did."""
+    """'passed', or 'failed: ...' with every gate that failed."""
     failed = [str(verdict) for verdict in verdicts if not verdict.passed]
     return "failed: " + "; ".join(failed) if failed else "passed"
 
 
 def tokenizer_gates(limits: Gates) -> tuple[Gate, ...]:
-    """Reconstructions are close enough."""
+    """Reconstructions must be close to the images."""
 
     def figure(facts: TokenizerFacts) -> float:
         return facts.reconstruction_error
@@ -61,7 +61,7 @@ def tokenizer_gates(limits: Gates) -> tuple[Gate, ...]:
 
 
 def codes_gates(limits: Gates, levels: Sequence[str]) -> tuple[Gate, ...]:
-    """Each codebook is used."""
+    """Each codebook must be used."""
 
     def usage_of(level: str) -> Callable[[CodesFacts], float]:
         return lambda facts: facts.usage[level]
@@ -75,7 +75,7 @@ def codes_gates(limits: Gates, levels: Sequence[str]) -> tuple[Gate, ...]:
 
 
 def prior_gates(limits: Gates) -> tuple[Gate, ...]:
-    """A prior knows more than how frequent each code is."""
+    """A prior must predict codes better than their frequencies do."""
 
     def figure(facts: PriorFacts) -> float:
         return facts.nats_per_code
@@ -88,7 +88,7 @@ def prior_gates(limits: Gates) -> tuple[Gate, ...]:
 
 
 def evaluation_gates(limits: Gates) -> tuple[Gate, ...]:
-    """Samples show what was asked for, before and after rejection."""
+    """The judge must recognise samples, before and after rejection."""
 
     def drawn(facts: EvaluationFacts) -> float:
         return facts.judge_accuracy

@@ -26,18 +26,18 @@ from pipeline.gates import Verdict, summarise_verdicts
 from pipeline.step import Inputs, Step
 
 PICTURES_FOLDER, DOCUMENTS_FOLDER = "pictures", "documents"
-"""Subfolders of an artifact with what a person looks at; no part of its content."""
+"""Subfolders of an artifact with its pictures and documents; they are not part of its content."""
 FOLDER_NAME_LENGTH = 16
 """Characters of a fingerprint that name folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """A step's artifact, and how it was judged."""
+    """A step's artifact and the gates' verdicts on it."""
 
     artifact: Artifact
     made: bool
-    """Whether this call did the work; False: it was done before."""
+    """Whether this call did the work; False when it was done before."""
     verdicts: list[Verdict]
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     """PNGs by name."""
@@ -51,7 +51,7 @@ class StepResult:
 
 
 class Memo:
-    """Finds what is done and does what is not. One per pipeline run; its methods may be called from several threads."""
+    """Finds finished artifacts and runs the other steps. One per pipeline run; several threads may call its methods."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Memo:
             self.tracker.close_pipeline_run(self._pipeline_run, succeeded)
 
     def fingerprint(self, step: Step, made_from: Inputs) -> str:
-        """What `step` is asked to do, with what it observed at the first look of this run."""
+        """Digest of what `step` is asked to do; its `observe` is called once per run."""
         if step.observe is not None and step.name not in self._observed:
             self._observed[step.name] = step.observe()
         return step.fingerprint(made_from, self.config.seed, self._observed.get(step.name))
@@ -99,22 +99,22 @@ class Memo:
         return objects.join(self.root, step.name, fingerprint[:FOLDER_NAME_LENGTH])
 
     def find(self, step: Step, made_from: Inputs) -> tuple[Artifact | None, list[str]]:
-        """The step's artifact if it was ever committed, and what is wrong with it now; (artifact, []) is done."""
+        """The step's artifact if it was ever committed, and its faults; the step is done if there are none."""
         artifact = self.tracker.committed(self.fingerprint(step, made_from))
         return (artifact, commits.artifact_faults(artifact.uri, artifact.digest)) if artifact else (None, [])
 
     def get_or_run(self, step: Step, made_from: Inputs) -> StepResult:
-        """The result of `step`: found, or made by its work and committed.
+        """The result of `step`: a finished one, or a new one, made by its work and committed.
 
         Raises LeaseHeld when another run works on the same step for longer than orchestration.lease_wait.
         """
         inputs = {name: made_from[name] for name in step.inputs}
-        result = self._found(step, inputs) or self._run_under_lease(step, inputs)
+        result = self._finished(step, inputs) or self._run_under_lease(step, inputs)
         self.results[step.name] = result
         self._record_verdicts(result)
         return result
 
-    def _found(self, step: Step, inputs: Inputs) -> StepResult | None:
+    def _finished(self, step: Step, inputs: Inputs) -> StepResult | None:
         artifact, faults = self.find(step, inputs)
         if artifact is None:
             return None
@@ -140,8 +140,8 @@ class Memo:
             ends_with_driver=not os.environ.get("RAY_ADDRESS"),  # a local Ray ends with its driver
         )
         with keep_alive(lease):
-            # Whoever held the lease before may have finished the step meanwhile.
-            result = self._found(step, inputs)
+            # The former holder of the lease may have finished the step meanwhile.
+            result = self._finished(step, inputs)
             if result is not None:
                 return result
             journal = self.tracker.run_journal(step.name, fingerprint, self.pipeline_run())
@@ -165,9 +165,9 @@ class Memo:
         journal.inputs(list(inputs.values()))
         try:
             output = step.work(inputs, workspace)
-            workspace.lease.check()
+            workspace.lease.check()  # if another run took over, its artifact is the one to record
         except BaseException as error:
-            with contextlib.suppress(Exception):  # MLflow may be what failed: the first error is the one to report
+            with contextlib.suppress(Exception):  # MLflow itself may have failed: report the first error
                 journal.fail(f"{type(error).__name__}: {error}")
             raise
         artifact = Artifact(
@@ -188,26 +188,24 @@ class Memo:
         journal.metrics(0, output.facts.figures())
         _keep_output(output, workspace.uri, journal)
         self.tracker.record_gates(journal.run_id, summarise_verdicts(result.verdicts))
-        journal.finish(artifact)
+        journal.finish(artifact)  # last of the records: from now on the step counts as done
         objects.delete(objects.join(workspace.uri, commits.WORK_FOLDER))
         duration = format_duration(time.monotonic() - started)
         self.progress.say(f"{step.name}: finished in {duration} (artifact {artifact.digest[:12]})")
         return result
 
     def _record_verdicts(self, result: StepResult) -> None:
-        """Remember the verdicts, and report failed gates."""
+        """Store changed verdicts in the MLflow run, and report failed gates."""
         verdict = summarise_verdicts(result.verdicts)
         if not result.made and result.verdicts and self.tracker.gates(result.artifact.run_id) != verdict:
             self.tracker.record_gates(result.artifact.run_id, verdict)
         if not result.good:
             when = "just now" if result.made else "in an earlier run, with the same settings"
-            self.progress.say(
-                f"{result.artifact.kind}: its gates failed ({when}); it does not count as good. {verdict}"
-            )
+            self.progress.say(f"{result.artifact.kind}: its gates failed ({when}); nothing is built on it. {verdict}")
 
 
 class RegistryLookup:
-    """What steps may ask MLflow: a ModelLookup of the pipeline called `name`."""
+    """The ModelLookup of the pipeline called `name`, through MLflow."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:
         self._name, self._tracker = name, tracker
@@ -218,7 +216,7 @@ class RegistryLookup:
         return version.uri if version else None
 
     def read_program(self, uri: str) -> bytes:
-        """Content of the model's one .pt2 file."""
+        """Content of the model's only .pt2 file."""
         return self._tracker.registry.model_program(uri)
 
     def run_link(self, run_id: str) -> str:

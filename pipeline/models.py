@@ -23,11 +23,11 @@ class FoundModel:
     """A model on this machine's disk."""
 
     title: str
-    """What it is called in messages."""
+    """Name in messages."""
     parts: dict[str, Path]
     """Folders by part: 'tokenizer', and for a generator 'classifier' and 'prior_<level>' too."""
     artifact: Artifact
-    """The step's artifact that it came from."""
+    """Artifact of the step that made it."""
 
     @property
     def registered_uri(self) -> str | None:
@@ -39,7 +39,7 @@ class FoundModel:
 def find_model(source: str, overrides: Sequence[str], state: str, kind: ModelKind) -> Iterator[FoundModel]:
     """The model that `source` names: models:/<name>/<version>, models:/<name>@<alias>, a registered name, or a config.
 
-    Downloads live as long as the body. Raises UsageError, MissingArtifact or UnknownModel when there is none.
+    Downloaded files exist until the body ends. Raises UsageError, MissingArtifact or UnknownModel when there is none.
     """
     if source in preset_names() or source.endswith((".yaml", ".yml")):
         yield _newest_of_config(source, overrides, kind)
@@ -71,7 +71,7 @@ def _newest_of_config(source: str, overrides: Sequence[str], kind: ModelKind) ->
 
 
 def open_registry(state: str) -> Tracker:
-    """MLflow, to read from its registry; makes nothing. Raises UsageError where nothing has run yet."""
+    """MLflow, to read from its registry; creates nothing. Raises UsageError when nothing has run yet."""
     uri = tracking_uri(state)
     if not has_been_used(uri):
         raise UsageError(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """What the steps of one pipeline run share. Nothing is opened before it is needed."""
+    """What the steps of one pipeline run share. Connections are opened when they are first needed."""
 
     def __init__(self, config: PipelineConfig, progress: Progress | None = None, memo: Memo | None = None) -> None:
         self.config = config
@@ -35,12 +35,12 @@ class Session:
 
     @property
     def tracker(self) -> Tracker:
-        """MLflow."""
+        """The experiment in MLflow, through the memo."""
         return self.memo.tracker
 
     @property
     def memo(self) -> Memo:
-        """What is done; connects to MLflow and the artifact store, raising where they do not answer."""
+        """The memo; connects to MLflow and the artifact store, and raises when one of them does not answer."""
         if self._memo is None:
             objects.check_writable(objects.absolute(self.config.artifact_root))
             tracker = Tracker(uri=None, name=self.config.name, state=self.config.state)
@@ -75,7 +75,7 @@ class Session:
         return {name: self.artifact(name) for name in step.inputs}
 
     def run_step(self, step: Step) -> StepResult:
-        """Get or run one step; register its model when its gates passed; put its pictures where a person looks."""
+        """Get or run one step; register its model if its gates passed; copy pictures and documents to `folder()`."""
         result = self.memo.get_or_run(step, self.inputs(step))
         if result.good and step.package is not None:
             self._register(step, result.artifact)
@@ -93,12 +93,12 @@ class Session:
         if len(steps) == 1:
             return [self.run_step(steps[0])], None
         if any(self._is_missing(step) for step in steps):
-            self.cluster()  # Ray ends with the thread that starts it: none of the threads below
+            self.cluster()  # Ray ends with the thread that starts it: not one of those below
         pool = ThreadPoolExecutor(len(steps), thread_name_prefix="step")
         futures = [pool.submit(self.run_step, step) for step in steps]
         try:
             wait(futures)
-        finally:
+        finally:  # Ctrl-C must not wait for steps that are still running
             pool.shutdown(wait=False, cancel_futures=True)
         results = [future.result() for future in futures if future.exception() is None]
         errors = [error for future in futures if (error := future.exception())]
@@ -113,11 +113,11 @@ class Session:
     # --- models -------------------------------------------------------------------------------------------------------
 
     def registered(self, step: Step) -> RegisteredModel | None:
-        """The registered version of the step's artifact; None where it is not registered."""
+        """The registered version of the step's artifact; None when it is not registered."""
         return self.tracker.registry.version_of(self._model_name(step), self.artifact(step.name).digest)
 
     def _register(self, step: Step, artifact: Artifact) -> None:
-        """Register the step's model, unless this very artifact is registered already."""
+        """Register the step's model, unless this artifact is registered already."""
         registry, name = self.tracker.registry, self._model_name(step)
         if step.package is None or registry.version_of(name, artifact.digest) is not None:
             return
@@ -150,7 +150,7 @@ class Session:
         return all(result.good for result in self.memo.results.values())
 
     def folder(self) -> Path:
-        """Local folder where a person finds the pictures and the report of the newest run."""
+        """Local folder with the pictures and the report of the newest run."""
         return Path(self.config.state).absolute() / "latest" / self.config.name
 
     def picture_path(self, step: str, name: str) -> Path:
@@ -164,12 +164,12 @@ class Session:
     def close(self, succeeded: bool) -> None:
         """End the pipeline's MLflow run."""
         if self._memo is not None:
-            with contextlib.suppress(Exception):  # an error here must not hide what came before
+            with contextlib.suppress(Exception):  # an error here must not hide an earlier one
                 self._memo.close(succeeded)
 
 
 def look_up_memo(config: PipelineConfig) -> Memo | None:
-    """The memo of a config, to read only: makes nothing, and is None where nothing has run yet.
+    """The memo of a config, for reading only: creates nothing, and is None when nothing has run yet.
 
     Raises TrackingError when the tracking server does not answer.
     """

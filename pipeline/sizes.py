@@ -1,4 +1,4 @@
-"""Sizes of the models and the code dataset of a config before anything is fitted: models are built without memory."""
+"""Sizes of the models and the code dataset of a config before anything is fitted; models get no memory."""
 
 import math
 from dataclasses import dataclass
@@ -41,13 +41,13 @@ class ModelSize:
     name: str
     parameters: int
     bytes: int
-    """Of the committed weights."""
+    """Size of the committed weights."""
     checkpoint_bytes: int
-    """Of a checkpoint: weights, best weights, Adam's two moments, and the averaged weights where a fit keeps them."""
+    """Size of a checkpoint: weights, best weights, Adam's two moments, and averaged weights if there are any."""
 
 
 def level_sizes(config: PipelineConfig) -> list[LevelSize]:
-    """Top first."""
+    """Size of each level's code map, top first."""
     sides = {level: config.map_side(level) for level in config.level_names}
     return [
         LevelSize(level.name, sides[level.name], sides[level.name], level.codebook_size)
@@ -57,11 +57,9 @@ def level_sizes(config: PipelineConfig) -> list[LevelSize]:
 
 def model_sizes(config: PipelineConfig, classes: int) -> list[ModelSize]:
     """Tokenizer, priors and classifiers for `classes` classes."""
-    channels, specs = (
-        config.images.channels,
-        [MapSpec(level.height, level.width, level.codebook_size) for level in level_sizes(config)],
-    )
-    with torch.device("meta"):
+    channels = config.images.channels
+    specs = [MapSpec(level.height, level.width, level.codebook_size) for level in level_sizes(config)]
+    with torch.device("meta"):  # shapes without storage
         sizes = [_size("tokenizer", Tokenizer(config.vqvae, channels=channels), config.vqvae.training)]
         for index, (level, spec) in enumerate(zip(config.level_names, specs, strict=True)):
             settings = config.priors[level]
@@ -80,7 +78,7 @@ def model_sizes(config: PipelineConfig, classes: int) -> list[ModelSize]:
 
 
 def _size(name: str, model: nn.Module, training: TrainingConfig) -> ModelSize:
-    state = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    state = sum(value.numel() * value.element_size() for value in model.state_dict().values())  # with buffers
     weights = sum(value.numel() * value.element_size() for value in model.parameters())
     moments = 2 * weights + (weights if training.weight_ema else 0)
     return ModelSize(name, sum(value.numel() for value in model.parameters()), state, 2 * state + moments)

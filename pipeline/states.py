@@ -1,4 +1,4 @@
-"""The state of each step of a config, looked up from outside: makes, starts and deletes nothing."""
+"""The state of each step of a config, read only: creates, starts and deletes nothing."""
 
 import json
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ MAX_PARAMETER_LENGTH = 6000
 
 @dataclass(frozen=True, kw_only=True)
 class StepState:
-    """One step."""
+    """State of one step."""
 
     step: str
     artifact: Artifact | None = None
-    """Its artifact; None when the step would run."""
+    """Its finished artifact; None when the step would run."""
     verdicts: tuple[Verdict, ...] = ()
     fingerprint: str | None = None
-    """What it is asked to do; None while an input is missing."""
+    """Digest of what it is asked to do; None while an input is missing."""
     run_id: str | None = None
     """MLflow run that made the artifact, or in which an interrupted step continues."""
     why: str = ""
@@ -46,9 +46,9 @@ class StepState:
 
 
 def step_states(memo: Memo | None, steps: Mapping[str, Step]) -> dict[str, StepState]:
-    """State of every step; the fingerprints of steps after one that is not done cannot be known yet.
+    """State of every step; a step has no fingerprint yet while one of its inputs is not done.
 
-    Without a memo nothing has run, or nothing is to be looked up.
+    Without a memo, every step counts as never run.
     """
     states: dict[str, StepState] = {}
     for name, step in steps.items():
@@ -71,14 +71,14 @@ def step_states(memo: Memo | None, steps: Mapping[str, Step]) -> dict[str, StepS
 
 def _ancestors(steps: Mapping[str, Step], name: str) -> list[str]:
     above = {each for needed in steps[name].inputs for each in (needed, *_ancestors(steps, needed))}
-    return [each for each in steps if each in above]
+    return [each for each in steps if each in above]  # in the order of the DAG
 
 
 def _look_up(memo: Memo, step: Step, inputs: dict[str, Artifact]) -> StepState:
     try:
         artifact, faults = memo.find(step, inputs)
         fingerprint = memo.fingerprint(step, inputs)
-    except (ValueError, StorageError) as error:  # a folder of images that does not exist, a store that does not answer
+    except (ValueError, StorageError) as error:  # no such folder of images, or no answer from the store
         return StepState(step=step.name, why=f"and fail: {error}")
     if artifact is None:
         run_id, why = _why_missing(memo, step, inputs, fingerprint)

@@ -1,4 +1,4 @@
-"""One node of the DAG: what it reads, what it is asked to do, what it does."""
+"""One node of the DAG: its inputs, its settings and its work."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,22 +29,22 @@ class Step:
     settings: Mapping[str, Any]
     """The settings that change its result, as plain values."""
     version: int
-    """Of its component: raised whenever the same settings and inputs would now give another result."""
+    """Version of its component: raised whenever the same settings and inputs would give another result."""
     facts: type[Facts]
-    """What it tells about its result."""
+    """Type of the facts that it reports."""
     work: StepWork
     resources: StepResources | None = None
-    """What it asks the cluster for; None works in the driver."""
+    """What it asks the cluster for; None: it works in the driver."""
     group: str = ""
-    """Neighbouring steps of one group run at the same time; empty: alone."""
+    """Neighbouring steps of one group run at the same time; empty: the step runs alone."""
     gates: tuple[Gate, ...] = ()
     observe: Callable[[], Mapping[str, Any]] | None = None
-    """Looks at what lies outside of the run and decides the result with the settings: which files there are."""
+    """Reads what else the result depends on, such as the list of image files; in the fingerprint like a setting."""
     package: "Callable[[Artifact], ModelPackage] | None" = None
-    """Makes a model of its artifact for the registry; None: it is not registered."""
+    """Packs its artifact as a model for the registry; None: it is not registered."""
 
     def fingerprint(self, made_from: Inputs, seed: int, observed: Mapping[str, Any] | None = None) -> str:
-        """Digest of everything that decides the result."""
+        """Digest of everything that determines the result."""
         return digest_of(
             {
                 "step": self.name,

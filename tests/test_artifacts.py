@@ -1,4 +1,4 @@
-"""Facts and records: typed at both ends, JSON in between."""
+"""Typed facts, their records, and the round trip through JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ EVERY_KIND = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted(Facts):
+class ExampleFacts(Facts):
     """Facts of every type that a field may have."""
 
     rows: int
@@ -35,33 +35,33 @@ class Counted(Facts):
     sides: tuple[int, ...] = (1,)
 
 
-def record_of(facts):
+def through_json(facts):
     """An artifact with these facts, through JSON."""
     artifact = Artifact(kind="codes", uri="/a", digest="d", fingerprint="f", run_id="r", facts=facts.record())
     return Artifact.from_json(artifact.to_json())
 
 
 @pytest.mark.parametrize("facts", EVERY_KIND, ids=lambda facts: type(facts).__name__)
-def test_every_step_s_facts_come_back_from_json(facts):
-    assert record_of(facts).read(type(facts)) == facts and facts.headline()
+def test_the_facts_of_every_step_survive_json(facts):
+    assert through_json(facts).read(type(facts)) == facts and facts.headline()
 
 
-def test_every_type_of_field_comes_back():
-    facts = Counted(rows=2, usage={"top": 0.5}, name="x", sides=(4, 8))
-    assert record_of(facts).read(Counted) == facts
+def test_every_type_of_field_survives_json():
+    facts = ExampleFacts(rows=2, usage={"top": 0.5}, name="x", sides=(4, 8))
+    assert through_json(facts).read(ExampleFacts) == facts
 
 
-def test_a_field_that_a_record_lacks_takes_its_default_and_an_unknown_one_is_ignored():
-    assert Counted.read({"rows": 2, "usage": {}, "later": 1}) == Counted(rows=2, usage={})
+def test_missing_fields_take_their_defaults_and_unknown_ones_are_ignored():
+    assert ExampleFacts.read({"rows": 2, "usage": {}, "later": 1}) == ExampleFacts(rows=2, usage={})
 
 
 def test_a_missing_field_without_a_default_is_named():
-    with pytest.raises(ValueError, match=r"Counted must have \['usage'\], got a record with \['rows'\]"):
-        Counted.read({"rows": 2})
+    with pytest.raises(ValueError, match=r"ExampleFacts must have \['usage'\], got a record with \['rows'\]"):
+        ExampleFacts.read({"rows": 2})
 
 
 def test_figures_are_flat_numbers():
-    facts = Counted(rows=2, usage={"top": 0.5, "bottom": 1}, name="x")
+    facts = ExampleFacts(rows=2, usage={"top": 0.5, "bottom": 1}, name="x")
     assert facts.figures() == {"rows": 2.0, "usage_top": 0.5, "usage_bottom": 1.0}
 
 
@@ -70,5 +70,5 @@ def test_measures_of_an_evaluation_keep_their_names():
     assert figures["psnr"] == 20.0 and "measures_psnr" not in figures and figures["judge_accuracy"] == 0.5
 
 
-def test_equal_values_have_equal_digests_whatever_their_order():
+def test_digests_do_not_depend_on_the_order_of_keys():
     assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1}) != digest_of({"a": 1, "b": [3]})

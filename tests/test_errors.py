@@ -1,4 +1,4 @@
-"""The tree of errors: every class has an exit code, and says whether trying again helps."""
+"""The error tree: every class has an exit code, and it is known whether a retry helps."""
 
 import re
 
@@ -10,22 +10,22 @@ from components.errors import ExitCode, PipelineError, exit_code_of, retry_helps
 TREE = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PipelineError)]
 
 
-def make(kind):
-    """An instance; ConfigError takes a source and faults."""
+def make_error(kind):
+    """An error of this class; ConfigError takes a source and faults."""
     return kind("x", ["y"]) if kind is errors.ConfigError else kind("x")
 
 
 @pytest.mark.parametrize("kind", TREE)
 def test_the_docstring_shows_every_class_with_its_exit_code(kind):
     (line,) = re.findall(rf"^.*\b{kind.__name__}\b.*$", errors.__doc__, re.MULTILINE)
-    own = re.search(rf"{kind.__name__} +(\d)", line)
+    listed = re.search(rf"{kind.__name__} +(\d)", line)
     inherited = kind.__mro__[1].exit_code if kind is not PipelineError else None
-    assert (int(own.group(1)) if own else inherited) == kind.exit_code
+    assert (int(listed.group(1)) if listed else inherited) == kind.exit_code
 
 
 @pytest.mark.parametrize("kind", TREE)
-def test_an_error_s_exit_code_is_its_class_s(kind):
-    assert exit_code_of(make(kind)) == kind.exit_code
+def test_an_error_has_the_exit_code_of_its_class(kind):
+    assert exit_code_of(make_error(kind)) == kind.exit_code
 
 
 def test_other_errors_have_exit_codes_too():
@@ -34,13 +34,13 @@ def test_other_errors_have_exit_codes_too():
     assert exit_code_of(KeyboardInterrupt()) == ExitCode.STOPPED == 130
 
 
-@pytest.mark.parametrize("error", [ValueError(), TypeError(), ImportError(), *map(make, TREE)])
-def test_what_the_same_input_raises_again_is_not_retried(error):
+@pytest.mark.parametrize("error", [ValueError(), TypeError(), ImportError(), *map(make_error, TREE)])
+def test_errors_that_the_same_input_would_repeat_are_not_retried(error):
     assert retry_helps(error) == isinstance(error, errors.TrackingError)
 
 
 @pytest.mark.parametrize("error", [RuntimeError(), OSError(), MemoryError()])
-def test_everything_else_is_retried(error):
+def test_other_errors_are_retried(error):
     assert retry_helps(error)
 
 

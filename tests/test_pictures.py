@@ -1,4 +1,4 @@
-"""Grids: every image is in its cell, sharp and unchanged."""
+"""Image grids: every image is in its cell, sharp and unchanged."""
 
 import io
 
@@ -9,24 +9,24 @@ from PIL import Image
 from components import pictures
 
 
-def images(n, h=16, w=16, c=1, seed=0):
+def random_images(n, h=16, w=16, c=1, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, h, w, c), dtype=np.uint8)
 
 
-def opened(png):
+def decode_png(png):
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_single_image_comes_back_as_it_was(channels):
-    pixels = images(1, 5, 7, channels)[0]
+def test_an_image_survives_png(channels):
+    pixels = random_images(1, 5, 7, channels)[0]
     np.testing.assert_array_equal(pictures.from_png(pictures.to_png(pixels), channels), pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_cell_is_its_image_enlarged_by_whole_pixels(channels):
-    rows = [images(3, 6, 8, channels), images(2, 6, 8, channels, seed=1)]
-    sheet = opened(pictures.image_grid(rows, scale=4))
+    rows = [random_images(3, 6, 8, channels), random_images(2, 6, 8, channels, seed=1)]
+    sheet = decode_png(pictures.image_grid(rows, scale=4))
     for y, row in enumerate(rows):
         for x, pixels in enumerate(row):
             top, left = pictures.MARGIN + y * (24 + pictures.GAP), pictures.MARGIN + x * (32 + pictures.GAP)
@@ -35,10 +35,10 @@ def test_each_cell_is_its_image_enlarged_by_whole_pixels(channels):
 
 
 def test_labels_move_the_images_right_and_are_drawn():
-    rows = [images(2)] * 2
+    rows = [random_images(2)] * 2
     plain, labelled = (
-        opened(pictures.image_grid(rows, scale=2)),
-        opened(pictures.image_grid(rows, ["seven", "eight"], scale=2)),
+        decode_png(pictures.image_grid(rows, scale=2)),
+        decode_png(pictures.image_grid(rows, ["seven", "eight"], scale=2)),
     )
     gutter = labelled.shape[1] - plain.shape[1]
     assert gutter > 30
@@ -48,11 +48,11 @@ def test_labels_move_the_images_right_and_are_drawn():
 
 @pytest.mark.parametrize(("side", "cell"), [(8, 56), (32, 64), (64, 64), (200, 200), (512, 256)])
 def test_small_images_are_enlarged_and_large_ones_reduced(side, cell):
-    assert opened(pictures.image_grid([images(1, side, side)])).shape[0] == cell + 2 * pictures.MARGIN
+    assert decode_png(pictures.image_grid([random_images(1, side, side)])).shape[0] == cell + 2 * pictures.MARGIN
 
 
-def test_reconstructions_stand_below_their_originals():
-    original, other = images(5), images(5, seed=1)
+def test_reconstructions_are_below_their_originals():
+    original, other = random_images(5), random_images(5, seed=1)
     expected = pictures.image_grid(
         [original[:3], other[:3], original[3:], other[3:]], ["original", "reconstruction"] * 2
     )
@@ -60,7 +60,7 @@ def test_reconstructions_stand_below_their_originals():
 
 
 def test_prefixes_end_with_the_original():
-    original, top = images(2), images(2, seed=1)
+    original, top = random_images(2), random_images(2, seed=1)
     assert pictures.prefix_grid(original, {"top": top}) == pictures.image_grid([top, original], ["top", "original"])
 
 
@@ -68,16 +68,16 @@ def test_prefixes_end_with_the_original():
     ("rows", "message"),
     [
         ([], "at least one image per row"),
-        ([images(1), images(1, 8, 8)], "one shape"),
-        ([images(1, c=2)], "1 or 3"),
-        ([images(1).astype(np.float32)], "uint8"),
+        ([random_images(1), random_images(1, 8, 8)], "one shape"),
+        ([random_images(1, c=2)], "1 or 3"),
+        ([random_images(1).astype(np.float32)], "uint8"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(rows, message):
+def test_rows_that_cannot_be_drawn_are_refused(rows, message):
     with pytest.raises(ValueError, match=message):
         pictures.image_grid(rows)
 
 
-def test_other_files_than_images_are_refused():
+def test_bytes_that_are_not_an_image_are_refused():
     with pytest.raises(ValueError, match="PNG or JPEG file, got 5 bytes"):
         pictures.from_png(b"hello", 1)

@@ -28,12 +28,12 @@ class ClassifierConfig(ClassifierArchitecture):
     dropout: float = 0.0
     """Fraction of features dropped before the last layer in training."""
     seed: int = 0
-    """Changes the pipeline's seed for this classifier: two classifiers of one run start and shuffle differently."""
+    """Offset to the pipeline's seed, so that two classifiers of one run start and shuffle differently."""
     program: str | None = None
     """Your own classifier instead of one that is fitted here: path or URI of a torch.export program (.pt2), or
     models:/<name>/<version> of a registered model that holds one. It takes float images (n, c, h, w) in [-1, 1] for any
     n and gives logits (n, classes), the classes in the order of their names. A changed program needs a new name: only
-    the name is part of the fingerprint. None: fitted with the settings here, which are ignored otherwise."""
+    the name is part of the fingerprint. None fits a classifier with the settings here, which are ignored otherwise."""
     training: TrainingConfig
 
     def __post_init__(self) -> None:

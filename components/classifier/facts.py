@@ -1,4 +1,4 @@
-"""What a classifier's step tells about its fit."""
+"""Facts of a classifier's fit."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from components.artifacts import Facts
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierFacts(Facts):
-    """Held-out figures of the weights that were kept."""
+    """Held-out figures of the committed weights."""
 
     held_out_accuracy: float
     held_out_loss: float = 0.0
     """Cross entropy in nats."""
     best_update: int = 0
-    """Update at which the kept weights were measured."""
+    """Update of the committed weights."""
 
     def headline(self) -> str:
         """Accuracy."""

@@ -29,7 +29,7 @@ class HalvingBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner = self.first(F.relu(self.norm_in(x)))  # (n, c, h/2, w/2), rounded up
         inner = self.second(F.relu(self.norm_mid(inner)))  # (n, 2c, h/2, w/2)
-        return inner + self.skip(F.avg_pool2d(x, 2, ceil_mode=True))
+        return inner + self.skip(F.avg_pool2d(x, 2, ceil_mode=True))  # (n, 2c, h/2, w/2)
 
 
 class Classifier(nn.Module):
@@ -38,7 +38,7 @@ class Classifier(nn.Module):
     def __init__(
         self, architecture: ClassifierArchitecture, *, channels: int, classes: int, dropout: float = 0.0
     ) -> None:
-        """`dropout` is the fraction of features dropped before the last layer, in training alone."""
+        """`dropout` is the fraction of features dropped before the last layer, in training only."""
         super().__init__()
         require(channels >= 1, f"channels must be at least 1, got {channels}")
         require(classes >= 1, f"classes must be at least 1, got {classes}: does the dataset have labels?")
@@ -64,6 +64,7 @@ class Classifier(nn.Module):
             f"images must be (n, {self.channels}, height, width), got {got}: was it fitted to other images?",
         )
         require(got[0] >= 1, f"a batch must hold at least one image, got {got}: drop empty batches")
+        # Reading a value would break a compiled graph.
         if not torch.compiler.is_compiling():
             broken = int((~torch.isfinite(images)).sum())
             require(
@@ -71,7 +72,7 @@ class Classifier(nn.Module):
                 f"images must be finite, got {broken} NaN or infinite values of {images.numel()}: correct the images "
                 "or leave them out",
             )
-        return F.relu(self.norm(self.blocks(self.stem(images)))).mean(dim=(2, 3))
+        return F.relu(self.norm(self.blocks(self.stem(images)))).mean(dim=(2, 3))  # (n, f)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.dropout(self.features(images)))
+        return self.head(self.dropout(self.features(images)))  # (n, y)

@@ -1,6 +1,6 @@
 """A classifier that the user brings, as an exported torch program.
 
-Reading a program may run code: it is trusted as the config that names it is.
+Reading a program may run code: trust it as much as the config that names it.
 Shapes: n images, c channels, h w sides, y classes.
 """
 
@@ -30,7 +30,7 @@ class ProgramClassifier(nn.Module):
         self.module = exported.module()
 
     def train(self, mode: bool = True) -> "ProgramClassifier":
-        """Set the mode of this module alone: an exported program has only one, and its own train() raises."""
+        """Set the mode of this module only: an exported program has one mode, and its own train() raises."""
         self.training = mode
         return self
 
@@ -40,7 +40,7 @@ class ProgramClassifier(nn.Module):
     @torch.no_grad()
     def check(self, image_size: int) -> None:
         """Raise ValueError unless it gives finite logits (n, y) for any number n of images of this size."""
-        for count in (1, 2, 5):
+        for count in (1, 2, 5):  # a program that was exported for one batch size fails at another
             images = torch.zeros(count, self.channels, image_size, image_size)
             wanted = f"logits ({count}, {self.classes}) for float images {tuple(images.shape)} in [-1, 1]"
             try:
@@ -52,6 +52,6 @@ class ProgramClassifier(nn.Module):
                 ) from error
             fits = isinstance(got, Tensor) and tuple(got.shape) == (count, self.classes)
             shape = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
-            require(fits, f"a classifier's program must give {wanted}, got {shape}: does it know other classes?")
+            require(fits, f"a classifier's program must give {wanted}, got {shape}: was it made for other classes?")
             finite = bool(torch.isfinite(got).all())
             require(finite, f"a classifier's program must give finite {wanted}, got NaN or infinity for black images")

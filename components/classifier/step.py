@@ -62,6 +62,7 @@ def fit_classifier(
 
 
 def _build_objective(description: ClassifierDescription, seed: int) -> nn.Module:
+    # In place of the pipeline's seed: the two classifiers of a run must start from different weights.
     torch.manual_seed(seed)
     return ClassifierObjective(description.build())
 
@@ -83,7 +84,7 @@ def _adopt_program(data: bytes, snapshot: StoredSnapshot, feed: ImageFeed, works
     )
     program = ProgramClassifier(data, channels=description.channels, classes=len(description.class_names))
     program.check(snapshot.pixels.image_size)
-    measured = evaluate_objective(ClassifierObjective(program), feed(0, 1).held_out())
+    measured = evaluate_objective(ClassifierObjective(program), feed(0, 1).held_out())  # in this process
     facts = ClassifierFacts(held_out_accuracy=measured["accuracy"], held_out_loss=measured["loss"])
     return _commit(pack_program(data, description), facts, workspace)
 

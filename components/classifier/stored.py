@@ -21,7 +21,7 @@ class ClassifierDescription:
     architecture: ClassifierArchitecture | None
     """None for an adopted program, which brings its own."""
     dropout: float = 0.0
-    """Fraction of features that its dropout layer drops in training: evaluation fits another one of the same make."""
+    """Fraction of features that its dropout layer drops in training; the evaluation fits a copy with the same value."""
     channels: int
     """1 for grayscale, 3 for RGB."""
     class_names: tuple[str, ...]
@@ -29,6 +29,7 @@ class ClassifierDescription:
 
     def __post_init__(self) -> None:
         if self.architecture is not None:
+            # A whole ClassifierConfig may be given: only its architecture is stored.
             object.__setattr__(self, "architecture", weights.narrowed(self.architecture, ClassifierArchitecture))
 
     def build(self) -> Classifier:
@@ -66,7 +67,7 @@ def load_classifier(folder: Path) -> Classifier:
 def load_rejector(folder: Path) -> Classifier | ProgramClassifier:
     """The classifier stored in `folder`, fitted here or an adopted program; raises ValueError when there is none.
 
-    An adopted program can run code when it is read: it is trusted as the config that names it is.
+    Reading an adopted program may run code: trust it as much as the config that names it.
     """
     description = describe_classifier(folder)
     if description.architecture is not None:
@@ -80,7 +81,7 @@ def load_rejector(folder: Path) -> Classifier | ProgramClassifier:
 
 
 def _upgrade(record: weights.DescriptionRecord) -> weights.DescriptionRecord:
-    """From a description of format 1, whose settings said where an adopted program came from."""
+    """From a description of format 1, whose setting `program` says whether it is an adopted program."""
     upgraded = weights.upgrade_settings(record, architecture=_FORMAT_1_ARCHITECTURE, dropped=_FORMAT_1_DROPPED)
     if record["settings"].get("program") is not None:
         return upgraded | {"architecture": None}

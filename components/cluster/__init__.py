@@ -1,1 +1,1 @@
-"""The Ray cluster: joined or started, and what it has to offer."""
+"""The Ray cluster: joining or starting it, and reserving its resources."""

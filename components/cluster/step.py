@@ -23,11 +23,11 @@ from components.errors import ClusterUnreachable, TooFewResources
 from components.store.objects import ACCESS_VARIABLES
 
 DATA_CPUS = 1.0
-"""CPUs always left for tasks that read: trainers that hold all CPUs starve their own readers."""
+"""CPUs that no step can reserve: trainers that hold all CPUs would leave none to the tasks that read their data."""
 CONNECT_SECONDS = 5.0
-"""Time for the head to accept a connection: Ray itself retries for minutes."""
+"""Seconds in which the head must accept a connection: Ray itself retries for minutes."""
 CAPACITY_POLL_SECONDS = 2.0
-"""Time between two looks at a cluster that may have grown."""
+"""Seconds between two checks whether the cluster has grown."""
 ROUNDING = 1e-9
 """Tolerance in sums of fractional CPUs."""
 
@@ -35,13 +35,13 @@ Produced = TypeVar("Produced")
 
 
 class Mailbox:
-    """Actor in which workers leave messages, by job; the driver collects them."""
+    """Actor that holds workers' messages by job until the driver collects them."""
 
     def __init__(self) -> None:
         self._messages: dict[str, list[Any]] = {}
 
     def post(self, job: str, message: Any) -> None:
-        """Leave one message."""
+        """Add one message."""
         self._messages.setdefault(job, []).append(message)
 
     def take(self, job: str) -> list[Any]:
@@ -57,7 +57,7 @@ class Cluster:
 
         Args:
             local_cpus: logical CPUs that the largest set of simultaneous jobs needs; may exceed the cores.
-            autoscale_seconds: time for an autoscaler to add what a step lacks; 0 fails at once.
+            autoscale_seconds: how long to wait for an autoscaler to add what a step lacks; 0 fails at once.
 
         Raises ClusterUnreachable when RAY_ADDRESS names a cluster that does not answer.
         """
@@ -65,12 +65,12 @@ class Cluster:
         os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
         self.local = not os.environ.get("RAY_ADDRESS")
         if self.local:
-            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # this machine is not preempted
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are meant for cluster operators
         if ray.is_initialized():
-            self.local = False  # whoever started it ends it
+            self.local = False  # it was started elsewhere and is not ended here
         elif self.local:
-            _start_local(max(os.cpu_count() or 1, int(-(-local_cpus // 1))))
+            _start_local(max(os.cpu_count() or 1, int(-(-local_cpus // 1))))  # rounded up
         else:
             _join()
         self._autoscale_seconds = autoscale_seconds
@@ -82,7 +82,7 @@ class Cluster:
         self.mailbox: Any = mailbox_actor.options(scheduling_strategy=here).remote()
 
     def describe(self) -> str:
-        """One line for a person: where, and how much there is."""
+        """One line with the cluster's address, nodes, CPUs and GPUs."""
         total = ray.cluster_resources()
         nodes = sum(1 for node in ray.nodes() if node["Alive"])
         where = "local Ray" if self.local else f"Ray at {os.environ.get('RAY_ADDRESS', 'the running cluster')}"
@@ -123,7 +123,7 @@ class Cluster:
         requested = False
         while any(amount > self._capacity()[name] + ROUNDING for name, amount in need.items()):
             if self._autoscale_seconds and not requested:
-                requested = True
+                requested = True  # a request stays in force: once is enough
                 worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
                 ray.autoscaler.sdk.request_resources(bundles=[worker] * resources.workers + [{"CPU": DATA_CPUS}])
             if time.monotonic() > deadline:
@@ -141,7 +141,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class _End:
-    """The last thing that a producing thread puts into its queue."""
+    """Last item in the queue of a producing thread."""
 
     error: BaseException | None
 
@@ -149,7 +149,7 @@ class _End:
 def produce_while_listening(
     produce: Callable[[], Iterable[Produced]], listen: Callable[[], None], poll_seconds: float
 ) -> Iterator[Produced]:
-    """Results of `produce`, which runs in a thread of its own, as they come.
+    """Yield the results of `produce`, which runs in another thread, as soon as they are made.
 
     Meanwhile the calling thread calls `listen` at least every `poll_seconds`, and once more after the last result, so
     that no message of a worker is lost. An error of `listen` or of `produce` is raised here.
@@ -174,15 +174,15 @@ def produce_while_listening(
         if not isinstance(result, _End):
             yield result
             continue
-        listen()
+        listen()  # for messages posted just before the end
         if result.error is not None:
             raise result.error
         return
 
 
 def silence_ray_data() -> None:
-    """Ray Data in this process: rows in order, no progress bars of its own (the pipeline shows its own)."""
-    import ray.data  # takes a second to import, which the mailbox's process saves
+    """Configure Ray Data in this process: rows in order, only errors logged, no progress bars but the pipeline's."""
+    import ray.data  # takes a second, which the mailbox's process need not spend
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -212,9 +212,9 @@ def _join() -> None:
 
 
 def _copy_variables(names: Sequence[str]) -> Callable[[], None]:
-    """What each worker runs first: it sets the driver's variables `names`, so that it reaches the same store.
+    """Set-up hook of every worker: sets the driver's variables `names`, so that it reaches the same store.
 
-    Ray shows `env_vars` of a runtime environment in its dashboard and its logs; it does not show these.
+    Unlike `env_vars` of a runtime environment, these values do not appear in Ray's dashboard and logs.
     """
     values = {name: os.environ[name] for name in names if name in os.environ}
 
@@ -226,9 +226,9 @@ def _copy_variables(names: Sequence[str]) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def _stderr_on_failure() -> Iterator[None]:
-    """Hide what Ray's C++ part writes to stderr (its log level), and show it only when the body fails."""
+    """Capture what Ray's C++ part writes to stderr, and show it only when the body fails."""
     sys.stderr.flush()
-    original = os.dup(2)
+    original = os.dup(2)  # file descriptor 2, below sys.stderr: C++ writes there directly
     with tempfile.TemporaryFile() as captured:
         os.dup2(captured.fileno(), 2)
         try:
@@ -257,6 +257,6 @@ def _connection_errors() -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterUnreachable(
-            f"no Ray cluster lets us in at RAY_ADDRESS={address} ({error}): start it, correct the address, set "
+            f"no Ray cluster accepts us at RAY_ADDRESS={address} ({error}): start it, correct the address, set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if it asks for one, or unset RAY_ADDRESS to work locally"
         ) from error

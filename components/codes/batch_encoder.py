@@ -16,12 +16,13 @@ from components.tokenizer.model import Tokenizer
 
 
 class BatchEncoder:
-    """Encodes batches. Threads may share it: one at a time computes."""
+    """Encodes batches. Threads may share it: a lock lets one compute at a time."""
 
     def __init__(self, model: Tokenizer, *, batch_size: int, precision: str, device: str) -> None:
         self._model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._batch_size, self._device = batch_size, device
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        # All batches have one shape: a static graph is compiled once and is the fastest.
         self._run = torch.compile(self._codes, dynamic=False) if device == "cuda" else self._codes
         self._lock = threading.Lock()
 
@@ -34,6 +35,7 @@ class BatchEncoder:
         """
         n = len(pixels)
         require(1 <= n <= self._batch_size, f"a batch must hold 1 to {self._batch_size} images, got {n}")
+        # Pinned memory lets the copy to the GPU overlap with other work.
         padded = torch.zeros(
             (self._batch_size, *pixels.shape[1:]), dtype=torch.uint8, pin_memory=self._device == "cuda"
         )  # (batch_size, height, width, c)

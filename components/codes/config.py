@@ -27,7 +27,7 @@ class CodesLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class CodesExecution(Execution):
-    """How an encode job walks through the snapshot."""
+    """How an encode job divides the snapshot."""
 
     rows_per_wave: int = 1 << 20
     """Images planned and recorded at a time (a wave): bounds the driver's memory. A multiple of rows_per_shard."""

@@ -38,13 +38,13 @@ class TokenizerFiles:
     folder: Path
     digest: str
     model: str | None = None
-    """Its version in the registry, models:/<name>/<version>; None: it is not registered."""
+    """Its version in the registry, models:/<name>/<version>; None when it is not registered."""
     run_id: str | None = None
     """MLflow run that fitted it; None: unknown."""
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """Digest of the tokenizer stored in `folder`: that of its artifact, wherever its two files are copied to.
+    """Digest of the tokenizer stored in `folder`: equal to its artifact's, wherever the two files are copied to.
 
     Raises ValueError when one of the files is missing.
     """
@@ -55,7 +55,7 @@ def tokenizer_digest(folder: Path) -> str:
 
 
 def copy_tokenizer(folder: str, tokenizer: TokenizerFiles) -> list[commits.FileEntry]:
-    """Copy the tokenizer into the dataset, where encoders load it and whoever reads the codes can decode them."""
+    """Copy the tokenizer into the dataset, where encoders load it and readers of the codes can decode them."""
     entries = []
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         data = (tokenizer.folder / name).read_bytes()
@@ -96,7 +96,7 @@ class CodeDataset:
 
 
 def _usage(used_per_shard: Sequence[str], level: CodeLevel) -> float:
-    """`used_per_shard` as in Shard.used: one bit per code, eight codes per byte."""
+    """Fraction of the codebook that the shards use together; `used_per_shard` as in Shard.used, one bit per code."""
     used = np.zeros(-(-level.codebook_size // 8), np.uint8)  # (ceil(codes / 8),)
     for hex_bits in used_per_shard:
         used |= np.frombuffer(bytes.fromhex(hex_bits), np.uint8)
@@ -133,7 +133,7 @@ def commit_dataset(
     config: CodesConfig,
     previous: CodeDataset | None,
 ) -> CodeDataset:
-    """Write the manifest: from now on the dataset in `folder` is `shards`.
+    """Commit `shards` as the dataset in `folder` by writing its manifest.
 
     Shards that neither this manifest nor that of the `previous` dataset lists are removed; those of the previous one
     stay, so that current readers can finish. Raises ValueError unless shards and rejects make up the snapshot.
@@ -167,6 +167,7 @@ def commit_dataset(
         settings=asdict(config),
     )
     commits.commit_artifact(folder, files, facts.record())
+    # After the commit: a crash before this line leaves only files that no manifest lists.
     _remove_other_shards(folder, {file.path for file in files} | (previous.files.keys() if previous else set()))
     return read_dataset(folder)
 
@@ -174,6 +175,7 @@ def commit_dataset(
 def _next_version(previous: CodeDataset | None, digest: str) -> int:
     if previous is None:
         return 1
+    # A commit that changes nothing keeps the version.
     return previous.facts.version if previous.digest == digest else previous.facts.version + 1
 
 

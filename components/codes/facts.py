@@ -1,4 +1,4 @@
-"""What the codes step tells about its dataset, and what the dataset's own manifest does."""
+"""Facts of the codes step, and facts in the manifest of a code dataset."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from components.artifacts import Facts
 
 @dataclass(frozen=True, kw_only=True)
 class CodesFacts(Facts):
-    """Counts of a code dataset, the use of its codebooks, and what a prior has to know about its images."""
+    """Counts of a code dataset, the use of its codebooks, and what a prior needs to know about the images."""
 
     rows: int
     usage: Mapping[str, float]
@@ -20,11 +20,11 @@ class CodesFacts(Facts):
     shards: int = 0
     rejects: int = 0
     version: int = 1
-    """Counts the commits that changed the dataset."""
+    """Number of commits that changed the dataset, from 1."""
     train_rows: int = 0
     held_out_rows: int = 0
     bytes: int = 0
-    """Of all shards."""
+    """Size of all shards."""
     bytes_per_image: float = 0.0
 
     def headline(self) -> str:
@@ -50,21 +50,21 @@ class DatasetFacts(Facts):
     classes: tuple[str, ...]
     """Names of the classes; empty where the images have no labels."""
     image_size: int = 0
-    """0 in a dataset that was committed before this was kept."""
+    """0 in a dataset that was committed before this field existed."""
     channels: int = 0
     tokenizer: str
     """Digest of the tokenizer's artifact."""
     tokenizer_model: str | None = None
-    """models:/<name>/<version>; None: it was not registered."""
+    """models:/<name>/<version>; None when it was not registered."""
     tokenizer_run: str | None = None
     """MLflow run that fitted it; None: unknown."""
     preprocessing: str
-    """Digest of all that made pixels of the images."""
+    """Digest of everything that turns files into pixels."""
     snapshot: str
     """Digest of the snapshot."""
     snapshot_uri: str
     settings: Mapping[str, Any]
-    """Of the section `codes`, by the names that they had when the dataset was committed."""
+    """The section `codes`, under the names that its settings had at the commit."""
 
     def headline(self) -> str:
         """Rows and shards."""

@@ -1,4 +1,4 @@
-"""What an encode job has done so far: kept in the dataset's folder until a manifest lists it, so that jobs resume.
+"""What an encode job has done so far, stored in the dataset's folder until the manifest lists it: killed jobs resume.
 
 .work/notes/<shard>.json    one ShardResult, written as soon as its shard is
 .work/waves/<number>.jsonl  one ShardResult per line: a finished wave, which replaces the notes of its shards
@@ -18,12 +18,12 @@ SHARD_NOTES_FOLDER = "notes"
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of the rows of one request."""
+    """The shard and the rejects of one request."""
 
     name: str
-    """Shard that was requested."""
+    """Path of the requested shard."""
     shard: Shard | None
-    """None: none of its rows could be used, so no file was written."""
+    """None when no row could be used, so that no file was written."""
     rejects: tuple[Reject, ...] = ()
 
     def to_json(self) -> str:
@@ -51,7 +51,7 @@ class JobRecord:
                 self._results |= {result.name: result for result in map(ShardResult.from_json, lines)}
 
     def find(self, name: str) -> ShardResult | None:
-        """The recorded result of the shard `name`; None: there is none, or its file is missing or cut."""
+        """The recorded result of the shard `name`; None without one, or if its file is missing or incomplete."""
         result = self._results.get(name)
         if result is None or result.shard is None:
             return result
@@ -61,10 +61,11 @@ class JobRecord:
         """Record all results of a wave in one file; the notes of its shards are removed."""
         lines = "\n".join(result.to_json() for result in results)
         objects.write_bytes(objects.join(self._work, WAVES_FOLDER, f"{number:08}.jsonl"), lines.encode())
+        # After the write: a crash in between leaves notes that repeat the wave's lines.
         objects.delete(objects.join(self._work, SHARD_NOTES_FOLDER))
 
     def clear(self) -> None:
-        """Remove all of it: a manifest lists the shards now."""
+        """Remove the record: the manifest lists the shards now."""
         objects.delete(self._work)
 
 

@@ -1,6 +1,6 @@
 """What remains to be done, wave by wave: rows to encode, committed shards that stay, committed shards to rewrite.
 
-A wave is a run of consecutive rows of the snapshot; a committed shard holds rows of some range of keys. Both are sorted
+A wave is a run of consecutive rows of the snapshot; a committed shard holds rows of a range of keys. Both are sorted
 by key, so the ledger opens a shard when the first wave reaches its first key, and settles it when the waves have passed
 its last key: memory holds one wave and the identities (ids, versions, labels, splits) of the shards that overlap it.
 """
@@ -108,7 +108,7 @@ class _OpenShard:
     claimed: np.ndarray = field(init=False)
     """bool (m,): rows that a wave has listed in the same version."""
     relabelled: bool = False
-    """Whether the snapshot gives a claimed row another label or split."""
+    """Whether the snapshot lists a claimed row with another label or split."""
 
     def __post_init__(self) -> None:
         self.claimed = np.zeros(len(self.ids), bool)
@@ -117,7 +117,7 @@ class _OpenShard:
         """The snapshot lists the rows `row_numbers` (k,), with labels (k,) and splits (k,)."""
         same = (self.labels[row_numbers] == labels).all() and (self.splits[row_numbers] == splits).all()
         self.relabelled |= not bool(same)
-        self.labels[row_numbers], self.splits[row_numbers] = labels, splits
+        self.labels[row_numbers], self.splits[row_numbers] = labels, splits  # as a rewrite would store them
         self.claimed[row_numbers] = True
 
 
@@ -134,7 +134,7 @@ class ShardLedger:
         self._open: list[_OpenShard] = []
 
     def claim(self, rows: pa.Table, versions: np.ndarray) -> np.ndarray:
-        """bool (n,): which rows of a wave are encoded already. Their shards note that the snapshot lists them.
+        """bool (n,): which rows of a wave are encoded already; marks them as claimed in their shards.
 
         Shapes: n rows of the wave; s open shards with m rows in all, numbered across shards; k rows in both.
         """
@@ -190,8 +190,8 @@ class ShardLedger:
 
 
 def _labels(rows: pa.Table) -> np.ndarray:
-    return np.asarray(rows["label"].fill_null(-1)).astype(np.int32)
+    return np.asarray(rows["label"].fill_null(-1)).astype(np.int32)  # (n,)
 
 
 def _splits(rows: pa.Table) -> np.ndarray:
-    return np.asarray(pc.index_in(rows["split"], pa.array(SPLITS))).astype(np.uint8)
+    return np.asarray(pc.index_in(rows["split"], pa.array(SPLITS))).astype(np.uint8)  # (n,)

@@ -1,4 +1,4 @@
-"""How far an encode job is: one line for a person, figures for the journal."""
+"""Progress of an encode job: a progress line, and figures for the journal."""
 
 import time
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ class EncodeProgress:
 
     def __init__(self, workspace: Workspace, total_rows: int) -> None:
         self._workspace, self._total_rows = workspace, total_rows
-        self._rows_at_hand = self._rows_made = self._rejects = self._bytes_written = 0
+        self._rows_reused = self._rows_made = self._rejects = self._bytes_written = 0  # so far, in this job
         self._rows_in_progress: dict[str, int] = {}
         """Rows encoded so far of each shard that is not written yet."""
         self._written: set[str] = set()
@@ -21,41 +21,41 @@ class EncodeProgress:
         self._shown = False
 
     def start_wave(self, wave: Wave, recorded: Sequence[ShardResult]) -> None:
-        """Count what needs no work in this wave: rows of committed shards, and results of a job before this one."""
+        """Count what needs no work in this wave: rows of committed shards, and results of an earlier job."""
         self._rejects += sum(len(result.rejects) for result in recorded)
         recorded_names = {result.name for result in recorded}
         rows_to_make = sum(request.rows.num_rows for request in wave.encode if request.name not in recorded_names)
-        self._rows_at_hand += wave.rows - rows_to_make
+        self._rows_reused += wave.rows - rows_to_make
 
     def rows_encoded(self, name: str, rows: int) -> None:
-        """`rows` rows of the shard `name` are encoded so far; it is not written yet."""
+        """Count `rows` rows, encoded so far, of the shard `name`, which is not written yet."""
         if name not in self._written:  # the message of a worker may arrive after its shard
             self._rows_in_progress[name] = rows
         self.show()
 
     def shard_written(self, result: ShardResult) -> None:
-        """Count a result; tell the journal."""
+        """Count a result and log the figures."""
         self._rows_in_progress.pop(result.name, None)
         self._written.add(result.name)
         self._rows_made += (result.shard.rows if result.shard else 0) + len(result.rejects)
         self._rejects += len(result.rejects)
         self._bytes_written += result.shard.size if result.shard else 0
         figures = {"images_per_second": self._rate(), "bytes_written": float(self._bytes_written)}
-        self._workspace.journal.metrics(self._rows_at_hand + self._rows_made, figures)
+        self._workspace.journal.metrics(self._rows_reused + self._rows_made, figures)
         self.show()
 
     def finish(self) -> None:
-        """Remove the line."""
+        """Remove the progress line."""
         if self._shown:
             self._workspace.progress.finish(self._workspace.name)
 
     def show(self) -> None:
-        """Update the line, rate and time left included."""
+        """Update the progress line."""
         self._shown = True
         self._workspace.progress.update(
             self._workspace.name,
-            # a rewritten shard's rows count as at hand and again as made
-            done=min(self._total_rows, self._rows_at_hand + self._rows_made + sum(self._rows_in_progress.values())),
+            # rows of a rewritten shard are counted twice, as reused and as made
+            done=min(self._total_rows, self._rows_reused + self._rows_made + sum(self._rows_in_progress.values())),
             total=self._total_rows,
             unit="images",
             rate=self._rate(),
@@ -65,4 +65,4 @@ class EncodeProgress:
     def _rate(self) -> float:
         """Images per second, since the job began."""
         rows = self._rows_made + sum(self._rows_in_progress.values())
-        return rows / max(time.monotonic() - self._started, 1e-9)
+        return rows / max(time.monotonic() - self._started, 1e-9)  # finite, even if the clock did not move

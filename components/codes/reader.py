@@ -1,4 +1,4 @@
-"""Codes for training: every row of a split by its number, from this machine's disk.
+"""Codes for training: any row of a split by its number, from this machine's disk.
 
 Priors draw single rows at random, so the shards are unpacked once per machine into memory-mapped arrays, named by the
 dataset's digest. components/training/sample_order.py says which rows make a batch.
@@ -31,7 +31,7 @@ from components.training.batches import CodeBatch
 UNPACKED_LAYOUT = 2
 """Version of the unpacked files: part of their folder's name."""
 ROWS_PER_COUNT = 4096
-"""Rows whose codes are counted at a time: a map may be larger than memory."""
+"""Rows whose codes are counted at a time: all rows may be larger than memory."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class CodeTable:
         return CodeBatch(maps, torch.from_numpy(np.array(self.labels[positions])))
 
     def number(self, level: str) -> int:
-        """Index of the level called `level`, the top one's is 0; raises ValueError when there is none."""
+        """Index of the level called `level`, 0 for the top level; raises ValueError when there is none."""
         names = [each.name for each in self.levels]
         require(level in names, f"level must be one of {names}, got {level!r}")
         return names.index(level)
@@ -106,6 +106,7 @@ def _unpack(dataset: CodeDataset, target: Path) -> None:
     """Unpack all splits in one pass, one shard in memory at a time; `target` appears only when it is complete."""
     schema = dataset.schema
     levels = schema.levels
+    # On the same disk as `target`, so that renaming it is atomic.
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
     try:
         splits = [_SplitFiles(staging / split, levels, rows) for split, rows in dataset.facts.splits.items()]
@@ -138,9 +139,10 @@ class _SplitFiles:
             header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(self._files[name], header)
 
-    def append(self, columns: dict[str, np.ndarray], row_numbers: np.ndarray) -> None:
+    def append(self, columns: dict[str, np.ndarray], row_numbers: np.ndarray) -> None:  # row_numbers (r,) of one shard
         self._missing_rows -= len(row_numbers)
         for name, file in self._files.items():
+            # The files grow by the same rows in the same order: row i of one belongs to row i of the others.
             file.write(np.ascontiguousarray(columns[name][row_numbers]).data)
 
     def close(self) -> None:
@@ -174,7 +176,7 @@ def code_frequencies(table: CodeTable, level: str) -> np.ndarray:
 def unigram_entropy(train: CodeTable, held_out: CodeTable, level: str) -> float:
     """Nats per held-out code under a model that knows only how frequent each code was in training.
 
-    Add-one smoothing keeps codes that training never saw finite. A prior that has learned anything is below this.
+    Add-one smoothing gives codes that never occur in training a finite cost. Any prior that has learned is below this.
     """
     trained, measured = code_frequencies(train, level), code_frequencies(held_out, level)  # (k,) each
     nats = math.log(trained.sum() + len(trained)) - np.log(trained + 1)  # (k,): -log((count + 1) / (sum + k))

@@ -82,6 +82,7 @@ class CodeSchema:
 
     def arrow(self) -> pa.Schema:
         """Columns and metadata of every shard."""
+        # Lists of fixed size: a shard stores no offsets.
         codes = [
             pa.field(level.name, pa.list_(pa.field("element", level.type), level.height * level.width), nullable=False)
             for level in self.levels

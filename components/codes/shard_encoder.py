@@ -1,7 +1,7 @@
-"""The work behind one request: pixels through the tokenizer into a shard, or a committed shard written again.
+"""Carries out one request: encode images into a shard, or write a committed shard again.
 
-Knows no Ray. Whoever runs it (an actor in worker.py, or InProcessEncoder in the driver's own process) says how pixels
-are read and where progress goes; the bytes that are written are the same.
+Imports no Ray. The caller (an actor in worker.py, or InProcessEncoder in the driver's process) decides how pixels are
+read and where progress goes; the written bytes are the same.
 """
 
 import contextlib
@@ -42,14 +42,14 @@ ReportRows = Callable[[str, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeSettings:
-    """What an encoder has to know: settings and URIs, never data."""
+    """Everything that an encoder needs: settings and URIs, never data."""
 
     folder: str
-    """The dataset's."""
+    """Folder of the dataset."""
     schema: CodeSchema
     pixels: PixelConfig
     seed: int
-    """Of the augmented copies."""
+    """Seed of the augmented copies."""
     batch_size: int
     precision: str
     resources: StepResources
@@ -57,7 +57,7 @@ class EncodeSettings:
 
     @property
     def threads(self) -> int:
-        """CPU threads of one encoder: encoders side by side divide the cores among themselves."""
+        """CPU threads per encoder, so that encoders on one machine do not compete for cores."""
         return max(1, int(self.resources.cpus))
 
 
@@ -120,13 +120,13 @@ class ShardEncoder:
         return write_shard(self._settings.folder, name, table)
 
     def _decoded_batches(self, rows: pa.Table, start_decoding: StartDecoding) -> Iterator[DecodedBatch]:
-        """Batches of `rows` in order. The next ones are decoded while one is encoded: one per reader, at least one."""
+        """Batches of `rows` in order. While one is encoded, one more per reader (at least one) is decoded."""
         size, ahead = self._settings.batch_size, max(1, self._settings.resources.readers)
         pending: deque[Callable[[], DecodedBatch]] = deque()
         for start in range(0, rows.num_rows, size):
             pending.append(start_decoding(rows.slice(start, size)))
             if len(pending) > ahead:
-                yield pending.popleft()()
+                yield pending.popleft()()  # waits for the oldest batch
         while pending:
             yield pending.popleft()()
 
@@ -137,7 +137,7 @@ def _reject(rows: pa.Table, number: int, refusal: Refusal) -> Reject:
 
 @contextlib.contextmanager
 def decoding_thread(settings: EncodeSettings) -> Iterator[StartDecoding]:
-    """Decodes in one thread of this process."""
+    """Decode batches in another thread of this process."""
     reader = PixelReader(settings.pixels, settings.seed)
     with ThreadPoolExecutor(1) as thread:
         yield lambda rows: thread.submit(reader.read_usable, rows).result
@@ -151,7 +151,7 @@ class InProcessEncoder:
 
     @contextlib.contextmanager
     def reserve(self) -> Iterator[None]:
-        """Compute on as many threads as one encoder of a cluster has: sums are then rounded alike."""
+        """Compute with as many threads as an encoder of a cluster: sums are then rounded in the same way."""
         threads_before = torch.get_num_threads()
         torch.set_num_threads(self._settings.threads)
         try:

@@ -37,9 +37,9 @@ from components.workspace import ComputeCluster, StepOutput, Workspace
 SHARDS_PER_ENCODER = 2
 """Shards an encoder works on at the same time: while one is written, the next is read and encoded."""
 ENCODE_POLL_SECONDS = 0.5
-"""Time between two looks at the messages of the encoders."""
+"""Seconds between two reads of the encoders' messages."""
 MAX_PASSES = 10
-"""Pipelines per wave: each makes what the one before it lost together with its encoders."""
+"""Passes per wave: each makes the shards that the pass before lost together with their encoders."""
 
 
 def encode_snapshot(
@@ -52,11 +52,11 @@ def encode_snapshot(
     workspace: Workspace,
     distrusted: frozenset[str] = frozenset(),
 ) -> StepOutput:
-    """Make the dataset in the workspace's folder that of the snapshot `snapshot_uri`, encoding what is not there yet.
+    """Bring the dataset in the workspace's folder up to date with a snapshot, encoding only what is missing.
 
-    Shards of an earlier commit stay as far as they hold images of this snapshot in the version that it lists, except
-    those whose paths are `distrusted`. Raises TooManyRejects when more than the fraction `max_rejects` of the images
-    cannot be used, LeaseLost when another run took over, TooFewResources when the cluster is too small.
+    Rows of committed shards are reused if the snapshot lists their images in the same version, except in shards whose
+    paths are `distrusted`. Raises TooManyRejects when more than the fraction `max_rejects` of the images cannot be
+    used, LeaseLost when another run took over, TooFewResources when the cluster is too small.
     """
     snapshot = open_snapshot(snapshot_uri)
     schema = _schema(tokenizer, snapshot)
@@ -81,11 +81,11 @@ def encode_snapshot(
 def _schema(tokenizer: TokenizerFiles, snapshot: StoredSnapshot) -> CodeSchema:
     described = describe_tokenizer(tokenizer.folder)
     fitted = (described.image_size, described.channels)
-    given = (snapshot.pixels.image_size, snapshot.pixels.channels)
+    offered = (snapshot.pixels.image_size, snapshot.pixels.channels)
     require(
-        fitted == given,
+        fitted == offered,
         f"images must have the size and channels that the tokenizer was fitted to, {fitted}, the snapshot "
-        f"{snapshot.folder} has {given}: take another snapshot",
+        f"{snapshot.folder} has {offered}: take another snapshot",
     )
     levels = tuple(
         CodeLevel(
@@ -109,7 +109,7 @@ def _previous_dataset(folder: str) -> CodeDataset | None:
 def _usable_shards(
     previous: CodeDataset | None, schema: CodeSchema, folder: str, distrusted: frozenset[str]
 ) -> list[Shard]:
-    """Committed shards whose files are there in full length, with codes of this tokenizer and these pixels."""
+    """Committed shards whose files have their full size, with codes of this tokenizer and these pixels."""
     if previous is None or previous.schema != schema:
         return []
     sizes = objects.object_sizes(folder)
@@ -137,10 +137,10 @@ def _facts(dataset: CodeDataset, snapshot: StoredSnapshot) -> CodesFacts:
 
 
 class _Encoders(Protocol):
-    """Whoever makes shards."""
+    """Makes shards, on Ray or in this process."""
 
     def reserve(self) -> AbstractContextManager[None]:
-        """Hold what the encoders need, from the first shard to the end of the job."""
+        """Hold the encoders' resources, from the first shard to the end of the job."""
 
     def make_shards(self, requests: Sequence[ShardRequest], progress: EncodeProgress) -> Iterator[ShardResult]:
         """One result per request, in any order."""
@@ -167,7 +167,7 @@ def _run_waves(
             recorded_names = {result.name for result in results}
             missing = [request for request in requests if request.name not in recorded_names]
             progress.start_wave(wave, results)
-            if missing and not reserved:  # once: the loss of a node later on is no reason to give up
+            if missing and not reserved:  # once per job: losing a node later must not fail it
                 until_end.enter_context(encoders.reserve())
                 reserved = True
             if missing:
@@ -232,7 +232,7 @@ class _RayEncoders:
                 return
         raise RuntimeError(
             f"every shard must be made, but {len(unmade)} of {len(requests)} were lost {MAX_PASSES} times with the "
-            "encoder that had them: look for what kills encoders (memory?), then run again"
+            "encoder that had them: find out what kills encoders (memory?), then run again"
         )
 
     def _run_pipeline(self, requests: Sequence[ShardRequest], progress: EncodeProgress) -> Iterator[ShardResult]:
@@ -244,7 +244,7 @@ class _RayEncoders:
                 for row in pipeline.iter_rows():
                     yield ShardResult.from_json(row["result"])
             except ray.exceptions.RayActorError:
-                return  # encoders that were lost before they began: the next pass starts others
+                return  # encoders were lost before they started: the next pass starts others
 
         yield from produce_while_listening(produce, lambda: self._listen(progress), ENCODE_POLL_SECONDS)
 
@@ -261,15 +261,16 @@ class _RayEncoders:
 def _pipeline(requests: Sequence[ShardRequest], settings: WorkerSettings) -> ray.data.Dataset:
     """Rows with the ShardResult, as JSON, of each request that was not lost with its encoder.
 
-    A lost encoder is not restarted by Ray Data: its shards would wait until the cluster has room for it. They count as
+    Ray Data does not restart a lost encoder: its shards would wait until the cluster has room for it. They count as
     errored blocks instead and are left to the next pipeline, which takes as many encoders as fit by then.
     """
     silence_ray_data()
     resources = settings.encoding.resources
-    workers = min(resources.workers, len(requests))
+    workers = min(resources.workers, len(requests))  # more would have nothing to do
+    # One block per request: it is the unit that Ray Data schedules and loses.
     numbers = ray.data.from_items(list(range(len(requests))), override_num_blocks=len(requests))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray warns of `max_restarts`, which can be set in no other way yet
+        warnings.simplefilter("ignore")  # Ray warns of `max_restarts`, but offers no other way to set it
         pipeline = numbers.map_batches(
             EncodeWorker,
             batch_size=1,

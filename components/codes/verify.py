@@ -1,4 +1,4 @@
-"""Reading a whole code dataset back, and saying precisely what is wrong with it.
+"""Reads a whole code dataset back and reports every fault.
 
 Memory holds 16 bytes per row (id and version), plus the shards that are being read.
 """
@@ -28,12 +28,12 @@ DIGEST_DIGITS = 12
 
 
 class DatasetFault(NamedTuple):
-    """One thing that is wrong."""
+    """One fault of a dataset."""
 
     path: str
-    """File that must be made again; empty: the fault lies in no file of the dataset."""
+    """File that must be made again; empty when the fault is in no single file."""
     what: str
-    """Says what is wrong, to be read after the path."""
+    """The fault, as the rest of a sentence that begins with the path."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}" if self.path else self.what
@@ -51,7 +51,7 @@ class _CheckedShard(NamedTuple):
 
 
 def verify_dataset(folder: str, report: Callable[[int, int], Any] = lambda read, total: None) -> list[DatasetFault]:
-    """Everything that is wrong with the dataset in `folder`; empty when it is whole.
+    """All faults of the dataset in `folder`; empty when it is whole.
 
     `report` is called with (shards read, shards in all). Raises FileNotFoundError when nothing is committed there.
     """
@@ -119,6 +119,7 @@ def _row_faults(table: pa.Table, shard: Shard) -> Iterator[str]:
 def _code_faults(table: pa.Table, schema: CodeSchema) -> Iterator[str]:
     for level in schema.levels:
         codes = np.asarray(table[level.name].combine_chunks().flatten())  # (n * h * w,)
+        # A null map has no codes: flatten() leaves it out.
         if len(codes) != table.num_rows * level.height * level.width:
             yield f"has {len(codes)} codes of level '{level.name}', {table.num_rows} maps have more"
         elif codes.size and int(codes.max()) >= level.codebook_size:
@@ -143,7 +144,7 @@ def _repeated_ids(checked: Sequence[_CheckedShard]) -> Iterator[DatasetFault]:
     ids = np.concatenate([each.ids for each in checked])  # (m,): all rows, shard after shard
     shard_numbers = np.repeat(np.arange(len(checked)), [len(each.ids) for each in checked])  # (m,)
     by_id = np.argsort(ids, kind="stable")  # (m,): equal ids keep the order of their shards
-    repeats = by_id[1:][ids[by_id][1:] == ids[by_id][:-1]]  # rows whose id an earlier row has
+    repeats = by_id[1:][ids[by_id][1:] == ids[by_id][:-1]]  # (r,): rows whose id an earlier row has
     for number in np.unique(shard_numbers[repeats]):
         repeated = ids[repeats[shard_numbers[repeats] == number]]
         message = f"repeats {len(repeated)} ids, for example {int(repeated[0])}"
@@ -175,8 +176,8 @@ def _snapshot_faults(
 def _row_count_faults(
     snapshot: StoredSnapshot, checked: Sequence[_CheckedShard], rejected_keys: list[str]
 ) -> Iterator[DatasetFault]:
-    none = np.zeros((0, 2), np.int64)  # every image may be a reject
-    stored = np.concatenate([none, *(np.stack([each.ids, each.versions], 1) for each in checked)])  # (m, 2)
+    no_rows = np.zeros((0, 2), np.int64)  # concatenate needs one array, even if every image is a reject
+    stored = np.concatenate([no_rows, *(np.stack([each.ids, each.versions], 1) for each in checked)])  # (m, 2)
     stored = stored[np.argsort(stored[:, 0])]  # by rising id, which no two rows share
     rejected = set(rejected_keys)
     present_rows = missing_rows = stale_rows = 0
@@ -186,8 +187,8 @@ def _row_count_faults(
         present, stale = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
         if len(stored):
             ranks = np.minimum(np.searchsorted(stored[:, 0], ids), len(stored) - 1)  # (n,): where each id would be
-            present = stored[ranks, 0] == ids
-            stale = present & (stored[ranks, 1] != row_versions(rows))
+            present = stored[ranks, 0] == ids  # (n,)
+            stale = present & (stored[ranks, 1] != row_versions(rows))  # (n,)
         keys = rows["key"].to_pylist()
         missing_keys = [keys[number] for number in np.flatnonzero(~present) if keys[number] not in rejected]
         present_rows += int(present.sum())

@@ -22,12 +22,12 @@ from components.images.config import PixelConfig
 from components.images.pixels import PixelReader
 
 READER_CPUS = 0.5
-"""CPUs that a decoding task requests: it waits for the encoder more than it works."""
+"""CPUs that a decoding task requests: most of the time it waits for the encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """What an actor has to know."""
+    """Everything that an actor needs."""
 
     encoding: EncodeSettings
     mailbox: Any
@@ -48,23 +48,24 @@ class EncodeWorker:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         """Make the shard of request number `item`; gives its ShardResult as JSON."""
         with self._errors_reported(), self._decoding() as start_decoding:
+            # Ray does not resolve references inside a list: only this one request is fetched.
             request = ray.get(self._requests[int(batch["item"][0])])
             return {"result": [self._encoder.make_shard(request, start_decoding, self._report).to_json()]}
 
     def _report(self, name: str, rows: int) -> None:
-        self._settings.mailbox.post.remote(self._settings.job, (name, rows))
+        self._settings.mailbox.post.remote(self._settings.job, (name, rows))  # not awaited: progress may be late
 
     @contextlib.contextmanager
     def _errors_reported(self) -> Iterator[None]:
-        """Send an encoder's own error to the driver as it is: Ray Data would count it among those of lost encoders."""
+        """Send an encoder's own error to the driver: Ray Data would count it as one more lost encoder."""
         try:
             yield
         except Exception as error:
-            ray.get(self._settings.mailbox.post.remote(self._settings.job, error))
+            ray.get(self._settings.mailbox.post.remote(self._settings.job, error))  # awaited: the actor may end now
             raise
 
     def _decoding(self) -> contextlib.AbstractContextManager[StartDecoding]:
-        """Decodes in tasks of their own processes, or in a thread of this one where there are no readers."""
+        """Decode in Ray tasks, or in a thread of this process when there are no readers."""
         encoding = self._settings.encoding
         if not encoding.resources.readers:
             return decoding_thread(encoding)
@@ -76,7 +77,7 @@ def _start_task(pixels: PixelConfig, seed: int, rows: pa.Table) -> functools.par
 
 
 def _task_result(reference: Any) -> DecodedBatch:
-    """The result of a decoding task, or its own error instead of Ray's wrapping of it."""
+    """The result of a decoding task; raises its own error, not Ray's wrapper."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
@@ -85,5 +86,5 @@ def _task_result(reference: Any) -> DecodedBatch:
 
 @ray.remote(num_cpus=READER_CPUS)
 def _decode_batch(pixels: PixelConfig, seed: int, rows: pa.Table) -> DecodedBatch:
-    """One batch, decoded in a process of its own."""
+    """Decode one batch in another process."""
     return PixelReader(pixels, seed).read_usable(rows)

@@ -1,7 +1,7 @@
 """From codes to shards: one Parquet file per list of rows.
 
-A shard's name is a hash of the rows that it was requested for: a task that is tried twice writes the same bytes under
-the same name, and a job that resumes recognises the shards that are there.
+A shard's name is a hash of the rows that it was requested for: a retried task writes the same bytes under the same
+name, and a resumed job finds the shards that exist already.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ SHARD_PREFIX = "part-"
 NAME_DIGITS = 24
 """Hex digits of the hash in a shard's name: 96 bits, so that no two shards of a dataset share a name."""
 DICTIONARY_SLACK = 1 << 20
-"""Bytes that a column's dictionary may take beyond its entries."""
+"""Bytes allowed for a column's dictionary beyond twice the size of its entries."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ def row_versions(rows: pa.Table) -> np.ndarray:
         hashlib.blake2b(f"{key}\0{copy}\0{size}\0{etag}".encode(), digest_size=8).digest()
         for key, copy, size, etag in zip(*columns, strict=True)
     )
-    return np.frombuffer(b"".join(hashes), np.int64)
+    return np.frombuffer(b"".join(hashes), np.int64)  # (n,)
 
 
 def shard_name(schema: CodeSchema, rows: pa.Table, versions: np.ndarray) -> str:
     """Path of the shard requested for `rows` of a snapshot, relative to the dataset's folder."""
     hashed = hashlib.sha256(str(schema).encode())
     hashed.update(np.ascontiguousarray(rows["id"]).tobytes() + versions.tobytes())
+    # Labels and splits too: a shard is rewritten under a new name when they change.
     hashed.update(np.asarray(rows["label"].fill_null(-1)).astype(np.int64).tobytes())
     hashed.update("".join(rows["split"].to_pylist()).encode())
     return f"{SHARD_PREFIX}{hashed.hexdigest()[:NAME_DIGITS]}.parquet"
@@ -116,7 +117,7 @@ def code_column_paths(schema: CodeSchema) -> list[str]:
 def encode_shard(table: pa.Table) -> bytes:
     """`table` as Parquet; equal tables give equal bytes.
 
-    Parquet stores 16-bit integers in 32 bits: it is the dictionary encoding that packs a code into log2(K) bits.
+    Parquet stores a 16-bit integer in 32 bits; only dictionary encoding packs a code into log2(K) bits.
     """
     schema = CodeSchema.from_arrow(table.schema)
     paths = code_column_paths(schema)
@@ -162,7 +163,7 @@ def _used_codes(table: pa.Table) -> dict[str, str]:
     training = table.filter(pc.equal(table["split"], TRAIN))
     used = {}
     for level in CodeSchema.from_arrow(table.schema).levels:
-        occurs = np.zeros(level.codebook_size, bool)  # (codes,)
+        occurs = np.zeros(level.codebook_size, bool)  # (k,)
         occurs[np.asarray(training[level.name].combine_chunks().flatten())] = True
-        used[level.name] = np.packbits(occurs).tobytes().hex()
+        used[level.name] = np.packbits(occurs).tobytes().hex()  # 8 codes per byte, the first one highest
     return used

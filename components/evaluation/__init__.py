@@ -1,1 +1,1 @@
-"""How good a generator is: its figures beside those of real images, and a report that shows them."""
+"""How good a generator is: its figures, those of real images for comparison, and a report that shows both."""

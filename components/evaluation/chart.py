@@ -14,11 +14,11 @@ LEFT, RIGHT, TOP, BOTTOM = 44.0, 470.0, 24.0, 208.0
 TICKS = 5
 """Horizontal lines, from the lowest value drawn up to 1."""
 BASE_STEP = 0.2
-"""The lowest value drawn is a multiple of this, at least half of this below the lowest point, but not below 0."""
+"""The lowest value drawn is a multiple of this, at least half a step below the lowest point, but not below 0."""
 LABEL_ABOVE, LABEL_BELOW = -11, 21
-"""From a point to the baseline of its label."""
+"""Vertical distance from a point to the baseline of its label."""
 LOWEST_LABEL = BOTTOM + 8
-"""Lowest baseline of a label: below it, the label would meet those of the axis."""
+"""Lowest baseline of a label: a lower one would overlap the labels of the axis."""
 
 
 class ChartPoint(NamedTuple):
@@ -39,7 +39,7 @@ class ChartLine(NamedTuple):
 
 
 class TradeOffChart(NamedTuple):
-    """Everything to draw."""
+    """Coordinates and labels of everything in the chart."""
 
     shares: list[tuple[float, str]]
     """x and label of each share, largest first."""
@@ -57,6 +57,7 @@ def trade_off_chart(scores: Scores) -> TradeOffChart:
         if measure.charted
     }
     base = _base(min(min(series) for series in values.values()))
+    # x at the centres of equally wide columns, one per share
     xs = [round(LEFT + (RIGHT - LEFT) * (index + 0.5) / len(curve), 1) for index in range(len(curve))]
     columns = list(zip(*values.values(), strict=True))  # per share: the value of every line
     return TradeOffChart(
@@ -75,15 +76,15 @@ def trade_off_chart(scores: Scores) -> TradeOffChart:
 
 
 def _base(lowest: float) -> float:
-    return max(0.0, math.floor(lowest / BASE_STEP - 0.5) * BASE_STEP)
+    return max(0.0, math.floor(lowest / BASE_STEP - 0.5) * BASE_STEP)  # value at the lower edge
 
 
 def _y(value: float, base: float) -> float:
-    return round(BOTTOM - (BOTTOM - TOP) * (value - base) / (1 - base), 1)
+    return round(BOTTOM - (BOTTOM - TOP) * (value - base) / (1 - base), 1)  # y grows downwards
 
 
 def _point(x: float, value: float, column: Sequence[float], base: float) -> ChartPoint:
-    """The highest line at `x` has its label above, the others have it below: so labels and lines do not cross."""
+    """A point; the highest line at `x` has its label above, the others below, so that labels do not cross lines."""
     y = _y(value, base)
     above = value == max(column) or y + LABEL_BELOW > LOWEST_LABEL
     return ChartPoint(x, y, y + (LABEL_ABOVE if above else LABEL_BELOW), f"{value:.1%}")

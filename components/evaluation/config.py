@@ -12,18 +12,18 @@ class EvaluationConfig:
     """What is drawn from the generator and compared with real images."""
 
     samples_per_class: int = 100
-    """Samples per class behind each figure, before and after rejection alike."""
+    """Samples per class in each figure, both before and after rejection."""
     keep: float = 0.25
     """Fraction of the draws that rejection keeps in the headline figures (section 3.3)."""
     temperature: float = 1.0
-    """Divides the priors' logits; 1 samples them as they were fitted."""
+    """Divides the priors' logits; 1 samples from the fitted distribution."""
     shares: tuple[float, ...] = (1.0, 0.5, 0.25)
     """Fractions of the draws that are kept along the trade-off curve; 1 and `keep` are always among them. The smallest
     decides how many samples are drawn."""
     neighbours: int = 3
     """k of precision and recall (Kynkaanniemi et al. 2019 use 3)."""
     cas_updates: int = 0
-    """Updates of the classifier that is fitted to samples for the classification accuracy score; 0: no such score."""
+    """Updates of the classifier that the classification accuracy score fits to samples; 0 leaves the score out."""
     pictures: int = 10
     """Images per row in the report's pictures."""
 

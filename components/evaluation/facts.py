@@ -1,4 +1,4 @@
-"""What the evaluation step tells about a generator."""
+"""Facts of a generator's evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ class EvaluationFacts(Facts):
     """The headline figures, and all others by name."""
 
     judge_accuracy: float
-    """Fraction of samples, as drawn, that the judge reads as the class asked for."""
+    """Fraction of samples, as drawn, that the judge recognises as the requested class."""
     kept_accuracy: float
     """The same after rejection."""
     keep: float = 1.0
     """Fraction of the draws that rejection kept."""
     samples: int = 0
-    """Samples behind each accuracy."""
+    """Samples in each accuracy."""
     measures: Mapping[str, float] = field(default_factory=dict)
     """Every other figure by name (components/evaluation/scores.py)."""
 

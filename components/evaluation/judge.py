@@ -1,4 +1,4 @@
-"""What the judge and the tokenizer make of many images. Shapes: n images, f features, h w sides, c channels."""
+"""Many images through the judge or the tokenizer, in chunks. Shapes: n images, f features, h w sides, c channels."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ IMAGES_PER_CHUNK = 256
 
 
 class Classification(NamedTuple):
-    """What a judge makes of images."""
+    """A judge's output for images."""
 
     classes: Tensor
     """int64 (n,): the most likely class."""
@@ -27,8 +27,8 @@ def classify(judge: Classifier, pixels: Tensor) -> Classification:
     """Classes and features of pixels uint8 (n, h, w, c); the result is in main memory."""
     device = next(judge.parameters()).device
     parts = [judge.features(to_images(part.to(device))) for part in pixels.split(IMAGES_PER_CHUNK)]
-    features = torch.cat(parts)  # n f
-    return Classification(judge.head(features).argmax(1).cpu(), features.cpu())
+    features = torch.cat(parts)  # (n, f)
+    return Classification(judge.head(features).argmax(1).cpu(), features.cpu())  # (n,), (n, f)
 
 
 @torch.no_grad()
@@ -36,4 +36,4 @@ def reconstruct_pixels(tokenizer: Tokenizer, pixels: Tensor) -> Tensor:
     """Pixels uint8 (n, h, w, c) -> encoded and decoded, same shape; the result is in main memory."""
     device = next(tokenizer.parameters()).device
     parts = [tokenizer.decode(tokenizer.encode(to_images(part.to(device)))) for part in pixels.split(IMAGES_PER_CHUNK)]
-    return torch.cat([to_pixels(part).cpu() for part in parts])
+    return torch.cat([to_pixels(part).cpu() for part in parts])  # (n, h, w, c)

@@ -1,7 +1,9 @@
-"""What is compared with what, and at which n: the evaluation of one generator.
+"""The evaluation of one generator: which sets of images are compared, and how many images of each.
 
-The judge took no part in training the generator or in rejection. Every figure has its floor or ceiling beside it: real
-images in the same measure, and as many of them. Shapes: y classes, d draws per class, n m images, f features.
+The judge took no part in training the generator or in rejection. Every figure is reported beside the best value that
+can be expected: the same measure of equally many real images.
+
+Shapes: y classes, d draws per class, n m images, f features.
 """
 
 from collections.abc import Sequence
@@ -33,11 +35,11 @@ class Evaluation:
     before: Samples
     """`samples_per_class` per class, nothing rejected."""
     after: Samples
-    """As many, the best of a larger draw."""
+    """Equally many, the best of a larger draw."""
 
 
 def draws_per_class(config: EvaluationConfig) -> int:
-    """Samples per class that `evaluate_samples` needs: draws from which the smallest share of the curve is kept."""
+    """Draws per class that `evaluate_samples` needs: enough for the smallest share of the curve."""
     return draws_needed(config.samples_per_class, min(config.curve))
 
 
@@ -52,19 +54,19 @@ def evaluate_samples(
     config: EvaluationConfig,
     seed: int,
 ) -> Evaluation:
-    """Measure `generator` against real images: `train` it was fitted to (without augmented copies), `held_out` not.
+    """Compare samples of `generator` with real images: those it was fitted to, without copies, and held-out ones.
 
     `drawn` are `draws_per_class(config)` samples of every class, class by class, nothing rejected. Each share of the
-    curve rejects among the first of them, so that all points rest on equally many samples and none is drawn twice.
+    curve selects from the first of them, so that all points have equally many samples and no sample is drawn twice.
     `nats_per_code` are the priors' held-out losses, top first. `seed` shuffles real images and seeds the score's fit.
     Raises ValueError for images without a label or classes with fewer than 2 training images.
     """
     names = generator.classes
     fits = judge.classes == len(names)
-    require(fits, f"the judge must know the generator's {len(names)} classes, got {judge.classes}")
+    require(fits, f"the judge must have the generator's {len(names)} classes, got {judge.classes}")
     for part in (train, held_out):
         check_labels(part.labels, len(names))
-    real, other_real = (
+    real, other_real = (  # (n, f) each
         classify(judge, train.pixels[half]).features
         for half in _halves(train, len(names), config.samples_per_class, seed)
     )
@@ -94,7 +96,7 @@ def measure_fidelity(real: Tensor, others: Tensor, config: EvaluationConfig) -> 
 
 
 class _JudgedDraw(NamedTuple):
-    """One draw, d per class, what the judge makes of it, and which samples rejection keeps."""
+    """One draw, d per class, the judge's output for it, and which samples rejection keeps."""
 
     samples: Samples
     judged: Classification
@@ -102,7 +104,7 @@ class _JudgedDraw(NamedTuple):
     """Share -> positions int64 (y, samples_per_class) of the samples that rejection keeps."""
 
     def kept(self, share: float) -> Samples:
-        """What rejection keeps, class by class."""
+        """The samples that rejection keeps, class by class."""
         return self.samples.take(self.indices[share].flatten())
 
 
@@ -110,8 +112,8 @@ def _reject(samples: Samples, judge: Classifier, config: EvaluationConfig) -> _J
     classes, count, draws = judge.classes, config.samples_per_class, draws_per_class(config)
     whole = torch.equal(samples.labels, torch.arange(classes).repeat_interleave(draws))
     require(whole, f"there must be {draws} samples of each of {classes} classes, class by class, got {len(samples)}")
-    probability = samples.probability.view(classes, draws)  # y d
-    offsets = torch.arange(classes)[:, None] * draws  # y 1: where each class begins
+    probability = samples.probability.view(classes, draws)  # (y, d)
+    offsets = torch.arange(classes)[:, None] * draws  # (y, 1): where each class begins
     indices = {
         share: best_indices(probability[:, : draws_needed(count, share)], count) + offsets for share in config.curve
     }
@@ -124,7 +126,7 @@ def _reject(samples: Samples, judge: Classifier, config: EvaluationConfig) -> _J
 def _scores(inputs: MeasureInputs, draw: _JudgedDraw, *, real: Tensor, other_real: Tensor) -> Scores:
     """`real` and `other_real` (n, f) are features of two disjoint halves of training images."""
     config, labels = inputs.config, inputs.held_out.labels
-    of_real, of_reconstructed = (
+    of_real, of_reconstructed = (  # Classifications of the m held-out images
         classify(inputs.judge, pixels) for pixels in (inputs.held_out.pixels, inputs.reconstructed)
     )
     values = {measure.name: measure.compute(inputs) for measure in registered.GENERATOR_MEASURES}
@@ -146,7 +148,8 @@ def _trade_off(draw: _JudgedDraw, real: Tensor, config: EvaluationConfig) -> tup
     """One point per share; `real` (n, f) are features of real images, compared with as many kept samples."""
     points = []
     for share, indices in draw.indices.items():
-        compared = draw.judged.features[indices[:, : len(real) // len(indices)].flatten()]  # n f
+        # As many samples as real images: a measure's bias then is the same for both.
+        compared = draw.judged.features[indices[:, : len(real) // len(indices)].flatten()]  # (n, f)
         accuracy = _accuracy(draw.judged.classes[indices], draw.samples.labels[indices])
         fidelity = measure_fidelity(real, compared, config)
         points.append(TradeOffPoint(share=share, accuracy=accuracy, fidelity=fidelity))
@@ -176,13 +179,14 @@ def _accuracy(judged: Tensor, labels: Tensor | int) -> float:
 def _halves(images: ImageBatch, classes: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
     """Positions of two disjoint sets with equally many images per class, at most `most`, shuffled by `seed`."""
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(images.labels), generator=generator)
+    order = torch.randperm(len(images.labels), generator=generator)  # all images, shuffled
     by_class = [order[images.labels[order] == label] for label in range(classes)]
+    # Two disjoint sets of equal size: at most half of the smallest class each.
     count = min(most, min(len(positions) for positions in by_class) // 2)
     require(
         count >= 1,
         "each class must have at least 2 training images, so that real images can be compared with real images, got "
         "fewer: add images",
     )
-    first = torch.cat([positions[:count] for positions in by_class])
+    first = torch.cat([positions[:count] for positions in by_class])  # (y * count,)
     return first, torch.cat([positions[count : 2 * count] for positions in by_class])

@@ -38,14 +38,14 @@ class ReportPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class LineageRow:
-    """One artifact that the generator came from."""
+    """One artifact that the generator was made from."""
 
     kind: str
     digest: str
     run_id: str
     """MLflow run that made it."""
     url: str = ""
-    """Page of that run; empty where there is no server."""
+    """Page of that run; empty when there is no server."""
 
 
 class FigureCard(NamedTuple):
@@ -54,16 +54,16 @@ class FigureCard(NamedTuple):
     title: str
     value: str
     reference: str
-    """What the value is to be compared with."""
+    """What to compare the value with."""
     meaning: str
 
 
 def paint_pictures(evaluation: Evaluation, generator: Generator, held_out: ImageBatch, columns: int) -> ReportPictures:
     """The report's pictures, `columns` images per row."""
-    pixels = held_out.pixels[:columns]  # n h w c
+    pixels = held_out.pixels[:columns]  # (n, h, w, c)
     device = next(generator.tokenizer.parameters()).device
     with torch.no_grad():
-        maps = generator.tokenizer.encode(to_images(pixels.to(device)))
+        maps = generator.tokenizer.encode(to_images(pixels.to(device)))  # (n, h, w) per level
     prefixes = decode_prefixes(generator.tokenizer, maps)
     original, reconstruction = pixels.numpy(), list(prefixes.values())[-1]
     return ReportPictures(
@@ -81,7 +81,7 @@ def render_report(
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelt name raises instead of printing nothing
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -102,9 +102,9 @@ def render_report(
 
 
 def _class_rows(samples: Samples, names: Sequence[str], columns: int) -> bytes:
-    """One row per class; of many classes MAX_CLASSES_SHOWN, evenly spread."""
+    """One row per class; at most MAX_CLASSES_SHOWN classes, evenly spread."""
     count = min(MAX_CLASSES_SHOWN, len(names))
-    shown = [index * len(names) // count for index in range(count)]
+    shown = [index * len(names) // count for index in range(count)]  # class numbers
     rows = {names[label]: samples.pixels[samples.labels == label][:columns].numpy() for label in shown}
     return sample_grid(rows)
 
@@ -120,7 +120,7 @@ def _headline_cards(scores: Scores) -> list[FigureCard]:
         "Recognised, as drawn",
         _percent(scores.before.accuracy),
         reached,
-        f"Fraction of {scores.samples:,} samples that the judge recognises as the class asked for. The judge is a "
+        f"Fraction of {scores.samples:,} samples that the judge recognises as the requested class. The judge is a "
         "classifier that took no part in making them.",
     )
     kept = FigureCard(

@@ -1,4 +1,4 @@
-"""The figures of one generator, beside what real images reach in the same measures. No torch."""
+"""The figures of one generator, and those of real images in the same measures. Imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,27 +9,27 @@ Fidelity = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class TradeOffPoint:
-    """Samples of which rejection kept a share: the smaller it is, the better and the more alike they are."""
+    """Samples after rejection: the smaller the share that it keeps, the better and the less diverse they are."""
 
     share: float
     """Fraction of the draws that was kept."""
     accuracy: float
-    """Fraction of the kept samples that the judge recognises as the class asked for."""
+    """Fraction of the kept samples that the judge recognises as the requested class."""
     fidelity: Fidelity
     """Between real images and the kept samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """One class: fractions that the judge recognises."""
+    """Fractions of one class's images that the judge recognises."""
 
     name: str
     before: float
-    """Of samples as drawn."""
+    """Fraction of samples as drawn."""
     after: float
-    """Of samples that rejection kept."""
+    """Fraction of samples that rejection kept."""
     real: float
-    """Of held-out real images; NaN where the class has none."""
+    """Fraction of held-out real images; NaN where the class has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +37,23 @@ class Scores:
     """All figures of one generator."""
 
     samples: int
-    """Samples behind each accuracy."""
+    """Samples in each accuracy."""
     compared: int
     """Images in each of the two sets that a measure of features compares."""
     curve: tuple[TradeOffPoint, ...]
     """From nothing rejected to the smallest share kept, each from the same draw."""
     keep: float
-    """Share of the headline figures after rejection."""
+    """Share that rejection keeps in the headline figures."""
     tracked_per_share: tuple[str, ...]
     """Measures of features with a figure per share of the curve."""
     real_accuracy: float
-    """Of the judge on held-out real images."""
+    """The judge's accuracy on held-out real images."""
     reconstructed_accuracy: float
-    """Of the judge on their reconstructions: samples decoded by the same tokenizer can hardly reach more."""
+    """The judge's accuracy on their reconstructions: samples from the same decoder can hardly exceed it."""
     floor: Fidelity
     """Between real images and other real images."""
     generator_measures: Mapping[str, float]
-    """Of the whole generator: value by name of measure; those left out are missing."""
+    """Value of each measure of the whole generator, by name; measures that were left out are missing."""
     classes: tuple[ClassScore, ...]
 
     @property

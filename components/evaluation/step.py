@@ -27,7 +27,7 @@ from components.training.batches import ImageBatch
 from components.workspace import StepOutput, Workspace
 
 MAX_REAL_IMAGES = 5000
-"""Real images per split that the samples are compared with: all are held in memory."""
+"""Largest number of real images per split: all are held in memory."""
 EVALUATION_SEED = 1_000_003
 """Added to the pipeline's seed, so that the measured samples are not those that a user draws with that seed. The number
 itself means nothing: any that nobody chooses as a seed will do."""
@@ -44,9 +44,9 @@ def evaluate_generator(
 ) -> StepOutput:
     """Measure the artifact `generator` of `inputs` against the snapshot `images` with the artifact `judge`.
 
-    `inputs` are all artifacts that the generator came from; the report lists them. `title` and `settings` (text) are
-    shown in it. scores.json is the committed content; report.html is a document of the output, because it names runs
-    and the artifact's digest is to cover the figures alone.
+    `inputs` are all artifacts that the generator was made from; the report lists them and shows `title` and `settings`
+    (text). The committed content is scores.json alone. report.html is a document of the output, because it names MLflow
+    runs, which must not change the artifact's digest.
     """
     generator = load_committed_generator(inputs["generator"].uri)
     snapshot = read_snapshot(inputs["images"].uri)
@@ -101,12 +101,13 @@ def _measure(
 
 
 def _original_images(snapshot: Snapshot, split: str) -> ImageBatch:
-    """Images of a split without augmented copies: at most MAX_REAL_IMAGES, evenly spread."""
+    """Images of a split without augmented copies: all, or MAX_REAL_IMAGES evenly spread ones."""
     rows = snapshot.originals(split)
     if rows.num_rows > MAX_REAL_IMAGES:
+        # Rows are sorted by key, often class by class: evenly spread rows keep the mix of classes.
         rows = rows.take(pa.array(np.linspace(0, rows.num_rows - 1, MAX_REAL_IMAGES).astype(np.int64)))
-    pixels = PixelReader(snapshot.pixels, snapshot.seed).read(rows)
-    labels = np.asarray(rows["label"].fill_null(-1)).astype(np.int64)
+    pixels = PixelReader(snapshot.pixels, snapshot.seed).read(rows)  # (n, h, w, c)
+    labels = np.asarray(rows["label"].fill_null(-1)).astype(np.int64)  # (n,)
     return ImageBatch(torch.from_numpy(pixels), torch.from_numpy(labels))
 
 

@@ -22,7 +22,7 @@ from components.priors.sampler import Sampler
 from components.tokenizer.model import Tokenizer
 
 Rejector = Classifier | ProgramClassifier
-"""Classifier that scores samples: fitted by the pipeline, or the user's own."""
+"""Classifier that scores samples: fitted by the pipeline, or an exported program of the user."""
 
 
 class Generator(nn.Module):
@@ -63,6 +63,7 @@ class Generator(nn.Module):
         fits = len(given) <= len(self.priors)
         require(fits, f"given must hold at most one code map per level ({len(self.priors)}), got {len(given)}")
         size = min(batch, len(labels))
+        # Built once for all chunks: a sampler allocates buffers for `size` images.
         samplers = [Sampler(prior, size, sampling) for prior in cast(list[Prior], list(self.priors))]
         requests = DrawRequest(labels, seeds, tuple(given)).split(batch)
         # Algorithm 2, lines 10 and 14: while true do ... end while; here until there is one image per label
@@ -99,9 +100,10 @@ class Generator(nn.Module):
     ) -> Samples:
         """Draw the unknown part of `images` float (n, c, height, width); `known_pixels` is bool (height, width).
 
-        A code is kept where all pixels that it stands for are known. A prior sees the codes above and to the left in
-        raster order, so the lower part of an image follows from its upper part, not the upper from the lower. Encoders
-        look beyond the pixels of a code: paint over the unknown part if it must not influence the kept codes.
+        A code is kept where all pixels that it covers are known. A prior sees the codes above and to the left in
+        raster order, so it can continue an image downwards, but cannot take the lower part into account when it draws
+        the upper one. An encoder's receptive field exceeds the pixels that a code covers: paint over the unknown part
+        if it must not influence the kept codes.
         """
         shape = tuple(images.shape[2:])
         fits = known_pixels.dtype == torch.bool and tuple(known_pixels.shape) == shape
@@ -112,13 +114,13 @@ class Generator(nn.Module):
         )
         maps, given = self._encode(images, labels, batch), []
         for codes, level in zip(maps, self.tokenizer.architecture.levels, strict=True):
-            # A code stands for stride x stride pixels; it is unknown when any of them is.
-            unknown = F.max_pool2d((~known_pixels)[None].float(), level.stride)[0] > 0  # h w
-            given.append(codes.masked_fill(unknown.to(codes.device), -1))  # n h w
+            # A code covers stride x stride pixels; it is unknown when any of them is.
+            unknown = F.max_pool2d((~known_pixels)[None].float(), level.stride)[0] > 0  # (h, w)
+            given.append(codes.masked_fill(unknown.to(codes.device), -1))  # (n, h, w)
         return self.sample(labels, seeds, sampling=sampling, batch=batch, given=given)
 
     def _encode(self, images: Tensor, labels: Tensor, batch: int) -> tuple[Tensor, ...]:
-        """Code maps of labelled images, which must have the size that the priors were fitted to."""
+        """Code maps int64 (n, h, w) of all levels; ValueError unless images have the size that the priors need."""
         require(len(images) == len(labels), f"there must be one label per image ({len(images)}), got {len(labels)}")
         top_stride = self.tokenizer.architecture.levels[0].stride
         height, width = (side * top_stride for side in cast(Prior, self.priors[0]).shape)
@@ -136,25 +138,26 @@ class Generator(nn.Module):
             # Algorithm 2, line 11: e_top ~ p_top; line 12: e_bottom ~ p_bottom(e_top). With more levels, each is drawn
             # given all levels above. Noise depends on (seed, level): levels share a seed but no random numbers.
             given = request.given[level].to(device) if level < len(request.given) else None
-            maps.append(sampler.sample(labels, tuple(maps), seeds, given=given))  # n h w
+            maps.append(sampler.sample(labels, tuple(maps), seeds, given=given))  # (n, h, w)
         pixels = to_pixels(self.tokenizer.decode(tuple(maps)))  # Algorithm 2, line 13: x <- D(e_top, e_bottom)
         return Samples(pixels, labels, seeds, tuple(maps), self._probability(pixels, labels))
 
     def _probability(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        # From the rounded pixels, so that the stored picture has the same score.
-        scores = self.classifier(to_images(pixels)).softmax(dim=1)  # n y
-        return scores.gather(1, labels[:, None])[:, 0]  # n
+        # From rounded pixels: classifying the stored picture gives the same score.
+        scores = self.classifier(to_images(pixels)).softmax(dim=1)  # (n, y)
+        return scores.gather(1, labels[:, None])[:, 0]  # (n,)
 
 
 def _check_parts(tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Rejector, classes: tuple[str, ...]) -> None:
     levels = tokenizer.architecture.levels
     require(len(priors) == len(levels), f"a generator needs one prior per level ({len(levels)}), got {len(priors)}")
+    # What each prior draws; a prior must condition on exactly the maps above its own.
     specs = [MapSpec(prior.shape[0], prior.shape[1], prior.codebook_size) for prior in priors]
     for index, (prior, level) in enumerate(zip(priors, levels, strict=True)):
         fits = prior.codebook_size == level.codebook_size and list(prior.above) == specs[:index]
         require(
             fits,
-            f"the prior of level '{level.name}' must know {level.codebook_size} codes below {specs[:index]}, got "
+            f"the prior of level '{level.name}' must have {level.codebook_size} codes below {specs[:index]}, got "
             f"{prior.codebook_size} below {list(prior.above)}: was it fitted to another tokenizer's codes? Are the "
             "priors in the order top first?",
         )
@@ -162,7 +165,7 @@ def _check_parts(tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Reje
         f"the prior of level '{level.name}'": prior.classes for level, prior in zip(levels, priors, strict=True)
     }
     for part, count in class_counts.items():
-        require(count == len(classes), f"{part} must know {len(classes)} classes as the generator does, got {count}")
+        require(count == len(classes), f"{part} must have {len(classes)} classes as the generator has, got {count}")
     require(
         classifier.channels == tokenizer.channels,
         f"the classifier must read images of {tokenizer.channels} channels, got {classifier.channels}",

@@ -1,4 +1,4 @@
-"""Settings of the generator: how it samples unless asked otherwise."""
+"""Settings of the generator: how it samples by default."""
 
 import dataclasses
 from dataclasses import dataclass

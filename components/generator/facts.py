@@ -1,4 +1,4 @@
-"""What the generator step tells about its defaults."""
+"""Facts of the generator."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from components.generator.config import GeneratorConfig
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorFacts(GeneratorConfig, Facts):
-    """How the generator samples unless asked otherwise: the settings of its config, one fact each."""
+    """How the generator samples by default: each setting of its config is a fact."""
 
     parts: int = 0
-    """Models it is made of."""
+    """Number of models that it consists of."""
 
     def headline(self) -> str:
-        """Its defaults."""
+        """Its models and its defaults."""
         rejection = f"keeps the best {self.keep:.0%}" if self.keep < 1 else "rejects nothing"
         return f"{self.parts} models; by default temperature {self.temperature:g}, {rejection}"

@@ -18,7 +18,7 @@ from components.priors.noise import splitmix64
 LARGEST_SEED = 2**63 - 1
 """Seeds are 0 .. this: what an int64 holds."""
 ROUNDING_ERROR = 1e-9
-"""Subtracted before rounding up: 7 / 0.07 is slightly above 100 in float64, and 100 draws are meant."""
+"""Subtracted before rounding up: 7 / 0.07 is slightly above 100 in float64, although 100 draws suffice."""
 
 
 def sample_seeds(seed: int, label: int, count: int) -> Tensor:
@@ -32,12 +32,12 @@ def sample_seeds(seed: int, label: int, count: int) -> Tensor:
 
 def labels_and_seeds(classes: Sequence[int], count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Labels and seeds, int64 (y * count,) each, of `count` samples per class, class by class in the given order."""
-    labels = torch.tensor(list(classes)).repeat_interleave(count)
+    labels = torch.tensor(list(classes)).repeat_interleave(count)  # (y * count,)
     return labels, torch.cat([sample_seeds(seed, label, count) for label in classes])
 
 
 def draws_needed(count: int, keep: float) -> int:
-    """Draws of which the fraction `keep` is `count`, rounded up."""
+    """ceil(count / keep): the draws of which the fraction `keep` is `count`."""
     require(count >= 1, f"count must be at least 1, got {count}")
     require(0 < keep <= 1, f"keep must lie in (0, 1], got {keep}: 1 keeps every sample, 0.25 the best of each four")
     return math.ceil(count / keep - ROUNDING_ERROR)
@@ -45,8 +45,8 @@ def draws_needed(count: int, keep: float) -> int:
 
 def best_indices(probability: Tensor, count: int) -> Tensor:
     """Positions int64 (y, count), ascending, of the largest in each row of `probability` (y, d); of ties, the first."""
-    order = probability.sort(dim=1, descending=True, stable=True).indices  # y d
-    return order[:, :count].sort(dim=1).values  # y count
+    order = probability.sort(dim=1, descending=True, stable=True).indices  # (y, d)
+    return order[:, :count].sort(dim=1).values  # (y, count)
 
 
 def draw_samples(
@@ -67,7 +67,7 @@ def draw_samples(
     """
     check_classes(classes, len(generator.classes))
     labels, seeds = labels_and_seeds(classes, count, seed)
-    shared = [level.expand(len(labels), -1, -1) for level in given]  # n h w each, one map in memory
+    shared = [level.expand(len(labels), -1, -1) for level in given]  # (n, h, w) each, in memory once
     return generator.sample(labels, seeds, sampling=sampling, batch=batch, given=shared, report=report)
 
 
@@ -100,8 +100,9 @@ def generate_samples(
         given=given,
         report=report,
     )
-    best = best_indices(samples.probability.view(len(classes), draws), count)  # y count
-    offsets = torch.arange(len(classes))[:, None] * draws  # y 1: where each class begins
+    # Samples come class by class: row y of the view holds the draws of class y.
+    best = best_indices(samples.probability.view(len(classes), draws), count)  # (y, count)
+    offsets = torch.arange(len(classes))[:, None] * draws  # (y, 1): where each class begins
     return samples.take((best + offsets).flatten())
 
 

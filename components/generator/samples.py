@@ -16,18 +16,18 @@ def no_report(drawn: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Samples:
-    """Generated images and all that they follow from."""
+    """Generated images and everything that determines them."""
 
     pixels: Tensor
     """uint8 (n, h, w, c)."""
     labels: Tensor
-    """int64 (n,): the class that each image was asked to show."""
+    """int64 (n,): the requested class of each image."""
     seeds: Tensor
-    """int64 (n,): the seed of each image; its class and seed give the image again."""
+    """int64 (n,): the seed of each image; the same class and seed give the same image."""
     maps: tuple[Tensor, ...]
     """int64 (n, h, w) per level, top first."""
     probability: Tensor
-    """float (n,): the classifier's probability of the class asked for."""
+    """float (n,): the classifier's probability of the requested class."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -36,11 +36,11 @@ class Samples:
     def join(cls, parts: Sequence["Samples"]) -> "Samples":
         """All samples of `parts`, at least one, in their order."""
         return cls(
-            pixels=torch.cat([part.pixels for part in parts]),
-            labels=torch.cat([part.labels for part in parts]),
-            seeds=torch.cat([part.seeds for part in parts]),
-            maps=tuple(torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True)),
-            probability=torch.cat([part.probability for part in parts]),
+            pixels=torch.cat([part.pixels for part in parts]),  # (n, h, w, c)
+            labels=torch.cat([part.labels for part in parts]),  # (n,)
+            seeds=torch.cat([part.seeds for part in parts]),  # (n,)
+            maps=tuple(torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True)),  # (n, h, w)
+            probability=torch.cat([part.probability for part in parts]),  # (n,)
         )
 
     def take(self, indices: Tensor) -> "Samples":

@@ -6,7 +6,7 @@ from components.generator.samples import DrawReport
 from components.progress import Progress
 
 SAMPLING_JOB = "sampling"
-"""Name of a draw's line."""
+"""Name of a draw's progress line."""
 
 
 def show_sampling(progress: Progress) -> DrawReport:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_DRAWS = 4096
 """Most draws per request: more would keep a server busy for one client."""
 CLASS_NAMES_LISTED = 10
-"""Class names that the message about an unknown class lists."""
+"""Class names listed in the error about an unknown class."""
 
 
 def served_parameters(config: GeneratorConfig) -> dict[str, ParameterValue]:
@@ -42,8 +42,8 @@ def generator_example(classes: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def generator_package(folder: Path, config: GeneratorConfig) -> "ModelPackage":
-    """What the registry needs of the generator stored in `folder`, one folder per part; `config` gives the defaults."""
-    from components.tracking.registry import ModelPackage  # the pipeline's; a serving container has no registry
+    """The generator in `folder`, one folder per part, ready for the model registry; `config` gives the defaults."""
+    from components.tracking.registry import ModelPackage  # only the pipeline packs models; a container does not
 
     levels = describe_tokenizer(folder / "tokenizer").architecture.levels
     parts = ["tokenizer", *(f"prior_{level.name}" for level in levels), "classifier"]
@@ -69,9 +69,9 @@ class GeneratedImage(BaseModel):
     """One image."""
 
     label: str
-    """As it was asked for."""
+    """As in the request."""
     png: str
-    """Base64."""
+    """Base64 of a PNG."""
     probability: float
     """The rejecting classifier's probability that the image shows this class."""
 

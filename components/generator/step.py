@@ -1,4 +1,4 @@
-"""The generator step: put the parts together; and drawing from a committed generator, side by side on the cluster."""
+"""The generator step puts the parts together; `draw_side_by_side` draws from a committed generator on the cluster."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +21,9 @@ from components.store import commits
 from components.workspace import StepOutput, Workspace
 
 SAMPLES_PER_TASK = 100
-"""Images per task: few enough to spread a draw over workers, enough to make the start of a task a small part of it."""
+"""Images per task: few enough to spread a draw over workers, enough to make a task's start-up time negligible."""
 TASK_RETRIES = 3
-"""Times a task is started again after its worker or node died."""
+"""How often a task is started again after its worker or node died."""
 SAMPLES_SHOWN = 10
 """Samples per class in the picture."""
 
@@ -38,6 +38,7 @@ def assemble_generator(config: GeneratorConfig, parts: Mapping[str, Artifact], *
     facts = GeneratorFacts(**asdict(config), parts=len(parts))
     workspace.lease.check()
     digest = commits.save_artifact(workspace.uri, contents, facts.record())
+    # Loaded from the store: this also shows that the committed parts fit each other.
     picture = _first_samples(load_committed_generator(workspace.uri), config, workspace.seed)
     return StepOutput(digest=digest, facts=facts, pictures={"samples": picture})
 
@@ -80,7 +81,7 @@ def _draw_by_tasks(
 ) -> Iterator[tuple[int, Samples]]:
     """Number and samples of each request, as the tasks finish; at most `resources.workers` tasks run at a time."""
     draw_task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=TASK_RETRIES)(_draw_chunk)
-    waiting = list(enumerate(requests))[::-1]
+    waiting = list(enumerate(requests))[::-1]  # the next one last: pop takes from the end
     running: dict[ray.ObjectRef, int] = {}
     while waiting or running:
         while waiting and len(running) < resources.workers:
@@ -97,11 +98,11 @@ def _draw_chunk(uri: str, request: DrawRequest, sampling: SamplingConfig, gpu: b
 
 @functools.lru_cache(maxsize=1)
 def _load_once(uri: str, gpu: bool) -> Generator:
-    return load_committed_generator(uri).to("cuda" if gpu else "cpu")
+    return load_committed_generator(uri).to("cuda" if gpu else "cpu")  # once per worker process
 
 
 def _first_samples(generator: Generator, config: GeneratorConfig, seed: int) -> bytes:
-    """Picture of what the generator draws unless asked otherwise: one row per class."""
+    """Picture of samples drawn by default, one row per class."""
     classes = range(min(len(generator.classes), MAX_CLASSES_SHOWN))
     samples = generate_samples(
         generator, classes=classes, count=SAMPLES_SHOWN, seed=seed, sampling=config.sampling, keep=config.keep

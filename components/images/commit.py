@@ -35,11 +35,11 @@ class SnapshotContents(NamedTuple):
 def build_snapshot(
     folder: str, listing: Listing, rejects: Sequence[Reject], config: ImagesConfig, *, seed: int
 ) -> SnapshotContents:
-    """Leave out the rejects, then give ids, splits and copies; raises TooManyRejects."""
+    """Leave out the rejects and assign ids, splits and copies; raises TooManyRejects."""
     check_reject_fraction(rejects, listing.table.num_rows, config.max_rejects)
     rejected_keys = pa.array([reject.key for reject in rejects], pa.string())
     usable = listing.table.filter(pc.invert(pc.is_in(listing.table["key"], rejected_keys)))
-    splits = np.array([split_of(key, config.held_out) for key in usable["key"].to_pylist()], dtype=object)
+    splits = np.array([split_of(key, config.held_out) for key in usable["key"].to_pylist()], dtype=object)  # (images,)
     table = _snapshot_rows(usable, splits, config.augment.copies, folder)
     contents = {
         SNAPSHOT_FILE: snapshot_to_parquet(table, listing.classes, config, seed),
@@ -74,8 +74,7 @@ def commit_snapshot(
 
 
 def check_trainable(listing: Listing, rejects: Sequence[Reject], config: ImagesConfig) -> None:
-    """Raise ValueError unless every usable image has a label, both splits have images, and so has each class in
-    'train'."""
+    """Raise ValueError unless all usable images are labelled, no split is empty, and no class lacks training images."""
     rejected_keys = {reject.key for reject in rejects}
     rows = zip(listing.table["key"].to_pylist(), listing.table["label"].to_pylist(), strict=True)
     usable = [(label, split_of(key, config.held_out)) for key, label in rows if key not in rejected_keys]
@@ -91,7 +90,7 @@ def check_trainable(listing: Listing, rejects: Sequence[Reject], config: ImagesC
     require(
         not empty,
         f"every class must keep at least one usable image to train on, got none for {len(empty)} of "
-        f"{len(listing.classes)}, for example {empty[:3]}: add images of these classes or take them out",
+        f"{len(listing.classes)}, for example {empty[:3]}: add images of these classes or remove them",
     )
 
 
@@ -102,7 +101,7 @@ def _snapshot_rows(usable: pa.Table, splits: np.ndarray, copies: int, folder: st
     first_row = np.cumsum(rows_per_image) - rows_per_image  # (images,): the row of copy 0
     copy_of_row = np.arange(len(image_of_row)) - first_row[image_of_row]  # (rows,)
     rows = usable.take(pa.array(image_of_row))
-    columns = {
+    columns = {  # (rows,) each
         **{name: rows[name] for name in rows.column_names},
         "id": pa.array(row_ids(rows["key"].to_pylist(), copy_of_row)),
         "split": pa.array(splits[image_of_row], pa.string()),
@@ -113,9 +112,9 @@ def _snapshot_rows(usable: pa.Table, splits: np.ndarray, copies: int, folder: st
 
 
 def row_ids(keys: Sequence[str], copies: np.ndarray) -> np.ndarray:
-    """Unique int64 of each (key, copy), from its hash alone: an image keeps its id when others come and go.
+    """Unique id, int64 (rows,), of each (key, copy), from its hash: an image keeps it when others are added or removed.
 
-    Rows come by rising key. Where the hashes of two rows collide (a billion rows have one chance in ten of that), the
+    Rows are sorted by key. Where the hashes of two rows collide (a billion rows have one chance in ten of that), the
     row with the later key takes the next free number.
     """
     hashes = (hashlib.sha256(f"{copy} {key}".encode()).digest()[:8] for key, copy in zip(keys, copies, strict=True))
@@ -126,7 +125,7 @@ def row_ids(keys: Sequence[str], copies: np.ndarray) -> np.ndarray:
     # subtracted this is a running maximum: id[i] - i = max(wanted[i] - i, id[i-1] - (i-1)). So ids rise strictly,
     # hence are unique, and a row whose hash is not reached by the row before keeps its hash.
     order = np.argsort(wanted, kind="stable")  # (rows,)
-    steps = np.arange(len(wanted))
-    ids = np.empty_like(wanted)
+    steps = np.arange(len(wanted))  # (rows,)
+    ids = np.empty_like(wanted)  # (rows,)
     ids[order] = np.maximum.accumulate(wanted[order] - steps) + steps
     return ids

@@ -20,11 +20,11 @@ class AugmentConfig:
     copies: int = 1
     """Rows per training image, the untouched original (copy 0) included; 1 augments nothing."""
     degrees: float = 0.0
-    """Largest rotation either way."""
+    """Largest rotation in degrees, in either direction."""
     scale: float = 0.0
-    """Largest relative change of size either way."""
+    """Largest change of size: copies are scaled by factors from 1 / (1 + scale) to 1 + scale."""
     shift: float = 0.0
-    """Largest translation along either axis, as a fraction of the side."""
+    """Largest translation along each axis, as a fraction of that side."""
 
     def __post_init__(self) -> None:
         require(self.copies >= 1, f"copies must be at least 1, got {self.copies}")
@@ -43,7 +43,7 @@ class PixelConfig:
     upscale: bool = False
     """Whether an image smaller than image_size is enlarged; otherwise it is rejected."""
     background: tuple[int, int, int] = (255, 255, 255)
-    """RGB over which transparent pixels are laid."""
+    """RGB colour behind transparent pixels."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
@@ -62,9 +62,9 @@ class SourceConfig:
     """digits: scikit-learn's bundled handwritten digits; folder: a tree with one folder per class; files: any tree,
     with or without a table of labels; webdataset: tar shards; parquet: tables that hold encoded images."""
     uri: str | None = None
-    """Where the images lie: a path, s3://bucket/prefix or any fsspec URL; None for the digits alone."""
+    """Location of the images: a path, s3://bucket/prefix or any fsspec URL; None for a bundled source only."""
     labels: str | None = None
-    """CSV or Parquet table with the labels of source 'files'; None: the images have none."""
+    """CSV or Parquet table with the labels of source 'files'; None when images have no labels."""
     key_column: str = "key"
     """Column of `labels` with each image's path relative to `uri`."""
     image_column: str = "image"

@@ -3,7 +3,7 @@
 1. JPEG (and MPO), PNG, WebP, BMP, GIF and TIFF are read, by content and not by name; of an animation, the first frame.
 2. 16-bit grayscale is divided by 257. 32-bit integers must lie in 0..65535 and are divided by 257 too; floats must lie
    in 0..1 and are multiplied by 255. Colour profiles are not applied: CMYK is converted by Pillow's plain formula.
-3. Transparent pixels are laid over config.background before any resize, so that the colours of fully transparent
+3. Transparent pixels are composited over config.background before any resize, so that the colours of fully transparent
    pixels do not bleed into their neighbours.
 4. The largest centred square is resized to image_size by an antialiased Lanczos filter; JPEGs are first decoded at the
    smallest scale that leaves twice that side.
@@ -24,7 +24,7 @@ MAX_PIXELS = 89_478_485
 """Most pixels per image (Pillow's own limit): a larger one is a decompression bomb, or exhausts a worker's memory."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-# First bytes of each format: tell a damaged image from a file that is no image.
+# First bytes of each format: they distinguish a damaged image from a file that is not an image.
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\x00", b"MM\x00*")
 _ORIENTATION_TAG = 0x0112  # EXIF
 _UPRIGHT = {  # orientation 1, upright, needs nothing
@@ -46,7 +46,7 @@ class UnusableImage(Exception):
         self.reason = reason
         """Short name that rejects are counted by: empty, not_an_image, truncated, corrupt, too_large, ..."""
         self.detail = detail
-        """What a person needs to find the cause."""
+        """Details for finding the cause."""
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
@@ -63,7 +63,7 @@ def decode_image(data: bytes, config: PixelConfig) -> np.ndarray:
             pixels = pixels.transpose(turn) if (turn := _UPRIGHT.get(_orientation(image))) is not None else pixels
     except (UnusableImage, MemoryError):
         raise
-    except Exception as error:  # Pillow's decoders raise errors of many types, and depend on the bytes only
+    except Exception as error:  # Pillow's decoders raise many types; the bytes alone decide, so the image is unusable
         reason = "truncated" if "truncated" in str(error) else "corrupt"
         raise UnusableImage(reason, f"{type(error).__name__}: {error}") from error
     return np.asarray(pixels).reshape(config.image_size, config.image_size, config.channels)
@@ -107,7 +107,7 @@ def _to_eight_bit_colour(image: Image.Image, config: PixelConfig) -> Image.Image
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Rule 2, for floats and integers of more than 8 bits."""
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image).astype(np.float64)  # (height, width)
     white = 1.0 if image.mode == "F" else 65535.0
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= white):  # in this form, NaN is refused too
@@ -123,11 +123,12 @@ def _cropped(image: Image.Image, side: int) -> Image.Image:
     short = min(width, height)
     left, top = (width - short) / 2, (height - short) / 2
     box = (left, top, left + short, top + short)
+    # The gap lets Pillow reduce by an integer factor first, down to 3 times `side`: faster, nearly the same pixels.
     return image.resize((side, side), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # a broken EXIF block says nothing about the pixels
+    except Exception:  # the pixels may be fine although the EXIF block is broken
         return 1

@@ -20,7 +20,7 @@ class SnapshotFacts(Facts):
     rejects: int = 0
     """Files that cannot be used."""
     ignored_files: int = 0
-    """Files passed over: hidden, or with an extension that is no image's."""
+    """Files passed over: hidden, or without an image's extension."""
     image_size: int
     channels: int
 

@@ -1,5 +1,5 @@
-"""The images of a snapshot as training batches. Every draw follows from the number of the update, so that a resumed fit
-continues with the batches it would have had."""
+"""The images of a snapshot as training batches. A batch depends on the number of its update alone, so that a resumed
+fit continues with the same batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,11 +31,11 @@ class ImageFeed:
     order_seed: int
     """Seed of the order in which rows are drawn."""
     readers: int
-    """Ray Data tasks that decode for one worker at a time; 0: the worker decodes its own images. Ignored in a process
-    that is not part of a Ray cluster."""
+    """Ray Data tasks per worker that decode at the same time; 0: the worker decodes its own images. Ignored in a
+    process that is not part of a Ray cluster."""
 
     def __call__(self, rank: int, workers: int) -> FitData:
-        """The slice of worker `rank` of `workers`."""
+        """Training and held-out batches of worker `rank` of `workers`."""
         return FitData(
             batches=lambda first_update: self._batches(first_update, rank, workers),
             held_out=lambda: self._held_out(rank, workers),
@@ -68,12 +68,13 @@ class ImageFeed:
         from components.images.feed_worker import decode_on_cluster
 
         images_per_batch = self.schedule.batch_size // decoder.workers
+        # Whole updates per task: a batch never waits for two tasks.
         updates_per_task = max(1, IMAGES_PER_TASK // images_per_batch)
         tasks = [updates[start : start + updates_per_task] for start in range(0, len(updates), updates_per_task)]
         return decode_on_cluster(decoder.decode, rows, tasks, images_per_batch=images_per_batch, readers=self.readers)
 
     def _held_out(self, rank: int, workers: int) -> Iterator[ImageBatch]:
-        """The originals of the held-out split; read again at each evaluation, so that they hold no memory between."""
+        """The originals of the held-out split; read again at each evaluation instead of kept in memory."""
         snapshot = read_snapshot(self.folder)
         reader = _reader(snapshot)
         rows = snapshot.originals(HELD_OUT).slice(0, self.schedule.held_out_samples)
@@ -101,7 +102,8 @@ class BatchDecoder:
         """
         size = self.batch_size
         drawn = [batch_rows(update * size, size, self.order_seed, rows.num_rows) for update in updates]  # (size,) each
-        chosen = rows.take(pa.array(np.concatenate([worker_slice(batch, self.rank, self.workers) for batch in drawn])))
+        slices = [worker_slice(batch, self.rank, self.workers) for batch in drawn]  # (size / workers,) each
+        chosen = rows.take(pa.array(np.concatenate(slices)))  # n rows
         return {"pixels": self.reader.read(chosen), "labels": _labels(chosen)}
 
 

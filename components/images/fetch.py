@@ -10,20 +10,20 @@ from components.images.sources.registry import archive_format
 from components.store import objects
 
 CHECKED_ARCHIVES = 1024
-"""Packed files that a process remembers as unchanged, so that each is looked up once and not once per image."""
+"""Packed files that a process remembers as unchanged, so that it checks each file once, not once per image."""
 
 
 def fetch_image(row: Mapping[str, Any]) -> bytes:
     """Encoded image of one row (key, uri, member, size, etag).
 
-    Raises FileNotFoundError when the store confirms that it is not there; StorageError when the store cannot be read,
+    Raises FileNotFoundError when the store confirms that it is missing; StorageError when the store cannot be read,
     or when the content differs from what was listed.
     """
     try:
         data = _read_encoded(row)
     except FileNotFoundError:
-        objects.stat_object(row["uri"])  # a second opinion: raises FileNotFoundError unless the store has the file
-        raise StorageError(f"{row['uri']} is there but cannot be read: run again") from None
+        objects.stat_object(row["uri"])  # asks again: raises FileNotFoundError unless the file exists
+        raise StorageError(f"{row['uri']} exists but cannot be read: run again") from None
     if is_content_etag(row["etag"]):
         unchanged = row["etag"] == content_etag(data)
     else:
@@ -38,6 +38,7 @@ def _read_encoded(row: Mapping[str, Any]) -> bytes:
     uri, member = row["uri"], row["member"]
     if member is None:
         return objects.read_bytes(uri)
+    # Images with their own etags stay valid when their packed file is written anew: the file's version is ignored.
     version = "" if is_content_etag(row["etag"]) else row["etag"]
     if version:
         _check_archive(uri, version)

@@ -25,17 +25,17 @@ class Listing:
     files: tuple[commits.FileEntry, ...] = ()
     """Files that the source wrote into the snapshot's folder."""
     ignored: int = 0
-    """Files passed over: hidden, or with an extension that is no image's."""
+    """Files passed over: hidden, or without an image's extension."""
 
     def digest(self) -> str:
-        """Changes when an image is added, removed, renamed or rewritten: then a new snapshot is due."""
+        """Changes when an image is added, removed, renamed or rewritten: then a new snapshot is needed."""
         columns = [self.table[name].to_pylist() for name in ("key", "label", "size", "etag")]
         return digest_of([list(self.classes), columns])
 
 
 def content_etag(data: bytes) -> str:
     """Etag of an image by its own bytes, for members whose packed file may be written anew with the same content."""
-    return f"{CONTENT_ETAG_PREFIX}{hashlib.sha256(data).hexdigest()[:32]}"
+    return f"{CONTENT_ETAG_PREFIX}{hashlib.sha256(data).hexdigest()[:32]}"  # 128 bits
 
 
 def is_content_etag(etag: str) -> bool:

@@ -1,4 +1,4 @@
-"""From rows of a snapshot to pixels: every step reads images in this way."""
+"""From rows of a snapshot to pixels; every step reads images through this file."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from components.images.decode import UnusableImage, decode_image
 from components.images.fetch import fetch_image
 
 REMOTE_READS = 16
-"""Images requested at the same time from an object store, where a read takes long and costs no CPU."""
+"""Images requested at the same time from an object store, where a read has a long latency and costs little CPU."""
 
 
 class Refusal(NamedTuple):
@@ -70,15 +70,17 @@ class PixelReader:
     def _images(self, rows: pa.Table) -> Iterator[tuple[int, np.ndarray | Exception]]:
         """(row number, pixels or the error) of each row. Adjacent copies of an image are decoded once."""
         listed = rows.to_pylist()
+        # The first row of each image; its copies follow it.
         firsts = [
             row
             for before, row in zip([None, *listed], listed, strict=False)
             if not before or row["key"] != before["key"]
         ]
+        # Local images are decoded in this thread: decoding would compete for the same CPU.
         threads = REMOTE_READS if any("://" in row["uri"] for row in firsts) else 1
         with ThreadPoolExecutor(threads) as pool:
             decoded = pool.map(self._decoded, firsts) if threads > 1 else map(self._decoded, firsts)
-            # `original` is the decoded image of `key`; `decoded` goes on with the next row of another key.
+            # Invariant: `original` is the decoded image of `key`; `decoded` continues with the next key's image.
             key: str | None = None
             original: np.ndarray | Exception = self._blank(0)
             for row_number, row in enumerate(listed):

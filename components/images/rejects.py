@@ -1,4 +1,4 @@
-"""Images that cannot be used: found by decoding each, kept as a table with the reason of each."""
+"""Images that cannot be used: found by decoding every image, stored as a table with reasons."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -54,6 +54,7 @@ def check_reject_fraction(rejects: Sequence[Reject], total: int, max_rejects: fl
     if len(rejects) <= max_rejects * total:
         return
     counted = Counter(reject.reason for reject in rejects).most_common(MAX_REASONS_SHOWN)
+    # Reversed, so that each reason's first key is the last one written.
     first_of = {reject.reason: reject for reject in reversed(sorted(rejects))}
     lines = [
         f"  {count:>8}  {reason:<14} {first_of[reason].key}: {first_of[reason].error}" for reason, count in counted

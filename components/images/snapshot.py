@@ -1,4 +1,4 @@
-"""The snapshot of a dataset: which rows there are, fixed once, so that every step sees the same images.
+"""The snapshot of a dataset: a fixed list of rows, so that every step sees the same images.
 
 A row is one image or one augmented copy of it. The table is stored as snapshot.parquet in the artifact's folder;
 everything else that pixels depend on (size, background, augmentation, version of the decoding rules) is in the table's
@@ -26,7 +26,7 @@ from components.store import commits, objects, parquet
 SNAPSHOT_FORMAT = 2
 SNAPSHOT_FILE = "snapshot.parquet"
 ROWS_PER_GROUP = 1 << 16
-"""Rows per row group of the file: the most that reading in waves holds beside the wave itself."""
+"""Rows per row group of the file: reading in waves holds at most this many rows beyond the wave itself."""
 
 SNAPSHOT_SCHEMA = pa.schema(
     [
@@ -37,7 +37,7 @@ SNAPSHOT_SCHEMA = pa.schema(
         pa.field("copy", pa.int16(), nullable=False),  # 0: the image itself
         pa.field("uri", pa.string(), nullable=False),
         pa.field("member", pa.string()),  # position inside the packed file that `uri` names; null: `uri` is the image
-        pa.field("size", pa.int64()),  # bytes of the encoded image; null where the packed file's index does not tell
+        pa.field("size", pa.int64()),  # bytes of the encoded image; null where the packed file's index lacks it
         pa.field("etag", pa.string(), nullable=False),  # changes when the content does
     ]
 )
@@ -120,7 +120,7 @@ def relative_uri(uri: str, folder: str) -> str:
 
 
 def _describe_pixels(pixels: PixelConfig, seed: int) -> dict[str, Any]:
-    """Everything except the files that the pixels of a row depend on; the seed only where it makes copies."""
+    """Everything that pixels depend on, except the files themselves; the seed only if there are copies."""
     has_copies = pixels.augment.copies > 1
     return {
         "rules": DECODING_RULES,
@@ -168,6 +168,7 @@ def open_snapshot(folder: str) -> StoredSnapshot:
 def _open_table(folder: str) -> Iterator[pq.ParquetFile]:
     with (
         objects.open_object(objects.join(folder, SNAPSHOT_FILE)) as source,
+        # No buffering ahead: a wave must not read the row groups of later waves.
         pq.ParquetFile(source, pre_buffer=False) as file,
     ):
         yield file

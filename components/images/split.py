@@ -12,6 +12,7 @@ HELD_OUT = "held_out"
 def split_of(key: str, held_out: float) -> str:
     """'held_out' for a fraction `held_out` of all keys, 'train' for the others."""
     hashed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")  # uniform in 0..2^64-1
+    # A larger held_out only moves images from 'train' to 'held_out', never back.
     return HELD_OUT if hashed / 2**64 < held_out else TRAIN
 
 

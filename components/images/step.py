@@ -67,14 +67,14 @@ def _inspect_here(listed: pa.Table, config: PixelConfig) -> Iterator[list[Reject
 
 
 def _inspect_on_cluster(listed: pa.Table, config: PixelConfig) -> Iterator[list[Reject]]:
-    """The same, one Ray Data task per slice."""
+    """As `_inspect_here`, with one Ray Data task per slice."""
     silence_ray_data()
-    table = ray.put(listed)
+    table = ray.put(listed)  # once per node, not once per task
 
     def inspect_slice(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         start = int(batch["id"][0]) * IMAGES_PER_INSPECTION_TASK
         rejects = inspect_rows(ray.get(table).slice(start, IMAGES_PER_INSPECTION_TASK), config)
-        return {"rejects": np.array([json.dumps(rejects)])}
+        return {"rejects": np.array([json.dumps(rejects)])}  # one value per row, whatever the number of rejects
 
     tasks = -(-listed.num_rows // IMAGES_PER_INSPECTION_TASK)  # rounded up
     slices = ray.data.range(tasks, override_num_blocks=tasks).map_batches(inspect_slice, batch_size=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from components.config import require
 
 HALF_RANGE = 127.5
-"""8-bit values 0 .. 255 are this times (1 + value in [-1, 1])."""
+"""A pixel 0 .. 255 is HALF_RANGE times (1 + value), its value in [-1, 1]."""
 
 
 def to_images(pixels: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def to_images(pixels: Tensor) -> Tensor:
         f"pixels must be uint8 (n, height, width, c), got {pixels.dtype} {tuple(pixels.shape)}: images "
         "that are float already need no to_images",
     )
-    return pixels.permute(0, 3, 1, 2).float() / HALF_RANGE - 1
+    return pixels.permute(0, 3, 1, 2).float() / HALF_RANGE - 1  # (n, c, height, width)
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ class LevelConfig:
     """One level of the hierarchy: its code map and its codebook."""
 
     name: str
-    """What the level is called in columns, metrics and files: top, middle, bottom."""
+    """Name of the level in columns, metrics and files: top, middle, bottom."""
     stride: int
-    """Image pixels along a side that one code stands for: a power of two, at least 2."""
+    """Side in pixels of the image area that one code covers: a power of two, at least 2."""
     codebook_size: int = 512
     """Vectors in the codebook (K)."""
     code_width: int = 64
@@ -43,7 +43,7 @@ class VQVAEArchitecture:
     residual_layers: int = 2
     """Residual blocks per encoder or decoder."""
     quantizer: Literal["ema"] = "ema"
-    """Kind of quantizer (components/tokenizer/quantizers.py); ema: codebooks that follow by moving averages."""
+    """Kind of quantizer (components/tokenizer/quantizers.py); ema: codebooks updated by moving averages."""
     decay: float = 0.99
     """Gamma of the codebooks' moving averages; decoding from upper levels alone weights vectors by these averages."""
 
@@ -66,15 +66,16 @@ class VQVAEArchitecture:
 
 @dataclass(frozen=True, kw_only=True)
 class VQVAEFitting:
-    """What shapes a tokenizer while it is fitted, and is not needed afterwards."""
+    """Settings that matter while a tokenizer is fitted and are not needed afterwards."""
 
     beta: float = 0.25
     """Commitment cost (equation 2's beta)."""
     restart_below: float = 0.01
-    """A code is restarted when its average count per update falls below this fraction of the uniform count; 0 never."""
+    """A code restarts when its average count per update falls below this fraction of the uniform count; 0: never."""
     prefix_share: float = 0.0
     """Fraction of the training images that are decoded from their upper levels alone (nested dropout, Rippel et al.
-    2014): makes the upper levels carry what matters most where the lowest could do without them; 0 as in the paper."""
+    2014): makes the upper levels carry the most important content even where the lowest level alone could reconstruct
+    the image. 0 as in the paper."""
 
     def __post_init__(self) -> None:
         require(self.beta >= 0, f"beta must not be negative, got {self.beta}")

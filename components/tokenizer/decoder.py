@@ -26,7 +26,7 @@ class Upsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for index, layer in enumerate(self.layers):
-            x = layer(F.relu(x) if index else x)
+            x = layer(F.relu(x) if index else x)  # sides doubled
         return x
 
 
@@ -43,7 +43,7 @@ class Decoder(nn.Module):
         self.upsampling = Upsampling([hidden] * (doublings - len(halved)) + halved + [outputs])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.upsampling(self.stack(self.stem(x)))
+        return self.upsampling(self.stack(self.stem(x)))  # stem and stack: (n, hidden, h, w)
 
 
 class ImageDecoder(nn.Module):
@@ -56,7 +56,7 @@ class ImageDecoder(nn.Module):
             Upsampling([level.code_width] * (1 + doublings(level.stride, lowest.stride)))
             for level in architecture.levels[:-1]
         )
-        width = sum(level.code_width for level in architecture.levels)
+        width = sum(level.code_width for level in architecture.levels)  # channels of all levels' vectors together
         self.decoder = Decoder(width, channels, architecture, doublings=doublings(lowest.stride, 1))
 
     def forward(self, vectors: Sequence[Tensor]) -> Tensor:
@@ -68,4 +68,4 @@ class ImageDecoder(nn.Module):
 
 def doublings(coarse: int, fine: int) -> int:
     """How often a map of stride `coarse` must double to have stride `fine`, both powers of two."""
-    return (coarse // fine).bit_length() - 1
+    return (coarse // fine).bit_length() - 1  # log2 of a power of two

@@ -20,16 +20,16 @@ CANDIDATES_PER_VECTOR = 8
 UPDATE_BITS = 32
 """Bits of a random seed that hold the update; the level's seed is above them, so that no two levels share a stream."""
 SMALLEST_COUNT = 1e-20
-"""Average count below which a vector does not move: m_i / N_i nears 0 / 0."""
+"""Average count below which a vector does not move, because m_i / N_i approaches 0 / 0."""
 
 
 class EMAQuantizer(Quantizer):
     """One level's codebook e (k, d), with the moving averages N (k) and m (k, d) of equation 2, all kept in buffers.
 
-    A vector starts as a real encoder output, with N and m as one update from zero would leave them if the vector had
-    been used as often as all are on average. So it is never 0 / 0, and it follows the encoder quickly in its first
-    updates: early in a fit, outputs move further in ten updates than averages with the weight of a hundred can follow,
-    and most codes would be lost.
+    A vector starts as a real encoder output. Its N and m start at the values that one update from zero gives to a
+    vector that is used as often as the average one. So m / N is never 0 / 0, and the vector follows the encoder quickly
+    during its first updates. If N and m started with the weight of a hundred updates, most codes would be lost: early
+    in a fit, outputs move too far within ten updates for such averages to follow.
 
     A forward pass in training mode updates the codebook. With torch.distributed initialised, every worker must make it
     together with the others: counts and sums of all are added in one all-reduce. The workers' codebooks stay equal bit
@@ -41,7 +41,7 @@ class EMAQuantizer(Quantizer):
     counts: Tensor
     """(k): N, the moving average of how often each code is used per update."""
     sums: Tensor
-    """(k, d): m, the moving average of the sum of the outputs that each code stands for."""
+    """(k, d): m, the moving average of the sum of the outputs that are assigned to each code."""
     updates: Tensor
     """int64 (): updates made."""
     born: Tensor
@@ -73,7 +73,7 @@ class EMAQuantizer(Quantizer):
 
     def forward(self, features: Tensor) -> Quantized:
         """Encoder outputs (n, d, h, w) of any float type -> Quantized, in float32."""
-        features = features.to(self.codebook.dtype)
+        features = features.to(self.codebook.dtype)  # (n, d, h, w), float32 under autocast too
         flat = features.detach().permute(0, 2, 3, 1).flatten(0, 2)  # (v, d)
         if self.training:
             self._initialise(flat)
@@ -108,7 +108,7 @@ class EMAQuantizer(Quantizer):
 
     @torch.no_grad()
     def _initialise(self, flat: Tensor) -> None:
-        """At the first update, take vectors from real encoder outputs."""
+        """At the first update, replace all vectors by encoder outputs; `flat` (v, d) are this worker's."""
         if int(self.updates) > 0:
             return
         rank, workers = _rank_and_workers()
@@ -136,8 +136,9 @@ class EMAQuantizer(Quantizer):
         self.counts.mul_(g).add_(counts, alpha=1 - g)  # equation 2: N_i <- g N_i + (1 - g) n_i
         self.sums.mul_(g).add_(sums.view(k, d), alpha=1 - g)  # equation 2: m_i <- g m_i + (1 - g) sum_j E(x)_ij
         means = self.sums / self.counts[:, None]  # (k, d); equation 2: e_i <- m_i / N_i
-        self.codebook.copy_(torch.where(self.counts[:, None] > SMALLEST_COUNT, means, self.codebook))
+        self.codebook.copy_(torch.where(self.counts[:, None] > SMALLEST_COUNT, means, self.codebook))  # (k, d)
         self.updates += 1
+        # A code that is hardly used would stay far from the outputs for ever: it restarts at one of them.
         if self.restart_below:
             dead = self._average_counts() < self.restart_below * counts.sum() / k  # bool (k)
             if bool(dead.any()):
@@ -180,19 +181,20 @@ def _draw_candidates(flat: Tensor, sizes: Tensor, count: int, generator: torch.G
     rank, workers = _rank_and_workers()
     total, before = int(sizes.sum()), int(sizes[:rank].sum())
     chosen = torch.arange(total) if total <= count else torch.randint(total, (count,), generator=generator)  # (p)
-    mine = ((chosen >= before) & (chosen < before + len(flat))).nonzero()[:, 0]  # positions in `chosen`
+    local = ((chosen >= before) & (chosen < before + len(flat))).nonzero()[:, 0]  # positions in `chosen`
     pool = flat.new_zeros(len(chosen), flat.shape[1])  # (p, d)
-    pool[mine.to(flat.device)] = flat[(chosen[mine] - before).to(flat.device)]
+    pool[local.to(flat.device)] = flat[(chosen[local] - before).to(flat.device)]  # other workers' rows stay 0
     if workers > 1:
-        dist.all_reduce(pool)  # one worker has each row, the others zeros: the sum copies it
+        dist.all_reduce(pool)  # each row is zero on all workers but one: the sum copies it
     return pool
 
 
 def _spread_out(pool: Tensor, present: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` rows of the pool (p, d), each with odds of its squared distance to the nearest vector so far: (r, d).
+    """Draw `count` rows of the pool (p, d) that are far from each other and from `present`: (r, d).
 
-    The vectors so far are `present` and the rows drawn before. This is k-means++ (Arthur and Vassilvitskii 2007). A
-    uniform draw would give most codes to the images' background, whose outputs are all alike.
+    The odds of a row are its squared distance to the nearest vector so far, in `present` or drawn before: k-means++
+    (Arthur and Vassilvitskii 2007). A uniform draw would give most codes to the images' background, whose outputs are
+    all alike.
     """
     if len(present) == 0:
         first = pool[torch.randint(len(pool), (1,), generator=generator)]  # (1, d)

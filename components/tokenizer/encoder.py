@@ -30,8 +30,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.strided:
-            x = F.relu(layer(x))
-        return self.stack(self.last(x))
+            x = F.relu(layer(x))  # sides halved
+        return self.stack(self.last(x))  # (n, f, h, w)
 
 
 class TopHead(nn.Module):
@@ -42,7 +42,7 @@ class TopHead(nn.Module):
         self.project = nn.Conv2d(architecture.hidden, code_width, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.project(features)
+        return self.project(features)  # (n, d, h, w)
 
 
 class LowerHead(nn.Module):
@@ -55,4 +55,4 @@ class LowerHead(nn.Module):
 
     def forward(self, features: Tensor, above: Tensor) -> Tensor:
         """Features (n, f, h, w), vectors above (n, d', h / s, w / s) -> (n, d, h, w)."""
-        return self.project(torch.cat([features, self.above(above)], dim=1))
+        return self.project(torch.cat([features, self.above(above)], dim=1))  # cat: (n, 2f, h, w)

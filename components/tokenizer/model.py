@@ -18,7 +18,7 @@ from components.tokenizer.quantizer import CodebookUse, Quantized, Quantizer
 from components.tokenizer.quantizers import QUANTIZERS
 
 DEFAULT_FITTING = VQVAEFitting()
-"""For a tokenizer that is not fitted."""
+"""For a tokenizer that is only used."""
 
 
 class TokenizerOutput(NamedTuple):
@@ -37,14 +37,14 @@ class TokenizerOutput(NamedTuple):
 class Tokenizer(nn.Module):
     """Images float (n, c, height, width) in [-1, 1] <-> code maps int64 (n, h, w), one per level, top first.
 
-    In training mode `forward` also moves the codebooks, and with torch.distributed initialised every worker must call
+    In training mode `forward` also updates the codebooks, and with torch.distributed initialised every worker must call
     it together with the others. Whether images are finite and codes in range is not checked inside a compiled graph.
     """
 
     def __init__(
         self, architecture: VQVAEArchitecture, *, channels: int, fitting: VQVAEFitting = DEFAULT_FITTING
     ) -> None:
-        """`channels` of the images: 1 or 3. `fitting` matters in training alone."""
+        """`channels` of the images: 1 or 3. `fitting` matters in training only."""
         super().__init__()
         require(channels >= 1, f"channels must be at least 1, got {channels}")
         self.architecture, self.channels, self.prefix_share = architecture, channels, fitting.prefix_share
@@ -81,7 +81,7 @@ class Tokenizer(nn.Module):
             # Algorithm 1, lines 3-4: h_bottom <- E_bottom(x, e_top), e_bottom <- Quantize(h_bottom)
             quantized.append(quantizer(head(features, quantized[-1].vectors)))
         # Algorithm 1, line 5: x^ <- D(e_top, e_bottom)
-        reconstruction = self.decoder(self._some_prefixes([level.vectors for level in quantized]))
+        reconstruction = self.decoder(self._drop_lower_levels([level.vectors for level in quantized]))
         distances = torch.stack([level.distance for level in quantized])  # (levels)
         return TokenizerOutput(
             reconstruction,
@@ -92,7 +92,7 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Code maps of images, top first; no codebook moves. Raises ValueError as forward does."""
+        """Code maps of images, top first; codebooks stay unchanged. Raises ValueError as forward does."""
         return tuple(codes for codes, _, _ in self._encoded(images))
 
     @torch.no_grad()
@@ -105,7 +105,7 @@ class Tokenizer(nn.Module):
         maps, error = [], torch.zeros(len(images), device=images.device)  # error (n)
         for codes, outputs, quantizer in self._encoded(images):
             maps.append(codes)
-            error += (quantizer.lookup(codes) - outputs.float()).square().mean(dim=(1, 2, 3))
+            error += (quantizer.lookup(codes) - outputs.float()).square().mean(dim=(1, 2, 3))  # (n)
         return tuple(maps), error
 
     @torch.no_grad()
@@ -137,7 +137,7 @@ class Tokenizer(nn.Module):
             else:
                 shape = self._shape_below(maps_prefix[0], index)
                 vectors.append(_at_every_position(quantizer.mean()).expand(shape[0], -1, *shape[1:]))
-        return self.decoder(vectors).clamp(-1, 1)
+        return self.decoder(vectors).clamp(-1, 1)  # (n, c, height, width)
 
     def map_shapes(self, image_size: int) -> tuple[tuple[int, int], ...]:
         """Height and width of each level's code map for images of `image_size` x `image_size`, top first."""
@@ -145,7 +145,7 @@ class Tokenizer(nn.Module):
         return tuple((image_size // level.stride, image_size // level.stride) for level in self.architecture.levels)
 
     def _encoded(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor, Quantizer]]:
-        """Codes of each level, top first, with the encoder outputs that they stand for."""
+        """Codes, encoder outputs and quantizer of each level, top first."""
         self._check_images(images)
         top, *lower = self._features(images)
         first, *others = self._codebooks()
@@ -154,25 +154,25 @@ class Tokenizer(nn.Module):
         yield codes, outputs, first
         above = first.lookup(codes)  # (n, d, h, w)
         for head, quantizer, features in zip(self.lower, others, lower, strict=True):
-            outputs = head(features, above)
-            codes = quantizer.encode(outputs)
+            outputs = head(features, above)  # (n, d, h, w)
+            codes = quantizer.encode(outputs)  # (n, h, w)
             yield codes, outputs, quantizer
-            above = quantizer.lookup(codes)
+            above = quantizer.lookup(codes)  # (n, d, h, w)
 
     def _features(self, images: Tensor) -> list[Tensor]:
         """Bottom-up features (n, f, h, w) of every level, top first."""
         features = [images]
         for encoder in reversed(self.encoders):
-            features.insert(0, encoder(features[0]))
-        return features[:-1]
+            features.insert(0, encoder(features[0]))  # (n, f, h, w)
+        return features[:-1]  # without the images
 
-    def _some_prefixes(self, vectors: list[Tensor]) -> list[Tensor]:
-        """In training, a fraction of the images loses the levels below a random one, filled as in decode_prefix."""
+    def _drop_lower_levels(self, vectors: list[Tensor]) -> list[Tensor]:
+        """In training, fill the levels below a random one, as decode_prefix does, in a fraction of the images."""
         levels = len(vectors)
         if not self.training or self.prefix_share == 0 or levels == 1:
             return vectors
         shape, device = (len(vectors[0]), 1, 1, 1), vectors[0].device  # one draw per image
-        depth = torch.randint(1, levels, shape, device=device)  # (n, 1, 1, 1): how many levels stay, were it cut
+        depth = torch.randint(1, levels, shape, device=device)  # (n, 1, 1, 1): levels that stay if it is chosen
         depth = torch.where(torch.rand(shape, device=device) < self.prefix_share, depth, levels)  # (n, 1, 1, 1)
         filling = [_at_every_position(quantizer.mean()) for quantizer in self._codebooks()]  # (1, d, 1, 1) per level
         return [torch.where(index < depth, vectors[index], filling[index]) for index in range(levels)]

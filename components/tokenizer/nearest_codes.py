@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 DISTANCES_CPU, DISTANCES_DEVICE = 2**19, 2**26
-"""Distances held at once by a search: few enough for a processor's cache, enough to keep an accelerator busy."""
+"""Distances that a search holds at a time: on a CPU they fit into its cache, on an accelerator they keep it busy."""
 DISTANCES_PER_BLOCK = 64
-"""On a processor, distances per block of which the minimum is found at once."""
+"""Distances per block when a CPU searches for the minimum of a row block by block."""
 
 
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     """Equation 1: for each of the vectors (v, d) the code of the nearest vector in (k, d), int64 (v).
 
-    Among equally near vectors the first is taken. The time is that of one matrix product, 2 v k d operations; memory
-    beside the arguments is v codes and at most DISTANCES_CPU (or DISTANCES_DEVICE) distances (at least one row of k),
+    Among equally near vectors the first is taken. The time is that of one matrix product, 2 v k d operations; extra
+    memory is v codes and at most DISTANCES_CPU (or DISTANCES_DEVICE) distances (at least one row of k),
     whatever v is. Autocast has no effect inside.
     """
     with torch.autocast(vectors.device.type, enabled=False):
@@ -34,8 +34,7 @@ def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
 def _argmin_rows(distances: Tensor) -> Tensor:
     """argmin of each row (v, k), the first of equals: int64 (v).
 
-    On a processor argmin is scalar code while amin is vectorized: the minimum of each block says in which block to
-    search.
+    On a CPU, amin is vectorized and argmin is not: amin finds the block with the minimum, argmin searches that block.
     """
     v, k = distances.shape
     if distances.device.type != "cpu" or k % DISTANCES_PER_BLOCK or k <= 2 * DISTANCES_PER_BLOCK:

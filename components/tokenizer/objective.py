@@ -1,4 +1,4 @@
-"""What fitting the tokenizer minimises (equation 2 of Razavi et al. 2019; the codebooks follow by moving averages)."""
+"""The loss that fits the tokenizer (Razavi et al. 2019, equation 2); the codebooks follow by moving averages."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,9 +24,9 @@ class TokenizerObjective(nn.Module):
         images = to_images(batch.pixels)  # (n, c, height, width)
         output = self.model(images)
         reconstruction = output.reconstruction.float()  # (n, c, height, width)
-        error = F.mse_loss(reconstruction, images)
+        error = F.mse_loss(reconstruction, images)  # ()
         loss = error + self.beta * output.commitment
-        ratio = psnr(reconstruction.detach().clamp(-1, 1), images, peak=2)  # from -1 to 1
+        ratio = psnr(reconstruction.detach().clamp(-1, 1), images, peak=2)  # () dB; values from -1 to 1
         metrics = {"loss": loss, "reconstruction_error": error, "psnr": ratio}
         for level, statistics in zip(self.model.architecture.levels, output.statistics, strict=True):
             metrics[f"perplexity_{level.name}"] = statistics.perplexity

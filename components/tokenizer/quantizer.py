@@ -1,4 +1,4 @@
-"""What every quantizer of one level is and gives; the kinds are registered in quantizers.py.
+"""The interface of every quantizer of one level; the kinds are registered in quantizers.py.
 
 Shapes: n images, h w sides of a code map, d code width, k codebook size, v vectors.
 """
@@ -34,7 +34,7 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module, ABC):
-    """Between the encoder outputs of one level and its codes.
+    """Maps the encoder outputs of one level to codes, and codes to vectors.
 
     A forward pass in training mode may change the quantizer's buffers; the other methods never do. All state is in
     parameters and buffers, so that a fit continues bit for bit from a state_dict.
@@ -74,4 +74,4 @@ def codebook_use(counts: Tensor) -> CodebookUse:
     """Statistics of the counts (k) of codes."""
     fractions = counts / counts.sum()  # (k)
     perplexity = torch.exp(-torch.xlogy(fractions, fractions).sum())  # ()
-    return CodebookUse(perplexity, (counts > 0).float().mean())
+    return CodebookUse(perplexity, (counts > 0).float().mean())  # () each

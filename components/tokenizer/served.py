@@ -38,7 +38,7 @@ def tokenizer_example(description: TokenizerDescription) -> list[str]:
 
 def tokenizer_package(folder: Path) -> "ModelPackage":
     """The tokenizer stored in `folder`, ready for the model registry."""
-    from components.tracking.registry import ModelPackage  # the pipeline's; a serving container has no registry
+    from components.tracking.registry import ModelPackage  # only the pipeline packs models; a container does not
 
     return ModelPackage(
         code=Path(__file__),
@@ -55,7 +55,7 @@ class EncodedImage(BaseModel):
     codes: dict[str, list[list[int]]]
     """Rows of the code map, by level."""
     reconstruction: str | None = None
-    """Base64 of a PNG; None where none was asked for."""
+    """Base64 of a PNG; None unless it was requested."""
 
 
 class ServedTokenizer(PythonModel):
@@ -84,8 +84,8 @@ class ServedTokenizer(PythonModel):
         """Answers for pixels (n, h, w, c)."""
         maps = self.tokenizer.encode(to_images(torch.from_numpy(pixels)))  # (n, h, w) per level
         names = [level.name for level in self.description.architecture.levels]
-        rows = [level.tolist() for level in maps]
-        codes = [dict(zip(names, image, strict=True)) for image in zip(*rows, strict=True)]
+        rows = [level.tolist() for level in maps]  # per level, per image: rows of codes
+        codes = [dict(zip(names, image, strict=True)) for image in zip(*rows, strict=True)]  # per image: level -> rows
         if not reconstruct:
             return [EncodedImage(codes=image) for image in codes]
         pictures = [image_to_base64(image) for image in to_pixels(self.tokenizer.decode(maps)).numpy()]

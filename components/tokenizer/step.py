@@ -78,7 +78,7 @@ class _Painter:
 
     @torch.no_grad()
     def paint(self, model: Tokenizer) -> dict[str, bytes]:
-        """`reconstruction`: images above their reconstructions; `levels`: decoded from the top, then from more."""
+        """`reconstruction`: images above their reconstructions; `levels`: decoded from ever more levels."""
         snapshot = read_snapshot(self.folder)
         rows = snapshot.originals(HELD_OUT).slice(0, IMAGES_SHOWN)
         pixels = PixelReader(snapshot.pixels, snapshot.seed).read(rows)  # uint8 (n, height, width, c)

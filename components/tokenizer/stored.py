@@ -23,6 +23,7 @@ class TokenizerDescription:
     """Side in pixels of the images it was fitted to."""
 
     def __post_init__(self) -> None:
+        # A whole VQVAEConfig may be given: only its architecture is stored.
         object.__setattr__(self, "architecture", weights.narrowed(self.architecture, VQVAEArchitecture))
 
     def build(self) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""MLflow: runs, the model registry, the server. Alone knows MLflow, but for the two served models.
+"""MLflow: runs, the model registry, the server. No other code imports MLflow, except the two served models.
 
 The settings below are read when MLflow is imported: this file runs before any other file of the package imports it.
 """

@@ -32,7 +32,7 @@ class ModelPackage:
     example: Any
     """Input of one request: MLflow derives the model's signature from it."""
     parameters: Mapping[str, Any]
-    """Parameters of a request with their defaults; empty: it takes none."""
+    """Parameters of a request with their defaults; empty when it takes none."""
     requirements: Sequence[str]
     """Packages to install where the model is served, as pip reads them."""
 
@@ -60,7 +60,7 @@ class ModelRegistry:
         """Register `package` as a new version of model `name`, with the alias `challenger`.
 
         Args:
-            name: registered model's name; made when it does not exist.
+            name: registered model's name; created when it does not exist.
             package: what the model consists of.
             run_id: MLflow run that the version belongs to: the run that made the artifact.
             digest: of the artifact; a version with the same digest is returned instead of registering another.
@@ -69,7 +69,7 @@ class ModelRegistry:
             return registered
         example, parameters = package.example, dict(package.parameters)
         with (
-            self._server.lock,
+            self._server.lock,  # MLflow's active run and store exist once per process
             default_store(self._server.uri),
             mlflow.start_run(run_id=run_id),
             without_mlflow_output(),
@@ -99,7 +99,7 @@ class ModelRegistry:
     def versions(self, name: str) -> list[RegisteredModel]:
         """All versions of model `name`, newest first."""
         versions = self._client.search_model_versions(f"name = '{name}'")
-        numbers = sorted((int(version.version) for version in versions), reverse=True)
+        numbers = sorted((int(version.version) for version in versions), reverse=True)  # versions are strings
         return [self._version(name, str(number)) for number in numbers]
 
     def promote(self, model: RegisteredModel) -> None:
@@ -122,8 +122,8 @@ class ModelRegistry:
                 return self._version(name, number)
             versions = self._client.search_model_versions(f"name = '{text}'")
             if not versions:
-                place = without_password(self._server.uri)
-                raise UnknownModel(f"no model '{text}' is registered at {place}: see `python -m pipeline status`")
+                address = without_password(self._server.uri)
+                raise UnknownModel(f"no model '{text}' is registered at {address}: see `python -m pipeline status`")
             return self._version(text, str(max(int(version.version) for version in versions)))
 
     def model_parts(self, model: RegisteredModel, target: Path) -> dict[str, Path]:

@@ -45,9 +45,9 @@ MAX_PARAMETERS_PER_REQUEST = 100
 MAX_DIGEST_CHARACTERS = 36
 """MLflow's limit for the digest of a dataset."""
 MAX_ERROR_CHARACTERS = 2000
-"""Length at which the error in a run's tag is cut."""
+"""Characters of an error that a run's tag keeps."""
 MAX_RUNS_FOUND = 100
-"""Runs that a search returns at most."""
+"""Largest number of runs that a search returns."""
 MAX_DATASET_TRIES = 3
 """Attempts at logging a run's inputs while other processes log the same datasets."""
 
@@ -66,11 +66,11 @@ def git_revision() -> str:
 
 
 class RunJournal:
-    """The MLflow run that a step writes to: a Journal, and what the pipeline records about the step."""
+    """The MLflow run of a step: a Journal for the step, and the pipeline's records about it."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client, self.run_id = client, run_id
-        self._last_update: dict[str, int] = {}
+        self._last_update: dict[str, int] = {}  # by metric: what a resumed fit logs again is skipped
         for key in client.get_run(run_id).data.metrics:
             self._last_update[key] = max(metric.step for metric in client.get_metric_history(run_id, key))
 
@@ -78,7 +78,7 @@ class RunJournal:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log `values` at update `step`, leaving out those already logged at this update or a later one."""
-        new = {key: value for key, value in values.items() if self._last_update.get(key, -1) < step}
+        new = {key: value for key, value in values.items() if self._last_update.get(key, -1) < step}  # not yet logged
         now = int(time.time() * 1000)  # milliseconds
         if new:
             self._client.log_batch(
@@ -129,10 +129,10 @@ class RunJournal:
         self._client.set_tag(self.run_id, INPUTS_TAG, json.dumps(links))
 
     def _log_datasets(self, datasets: Sequence[DatasetInput]) -> None:
-        """Log inputs although others may log the same ones.
+        """Log inputs, even while other processes log the same ones.
 
         MLflow looks a dataset up and then inserts it: of two callers that do so at the same time, one fails. The lock
-        separates the steps of this process; other processes are dealt with by trying again, when the dataset exists.
+        separates the steps of this process. After a collision with another process the dataset exists: try again.
         """
         for attempt in range(MAX_DATASET_TRIES):
             try:
@@ -143,7 +143,7 @@ class RunJournal:
                     raise
 
     def finish(self, artifact: Artifact) -> None:
-        """End the run once its artifact is committed: from now on the run stands for it."""
+        """End the run once its artifact is committed, and store the artifact's record in it."""
         self._client.set_tag(self.run_id, ARTIFACT_TAG, artifact.to_json())
         self._client.set_terminated(self.run_id, "FINISHED")
 
@@ -157,7 +157,7 @@ class Tracker:
     """The experiment of one pipeline, and the model registry beside it."""
 
     def __init__(self, *, uri: str | None, name: str, state: str) -> None:
-        """Connect; the experiment `name` is made with its first run.
+        """Connect; the experiment `name` is created with its first run.
 
         Args:
             uri: MLflow tracking URI; None takes MLFLOW_TRACKING_URI, or SQLite under `state`.
@@ -187,7 +187,7 @@ class Tracker:
 
     @property
     def experiment_id(self) -> str:
-        """The pipeline's experiment, made here when it does not exist; methods that only read do not make it."""
+        """The pipeline's experiment, created on first use; methods that only read do not create it."""
         with self.server.lock:
             if self._experiment_id is None:
                 with self.server.translate_errors():
@@ -197,7 +197,7 @@ class Tracker:
     def _create_experiment(self) -> str:
         try:
             return self.client.create_experiment(self.name, artifact_location=self._artifact_location)
-        except MlflowException:  # another process may have made it since
+        except MlflowException:  # another process may have created it meanwhile
             experiment = self.client.get_experiment_by_name(self.name)
             if experiment is None:
                 raise
@@ -250,7 +250,7 @@ class Tracker:
         return None
 
     def newest(self, step: str) -> Run | None:
-        """The newest run of `step` that made an artifact, whatever its settings were; None when there is none."""
+        """The newest run of `step` that made an artifact, whatever its settings were; None without one."""
         runs = self._search(f"tags.`{STEP_TAG}` = '{step}'")
         return next((run for run in runs if ARTIFACT_TAG in run.data.tags), None)
 
@@ -283,19 +283,19 @@ class Tracker:
         Raises UnknownModel when one of them does not exist.
         """
         visited: set[str] = set()
-        line: list[tuple[int, Run]] = []
+        ancestors: list[tuple[int, Run]] = []
 
         def visit(current: str, depth: int) -> None:
             if current in visited:
                 return
             visited.add(current)
             run = self._run(current)
-            line.append((depth, run))
+            ancestors.append((depth, run))
             for link in json.loads(run.data.tags.get(INPUTS_TAG, "[]")):
                 visit(link["run_id"], depth + 1)
 
         visit(run_id, 0)
-        return line
+        return ancestors
 
     def _run(self, run_id: str) -> Run:
         with self.server.looking_up(f"run {run_id}"):

@@ -19,18 +19,18 @@ from mlflow.exceptions import MlflowException
 from components.errors import TrackingError, UnknownModel
 
 LOCAL_UI = "http://127.0.0.1:5000"
-"""Address of the UI that a person starts for a database without a server: the default of `mlflow ui`."""
+"""Address at which `mlflow ui` serves a database by default."""
 MAX_REASON_CHARACTERS = 300
-"""Length at which the reason in an error message is cut: some servers answer with a whole page."""
+"""Characters of a reason that an error message quotes: some servers answer with a whole page."""
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]*@")
 _CONNECTION_PACKAGES = {"sqlalchemy", "requests", "urllib3", "sqlite3"}
-"""Packages whose errors reach us through MLflow when a server or a database fails."""
+"""Packages whose errors MLflow passes on when a server or a database fails."""
 _MISSING_CODES = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}
 """MLflow's error codes for an id, name, version or alias that does not exist."""
 
 for _logger in ("mlflow", "alembic", "mlflow.store.db.utils"):
-    logging.getLogger(_logger).setLevel(logging.ERROR)
+    logging.getLogger(_logger).setLevel(logging.ERROR)  # database migrations log every step
 
 
 class TrackingServer:
@@ -43,7 +43,7 @@ class TrackingServer:
         """
         self.uri = uri
         self.lock = threading.RLock()
-        """Held by the thread that makes the experiment or a pipeline run, or registers a model."""
+        """Held by the thread that creates the experiment or a pipeline run, or registers a model."""
         if (database := sqlite_file(uri)) is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
         check_reachable(uri)
@@ -52,7 +52,7 @@ class TrackingServer:
 
     @property
     def ui_address(self) -> str:
-        """Where a person finds the UI: the server without user and password, or LOCAL_UI for a database."""
+        """Address of the UI: the server's without user and password, or LOCAL_UI for a database."""
         return _CREDENTIALS.sub("", self.uri).rstrip("/") if self.uri.startswith("http") else LOCAL_UI
 
     @contextlib.contextmanager
@@ -74,10 +74,10 @@ class TrackingServer:
         try:
             yield
         except MlflowException as error:
-            place, reason = without_password(self.uri), without_password(str(error).splitlines()[0])
+            address, reason = without_password(self.uri), without_password(str(error).splitlines()[0])
             if error.error_code in _MISSING_CODES:
-                raise UnknownModel(f"MLflow at {place} has no {what}: {reason}") from error
-            raise TrackingError(f"MLflow at {place} cannot look up {what}: {reason}") from error
+                raise UnknownModel(f"MLflow at {address} has no {what}: {reason}") from error
+            raise TrackingError(f"MLflow at {address} cannot look up {what}: {reason}") from error
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
@@ -120,10 +120,11 @@ def check_reachable(uri: str, seconds: float = 5.0) -> None:
 
 def _check_server(uri: str, seconds: float) -> None:
     try:
+        # Without credentials: MLflow's health page needs none.
         urllib.request.urlopen(f"{_CREDENTIALS.sub('', uri).rstrip('/')}/health", timeout=seconds).read()
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code < 500:
-            return  # it answers; whether it accepts our credentials shows at the first real request
+            return  # it answers; the first real request shows whether it accepts the credentials
         raise _unreachable(uri, error) from error
 
 
@@ -134,7 +135,7 @@ def _check_database(uri: str, seconds: float) -> None:
     if file is not None and not file.exists():
         return  # the first run makes it
     timeout = "connect_timeout" if file is None else "timeout"
-    # SQLite answers "SELECT 1" without reading its file, which may be no database: the schema version is in the file.
+    # SQLite answers "SELECT 1" without reading its file, so it would not notice a file that is not a database.
     query = "SELECT 1" if file is None else "PRAGMA schema_version"
     try:
         engine = sqlalchemy.create_engine(

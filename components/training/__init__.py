@@ -1,1 +1,1 @@
-"""How every model is fitted: one loop, and one way to run it on Ray Train."""
+"""How every model is fitted: one loop, run on Ray Train or in this process."""

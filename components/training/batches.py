@@ -1,4 +1,4 @@
-"""What the training loop hands to an objective. Shapes: n samples, h w sides, c channels."""
+"""Batches that the training loop passes to an objective. Shapes: n samples, h w sides, c channels."""
 
 from dataclasses import dataclass
 

@@ -18,12 +18,16 @@ IN_PROCESS_FOLDER = "checkpoint"
 
 
 def fit_in_process(job: FitJob, workspace: Workspace) -> FitResult:
-    """The same fit by one worker without Ray: the same weights, bit for bit, as one Ray Train worker's."""
+    """Fit `job` with one worker and without Ray; the weights equal those of one Ray Train worker bit for bit.
+
+    Raises ValueError when the job asks for several workers.
+    """
     if job.resources.workers != 1:
         raise ValueError(f"a fit in this process has one worker, got resources.workers={job.resources.workers}")
     folder = objects.join(workspace.uri, commits.WORK_FOLDER, IN_PROCESS_FOLDER)
     threads = torch.get_num_threads()
     reporter = FitReporter(job, workspace)
+    # The caller's random stream is restored afterwards, as if the fit had run in another process.
     with tempfile.TemporaryDirectory() as local, torch.random.fork_rng(devices=[]):
         observer = _InProcessObserver(job, workspace, reporter, folder, Path(local))
         limit_threads(job.resources)
@@ -39,6 +43,7 @@ def fit_in_process(job: FitJob, workspace: Workspace) -> FitResult:
                 device="cuda" if job.resources.gpus else "cpu",
             )
         finally:
+            # also after an error: the number of threads belongs to the whole process
             torch.set_num_threads(threads)
             reporter.finish()
         return read_fit_result(Path(local))
@@ -52,7 +57,7 @@ class _InProcessObserver:
         self._folder, self._local = folder, local
 
     def stored_checkpoint(self) -> Path | None:
-        """Local copy of the checkpoint that an interrupted fit left; None without a whole one."""
+        """Local copy of an interrupted fit's checkpoint; None when there is no complete one."""
         if not set(CHECKPOINT_FILES) <= set(objects.object_sizes(self._folder)):
             return None
         objects.download(self._folder, self._local)

@@ -1,4 +1,4 @@
-"""One fit as everybody sees it: what is asked for, what comes out, and what it reports meanwhile."""
+"""One fit: the job, its result, and its progress reports."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class FitJob:
     build: Callable[[], nn.Module]
     """The objective, freshly initialised from torch's seed."""
     data: Callable[[int, int], FitData]
-    """(rank, workers) -> that worker's slice of the data."""
+    """(rank, workers) -> the data of worker `rank`."""
     pictures: Callable[[nn.Module], dict[str, bytes]] | None = None
     """Fixed-seed PNGs of the evaluated objective, made by worker 0."""
     config: TrainingConfig
@@ -33,15 +33,15 @@ class FitJob:
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """What a fit gives."""
+    """Result of a fit."""
 
     weights: dict[str, Tensor]
-    """Best weights by held-out loss, by the names of the objective's `.model`."""
+    """Best weights by held-out loss, under their names in the objective's `.model`."""
     fit_progress: FitProgress
 
 
 def read_fit_result(folder: Path) -> FitResult:
-    """The result that a fit's last checkpoint, in `folder`, holds."""
+    """The result stored in a fit's last checkpoint, which is in `folder`."""
     prefix = "best.model."
     tensors = load_file(folder / STATE_TENSORS)
     weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -49,21 +49,21 @@ def read_fit_result(folder: Path) -> FitResult:
 
 
 class FitReporter:
-    """Passes what a fit tells to the person and the journal."""
+    """Shows a fit's messages in the progress line and writes them to the journal."""
 
     def __init__(self, job: FitJob, workspace: Workspace) -> None:
         self._job, self._workspace = job, workspace
         self._held_out = ""
 
     def report(self, message: ProgressMessage | EvaluationMessage) -> None:
-        """Pass on one message."""
+        """Show and log one message."""
         if isinstance(message, EvaluationMessage):
             self._report_evaluation(message)
         else:
             self._report_progress(message)
 
     def finish(self) -> None:
-        """Take the progress line away."""
+        """Remove the progress line."""
         self._workspace.progress.finish(self._workspace.name)
 
     def _report_progress(self, message: ProgressMessage) -> None:

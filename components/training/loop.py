@@ -32,36 +32,36 @@ Batch = ImageBatch | CodeBatch
 
 
 class Observer(Protocol):
-    """Hears of a fit's progress; called on every worker, at the same updates."""
+    """Receives a fit's progress; called on every worker, at the same updates."""
 
     def progress(self, update: int, metrics: dict[str, float], images_per_second: float) -> None:
-        """Every few updates: means of the training metrics since the last call."""
+        """Called every few updates with the means of the training metrics since the last call."""
 
     def evaluated(self, update: int, metrics: dict[str, float], objective: nn.Module) -> None:
-        """After an evaluation, while the evaluated weights are in place."""
+        """Called after an evaluation, while `objective` still holds the evaluated weights."""
 
     def checkpoint(self, state: FitState) -> None:
-        """Time to save."""
+        """Called when `state` is due to be saved."""
 
 
 class SilentObserver:
-    """An observer that keeps nothing: for fits that are measurements."""
+    """An observer that does nothing, for fits that only measure something."""
 
     def progress(self, update: int, metrics: dict[str, float], images_per_second: float) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def evaluated(self, update: int, metrics: dict[str, float], objective: nn.Module) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def checkpoint(self, state: FitState) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 class Compilable(Protocol):
     """An objective that says which of its parts can be compiled."""
 
     def parts(self) -> Sequence[nn.Module]:
-        """Modules without graph breaks."""
+        """Modules that compile without graph breaks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +69,9 @@ class FitData:
     """What a fit reads; each worker gets its own slice of each batch."""
 
     batches: Callable[[int], Iterator[Batch]]
-    """Training batches from the given update on, endless."""
+    """(first update) -> training batches from that update on, at least to the last one."""
     held_out: Callable[[], Iterable[Batch]]
-    """This worker's slice of the held-out samples, once through."""
+    """This worker's slice of the held-out samples, each sample once."""
 
 
 def learning_rate_at(config: TrainingConfig, update: int) -> float:
@@ -79,8 +79,8 @@ def learning_rate_at(config: TrainingConfig, update: int) -> float:
     if update < config.warmup_updates:
         return config.learning_rate * (update + 1) / config.warmup_updates
     span = max(1, config.updates - config.warmup_updates)
-    fraction = (update - config.warmup_updates) / span
-    cosine = 0.5 * (1 + math.cos(math.pi * fraction))
+    fraction = (update - config.warmup_updates) / span  # of the decay, 0 .. 1
+    cosine = 0.5 * (1 + math.cos(math.pi * fraction))  # from 1 to 0
     return config.learning_rate * (config.final_rate + (1 - config.final_rate) * cosine)
 
 
@@ -108,10 +108,12 @@ def fit_objective(
     rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     module = _distributed(objective, workers, device)
     meter = _Meter(config.batch_size)
+    # A fit that was interrupted after its last update has nothing to read.
     batches = data.batches(fit_progress.update) if not fit_progress.finished else iter(())
-    while not fit_progress.finished:  # invariant: everything below depends on (seed, update, rank) and the state alone
+    while not fit_progress.finished:  # invariant: each pass depends on (seed, update, rank) and the state alone
         objective.train()
         torch.manual_seed((seed * SEED_STRIDE + fit_progress.update) * RANK_STRIDE + rank)
+        # Set from the update's number, not by a scheduler: a resumed fit needs no scheduler state.
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(config, fit_progress.update)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bfloat16"):
@@ -143,7 +145,7 @@ def _prepare(objective: nn.Module, config: TrainingConfig, device: str) -> None:
         objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compile:
         for part in cast(Compilable, objective).parts():
-            part.compile(fullgraph=True)
+            part.compile(fullgraph=True)  # a graph break raises instead of slowing the fit down
 
 
 def _distributed(objective: nn.Module, workers: int, device: str) -> nn.Module:
@@ -151,6 +153,7 @@ def _distributed(objective: nn.Module, workers: int, device: str) -> nn.Module:
     if workers == 1:
         return objective
     devices = [torch.device(device)] if device.startswith("cuda") else None
+    # No broadcast of buffers: those of the quantizers are equal on all workers, and no other part has any.
     return DistributedDataParallel(objective, device_ids=devices, broadcast_buffers=False)
 
 
@@ -160,6 +163,7 @@ def _evaluate_average(
     """Measure the averaged weights on the held-out samples; keep them if they are the best; decide whether to stop."""
     fit_progress = state.fit_progress
     state.swap_average()
+    # From here to the second swap, the objective holds the averaged weights.
     metrics = evaluate_objective(objective, data.held_out(), device)
     if metrics["loss"] < fit_progress.best_loss:
         fit_progress.best_loss, fit_progress.best_update, fit_progress.worse = metrics["loss"], fit_progress.update, 0
@@ -184,11 +188,11 @@ def evaluate_objective(objective: nn.Module, batches: Iterable[Batch], device: s
         for name, value in metrics.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch.labels)
     if dist.is_initialized() and dist.get_world_size() > 1:
-        of_workers: list[tuple[dict[str, float], int]] = [({}, 0)] * dist.get_world_size()
-        dist.all_gather_object(of_workers, (sums, samples))
-        names = sorted({name for worker_sums, _ in of_workers for name in worker_sums})
-        sums = {name: sum(worker_sums.get(name, 0.0) for worker_sums, _ in of_workers) for name in names}
-        samples = sum(count for _, count in of_workers)
+        per_worker: list[tuple[dict[str, float], int]] = [({}, 0)] * dist.get_world_size()
+        dist.all_gather_object(per_worker, (sums, samples))
+        names = sorted({name for worker_sums, _ in per_worker for name in worker_sums})  # a worker may have no samples
+        sums = {name: sum(worker_sums.get(name, 0.0) for worker_sums, _ in per_worker) for name in names}
+        samples = sum(count for _, count in per_worker)
     if samples == 0:
         raise ValueError("the held-out split must hold at least one sample, got none: raise images.held_out")
     return {name: value / samples for name, value in sums.items()}
@@ -215,6 +219,7 @@ class _Meter:
 
     def add(self, metrics: dict[str, Tensor]) -> None:
         for name, value in metrics.items():
+            # Summed on the device: reading a value here would wait for the GPU at every update.
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
         self._count += 1
 

@@ -1,11 +1,11 @@
-"""What a fitting worker tells the driver. Imports nothing, so that the mailbox's process stays small."""
+"""Messages from a fitting worker to the driver. Imports no torch, so that the mailbox's process stays small."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ProgressMessage:
-    """Some updates were made."""
+    """Sent every few updates."""
 
     update: int
     metrics: dict[str, float]
@@ -15,7 +15,7 @@ class ProgressMessage:
 
 @dataclass(frozen=True)
 class EvaluationMessage:
-    """The held-out samples were measured."""
+    """Sent after each evaluation on the held-out samples."""
 
     update: int
     metrics: dict[str, float]

@@ -17,7 +17,7 @@ STATE_TENSORS, STATE_NUMBERS = "state.safetensors", "state.json"
 
 @dataclass
 class FitProgress:
-    """How far a fit has come."""
+    """Progress of a fit."""
 
     update: int = 0
     """Updates made."""
@@ -26,7 +26,7 @@ class FitProgress:
     best_update: int = 0
     """Update at which it was measured."""
     worse: int = 0
-    """Evaluations since then."""
+    """Evaluations since then, none of them better."""
     finished: bool = False
     held_out: dict[str, float] = field(default_factory=dict)
     """Held-out metrics at best_update."""
@@ -53,9 +53,11 @@ class FitState:
         """average <- d average + (1 - d) weights, with d rising as (1 + t) / (10 + t) at the start."""
         if not self._decay:
             return
+        # A smaller decay at the start: the average must forget the random initial weights.
         decay = min(self._decay, (1 + self.fit_progress.update) / (10 + self.fit_progress.update))
         parameters = dict(self._objective.named_parameters())
         names = list(self.average)
+        # One call for all parameters, not one per parameter.
         torch._foreach_lerp_([self.average[name] for name in names], [parameters[name] for name in names], 1 - decay)
 
     @torch.no_grad()
@@ -63,12 +65,12 @@ class FitState:
         """Exchange the weights with their average: call before and after an evaluation."""
         parameters = dict(self._objective.named_parameters())
         for name, value in self.average.items():
-            kept = parameters[name].detach().clone()
+            weights = parameters[name].detach().clone()
             parameters[name].copy_(value)
-            value.copy_(kept)
+            value.copy_(weights)
 
     def keep_best(self) -> None:
-        """Remember the weights as they are now (the averaged ones, between two swaps)."""
+        """Copy the current weights to `best` (between two swaps, these are the averaged ones)."""
         self.best = {name: value.detach().clone() for name, value in self._objective.state_dict().items()}
 
     def save(self, folder: Path) -> None:
@@ -79,6 +81,7 @@ class FitState:
         for name, parameter in self._objective.named_parameters():
             for slot, value in self._optimizer.state[parameter].items():
                 tensors[f"adam.{slot}.{name}"] = torch.as_tensor(value)
+        # Clones, because safetensors refuses tensors that share memory.
         save_file(
             {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / STATE_TENSORS
         )
@@ -96,6 +99,7 @@ class FitState:
         self.average = {name: value.to(device) for name, value in groups["average"].items()}
         self.best = {name: value.to(device) for name, value in groups["best"].items()}
         for name, parameter in self._objective.named_parameters():
+            # Names contain dots and may end like one another: both the suffix and the rest must match.
             slots = {
                 key.removesuffix(f".{name}"): value
                 for key, value in groups["adam"].items()
@@ -103,5 +107,6 @@ class FitState:
             }
             if slots:
                 self._optimizer.state[parameter] = {
-                    slot: value if slot == "step" else value.to(device) for slot, value in slots.items()
+                    slot: value if slot == "step" else value.to(device)  # Adam counts on the CPU
+                    for slot, value in slots.items()
                 }

@@ -27,18 +27,18 @@ from components.training.state import FitState
 from components.workspace import ComputeCluster, Workspace
 
 FIT_POLL_SECONDS = 0.5
-"""Time between two looks into the mailbox."""
+"""Seconds between two reads of the mailbox."""
 FIT_FOLDER = "fit"
 """Ray Train's folder below the step's work folder."""
 CHECKPOINTS_KEPT = 2
 MAX_WORKER_FAILURES = 2
-"""Times that Ray Train replaces workers that died before the step fails."""
+"""How often Ray Train replaces dead workers before the step fails."""
 
 
 def run_fit(job: FitJob, *, workspace: Workspace) -> FitResult:
     """Fit `job` on the workspace's cluster, or in this process where it has none; report progress and metrics.
 
-    A call after any death continues from the last checkpoint kept under the workspace.
+    When an earlier call was killed, the fit resumes from the last checkpoint in the workspace's folder.
     """
     cluster = workspace.cluster
     return fit_in_process(job, workspace) if cluster is None else _fit_on_ray(job, cluster, workspace)
@@ -89,7 +89,7 @@ def _trainer(job: FitJob, cluster: ComputeCluster, workspace: Workspace, work: s
 
 
 class _Trainer(DataParallelTrainer):
-    """Ray Train without the processes that nothing here needs: each costs seconds of CPU, for each model."""
+    """Ray Train without callbacks that this project does not need: each starts a process, seconds of CPU per model."""
 
     unneeded: tuple[type, ...] = (DatasetsCallback,)  # images are read inside the workers (components/images/feed.py)
 
@@ -98,20 +98,20 @@ class _Trainer(DataParallelTrainer):
 
 
 class _LocalTrainer(_Trainer):
-    """On a cluster that ends with its driver, nothing has to clean up after a controller."""
+    """For a cluster that ends with its driver: placement groups end with it and need no cleaner."""
 
     unneeded = (DatasetsCallback, PlacementGroupCleanerCallback)
 
 
 def _process_group() -> Any:
-    """For several workers. One needs none, and its controller is spared the import of torch."""
+    """Connects several workers. A single worker needs none, so that its controller need not import torch."""
     from ray.train.torch import TorchConfig
 
     return TorchConfig()
 
 
 def _train(trainer: _Trainer) -> Iterable[Any]:
-    """The trainer's one result; raises the worker's own error instead of Ray Train's wrapping of it."""
+    """The trainer's one result; raises the error of the worker itself, not Ray Train's wrapper."""
     try:
         return [trainer.fit()]
     except Exception as error:
@@ -127,7 +127,7 @@ def _worker_error(error: Exception) -> BaseException:
 
 
 def _delete_broken_checkpoints(work: str, workspace: Workspace) -> None:
-    """Ray Train trusts its record of checkpoints: when one of them is missing, start over instead of failing."""
+    """Start the fit over when a checkpoint in Ray Train's record is incomplete, on which Ray Train would fail."""
     stored = objects.object_sizes(objects.join(work, FIT_FOLDER))
     record = "checkpoint_manager_snapshot.json"
     if record not in stored:
@@ -155,7 +155,7 @@ def _worker(job: FitJob, name: str, seed: int, lease: Lease, mailbox: Any) -> No
     observer = _WorkerObserver(job, name, mailbox, lease, rank)
     with _checkpoint_folder() as resume, contextlib.ExitStack() as stack:
         if rank == 0:
-            stack.enter_context(heartbeat(lease))  # an orphan whose driver died still shows that it writes
+            stack.enter_context(heartbeat(lease))  # also after the driver died: no other run may write meanwhile
         fit_objective(
             objective,
             config=job.config,
@@ -193,7 +193,7 @@ class _WorkerObserver:
         self._last_post: Any = None
 
     def close(self) -> None:
-        """Wait until the last message has arrived: the driver looks once more when the fit has ended."""
+        """Wait until the last message has arrived: the driver reads the mailbox once more after the fit has ended."""
         if self._last_post is not None:
             ray.get(self._last_post)
 
@@ -213,4 +213,5 @@ class _WorkerObserver:
                 self._lease.check()
                 state.save(Path(folder))
                 saved = ray.train.Checkpoint.from_directory(folder)
+            # On every rank: Ray Train waits until all workers have reported.
             ray.train.report({"update": state.fit_progress.update}, checkpoint=saved)

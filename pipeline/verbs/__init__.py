@@ -1,1 +1,1 @@
-"""The verbs of the command line, one file a verb or group of verbs."""
+"""The verbs of the command line, one file per verb or group of verbs."""

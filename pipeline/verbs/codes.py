@@ -42,9 +42,9 @@ from pipeline.verbs.tables import format_bytes, make_printer, make_table
 
 SNAPSHOTS_FOLDER = "snapshots"
 LEASE_WAIT_SECONDS = TIME_TO_LIVE + 5
-"""Time for another job on the same dataset to show a sign of life."""
+"""Seconds to wait for another job on the same dataset: a lease without sign of life is taken over before that."""
 DRIVER_CPUS_BESIDE_ENCODERS = 2
-"""Logical CPUs of a local Ray beside its encoders and their readers."""
+"""Logical CPUs that a local Ray has in addition to those of its encoders and their readers."""
 
 
 def _all_cores() -> StepResources:
@@ -76,7 +76,7 @@ RepairConfig.__pydantic_config__ = EncodeConfig.__pydantic_config__ = _STRICT  #
 
 
 def encode_images(options: argparse.Namespace) -> int:
-    """Encode all images of a source into <output>/<tokenizer digest>/; what is encoded already stays."""
+    """Encode all images of a source into <output>/<tokenizer digest>/; existing codes are reused."""
     progress = Progress()
     with _tokenizer_files(options.tokenizer, options.state) as tokenizer:
         config = _encode_config(options, tokenizer)
@@ -120,20 +120,20 @@ def _tokenizer_files(source: str, state: str) -> Iterator[TokenizerFiles]:
 
 
 def _snapshot_folder(config: ImagesConfig, listing: Listing, output: str, progress: Progress) -> str:
-    """Folder of the snapshot of what the source holds now. Nothing is decoded: encoding finds what is unusable."""
+    """Folder of a snapshot of the source's current images. Nothing is decoded: encoding finds unusable images."""
     settings = {name: value for name, value in result_settings(config).items() if name != "uri"}
     folder = objects.join(output, SNAPSHOTS_FOLDER, digest_of([settings, config.uri, listing.digest()])[:16])
     with contextlib.suppress(FileNotFoundError):
         commits.read_manifest(folder)
         progress.say(f"{listing.table.num_rows:,} images, as listed before ({folder})")
         return folder
-    commit_snapshot(folder, listing, [], config, seed=0)
+    commit_snapshot(folder, listing, [], config, seed=0)  # no rejects are known yet
     progress.say(f"{listing.table.num_rows:,} images, {listing.ignored:,} other files passed over ({folder})")
     return folder
 
 
 def _is_done(folder: str, snapshot: str) -> bool:
-    """Whether the dataset in `folder` is of this very snapshot, and all its files are there."""
+    """Whether the dataset in `folder` was encoded from this snapshot and has all its files."""
     try:
         dataset = read_dataset(folder)
     except (FileNotFoundError, StorageError):
@@ -150,7 +150,7 @@ def _run_job(
     progress: Progress,
     distrusted: frozenset[str] = frozenset(),
 ) -> None:
-    """One encode job under the dataset's lease; shards `distrusted` by path are made again."""
+    """Run one encode job under the dataset's lease; shards whose paths are `distrusted` are made again."""
     from components.cluster.step import Cluster
     from components.codes.step import encode_snapshot
 
@@ -188,7 +188,7 @@ def _run_job(
 
 
 def verify_datasets(options: argparse.Namespace) -> int:
-    """Read every dataset back; with --repair, make again what is wrong, and nothing else."""
+    """Read every dataset back; with --repair, make only damaged parts again."""
     damaged = 0
     for folder in _dataset_folders(options.folder):
         faults = _report_faults(folder)
@@ -231,16 +231,16 @@ def _repair(folder: str, faults: Sequence[DatasetFault], overrides: Sequence[str
         _run_job(folder, facts.snapshot_uri, tokenizer, config, Progress(), distrusted)
 
 
-def _dataset_folders(place: str) -> list[str]:
-    """The dataset in the folder `place`, or all datasets one folder below it; raises UsageError without any."""
-    root = objects.absolute(place)
-    manifests = [path for path in objects.object_sizes(root) if path.endswith(commits.MANIFEST_FILE)]
+def _dataset_folders(path: str) -> list[str]:
+    """The dataset in the folder `path`, or all datasets one folder below it; raises UsageError without any."""
+    root = objects.absolute(path)
+    manifests = [name for name in objects.object_sizes(root) if name.endswith(commits.MANIFEST_FILE)]
     if commits.MANIFEST_FILE in manifests:
         return [root]
-    folders = [path.rpartition("/")[0] for path in manifests]
+    folders = [name.rpartition("/")[0] for name in manifests]
     datasets = sorted(folder for folder in folders if "/" not in folder and folder != SNAPSHOTS_FOLDER)
     if not datasets:
-        raise UsageError(f"{place} must be a code dataset or a folder of them, found no {commits.MANIFEST_FILE} there")
+        raise UsageError(f"{path} must be a code dataset or a folder of them, found no {commits.MANIFEST_FILE} there")
     return [objects.join(root, folder) for folder in datasets]
 
 
@@ -248,7 +248,7 @@ def _dataset_folders(place: str) -> list[str]:
 
 
 def show_datasets(options: argparse.Namespace) -> int:
-    """Print what is in every dataset: counts, codebooks, bytes, rejects."""
+    """Print counts, codebooks, bytes and rejects of every dataset."""
     for folder in _dataset_folders(options.folder):
         _print_dataset(read_dataset(folder))
     return ExitCode.DONE
@@ -258,6 +258,7 @@ def _print_dataset(dataset: CodeDataset) -> None:
     facts, out = dataset.facts, make_printer()
     splits = ", ".join(f"{rows:,} {split}" for split, rows in sorted(facts.splits.items()))
     total = sum(shard.size for shard in dataset.shards)
+    # Bytes per image if every code took ceil(log2 K) bits.
     floor = (
         sum(level.height * level.width * (level.codebook_size - 1).bit_length() for level in dataset.schema.levels) / 8
     )

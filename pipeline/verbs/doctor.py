@@ -17,9 +17,9 @@ from pipeline.config_files import load_config
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SERVER_SECONDS = 5.0
-"""Time for a server to answer."""
+"""Seconds in which a server must answer."""
 STORE_SECONDS = 30.0
-"""Time for the artifact store to answer, whose client retries."""
+"""Seconds in which the artifact store must answer; its client retries within that time."""
 COMFORTABLE_BYTES = {"memory": 3e9, "disk": 5e9, "shm": 1e9}
 """Bytes below which a run of the digits preset may fail."""
 
@@ -51,7 +51,7 @@ def run_doctor(source: str, overrides: Sequence[str]) -> int:
 
 
 def _findings(source: str, overrides: Sequence[str]) -> Iterator[Finding]:
-    yield Finding(GOOD, "Python", ".".join(map(str, sys.version_info[:3])))  # an older one cannot read this file
+    yield Finding(GOOD, "Python", ".".join(map(str, sys.version_info[:3])))  # an older Python cannot parse this file
     yield from _packages()
     yield _devices()
     try:
@@ -81,12 +81,13 @@ def _packages() -> Iterator[Finding]:
     import tomllib
 
     needed = [_package_name(line) for line in tomllib.loads(project.read_text())["project"]["dependencies"]]
+    # Lines such as name==1.2.3; other lines are comments.
     pinned = dict(
         line.strip().split("==") for line in pins.read_text().splitlines() if "==" in line and not line.startswith("#")
     )
     pinned = {_package_name(name): version for name, version in pinned.items()}
-    found = {name: version for name in needed if (version := _version(name))}
-    missing = [name for name in needed if name not in found]
+    installed = {name: version for name in needed if (version := _version(name))}
+    missing = [name for name in needed if name not in installed]
     if missing:
         yield Finding(
             PROBLEM,
@@ -96,13 +97,13 @@ def _packages() -> Iterator[Finding]:
     # The part after + names a build of the same release: torch 2.13.0+cu130.
     other = [
         f"{name} {version} (pinned {pinned[name]})"
-        for name, version in found.items()
+        for name, version in installed.items()
         if version.split("+")[0] != pinned.get(name, version)
     ]
     if other:
         yield Finding(NOTE, "packages", f"these versions were not tested: {', '.join(other)}")
     if not missing and not other:
-        yield Finding(GOOD, "packages", f"{len(found)} at their pinned versions")
+        yield Finding(GOOD, "packages", f"{len(installed)} at their pinned versions")
 
 
 def _package_name(requirement: str) -> str:
@@ -158,24 +159,24 @@ def _machine(config: PipelineConfig) -> Iterator[Finding]:
         yield Finding(PROBLEM, "temporary folder", f"{temporary} must be writable: set TMPDIR")
 
 
-def _space(kind: str, found: float, what: str, cure: str) -> Finding:
-    text = f"{found / 1e9:.1f} GB {what}"
+def _space(kind: str, available: float, what: str, cure: str) -> Finding:
+    text = f"{available / 1e9:.1f} GB {what}"
     return (
         Finding(GOOD, kind, text)
-        if found >= COMFORTABLE_BYTES[kind]
+        if available >= COMFORTABLE_BYTES[kind]
         else Finding(NOTE, kind, f"{text}, little: {cure}")
     )
 
 
 def _existing(path: Path) -> Path:
-    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
 
 
-# --- what it talks to -------------------------------------------------------------------------------------------------
+# --- servers and the cluster ------------------------------------------------------------------------------------------
 
 
 def _within(what: str, seconds: float, check: Callable[[], Finding]) -> Finding:
-    """The finding of `check`; a problem when it raises or takes too long."""
+    """The finding of `check`; a problem if it raises or takes longer than `seconds`."""
     import threading
 
     findings: list[Finding] = []
@@ -188,6 +189,7 @@ def _within(what: str, seconds: float, check: Callable[[], Finding]) -> Finding:
         except Exception as error:
             findings.append(Finding(PROBLEM, what, without_password(str(error) or type(error).__name__)))
 
+    # A daemon thread: a check that hangs must not keep the process from ending.
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
@@ -233,11 +235,11 @@ def _ray(config: PipelineConfig) -> Finding:
     address, needed = os.environ.get("RAY_ADDRESS", ""), local_cpus(steps)
     if not address:
         wanted = max(step.resources.workers * step.resources.gpus for step in steps.values() if step.resources)
-        if wanted > (found := _gpus()):
+        if wanted > (available := _gpus()):
             return Finding(
                 PROBLEM,
                 "Ray",
-                f"resources.* ask for {wanted:g} GPUs, this machine has {found}: set gpus: 0, or name a cluster by "
+                f"resources.* ask for {wanted:g} GPUs, this machine has {available}: set gpus: 0, or name a cluster by "
                 "RAY_ADDRESS",
             )
         return Finding(

@@ -1,4 +1,4 @@
-"""Single image files that a verb is given: which there are, and their pixels as a tokenizer expects them."""
+"""Single image files on a command line: listing them, and reading their pixels for a tokenizer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from components.tokenizer.stored import TokenizerDescription
 
 
 class ImageFile(NamedTuple):
-    """One file."""
+    """One image file: name for messages and location."""
 
     name: str
     uri: str
@@ -58,5 +58,5 @@ def read_image_files(files: Sequence[ImageFile], config: PixelConfig) -> tuple[l
 
 
 def model_device() -> str:
-    """Where a verb computes: on the GPU where there is one."""
+    """Device on which a verb computes: the GPU if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"

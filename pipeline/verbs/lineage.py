@@ -28,7 +28,7 @@ def print_lineage(options: argparse.Namespace) -> int:
 
 
 def _grow(tree: Tree, runs: dict[str, Run], run_id: str, link: Callable[[str], str], shown: set[str]) -> None:
-    """Add a run's artifact to the tree, and below it what it was made from."""
+    """Add a run's artifact to the tree, and below it the artifacts it was made from."""
     tags, params = runs[run_id].data.tags, runs[run_id].data.params
     if ARTIFACT_TAG not in tags:
         step = tags.get(STEP_TAG, "a run")
@@ -39,7 +39,7 @@ def _grow(tree: Tree, runs: dict[str, Run], run_id: str, link: Callable[[str], s
     if run_id in shown:
         tree.add(Text(f"{title} (above)"))
         return
-    shown.add(run_id)
+    shown.add(run_id)  # an artifact that several steps read appears once in full
     code, gates = tags.get(GIT_TAG, "unknown"), tags.get(GATES_TAG, "not judged")
     lines = [f"{title}, code {code}, gates {gates}"]
     if artifact.kind == "images":

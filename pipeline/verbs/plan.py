@@ -17,7 +17,7 @@ from pipeline.verbs.tables import format_bytes, make_printer, make_table
 
 
 def print_plan(source: str, overrides: Sequence[str], *, offline: bool) -> int:
-    """Print it; `offline` asks neither MLflow nor the artifact store."""
+    """Print the plan of a config; `offline` asks neither MLflow nor the artifact store."""
     from pipeline.session import look_up_memo
 
     config = load_config(source, overrides)
@@ -101,12 +101,12 @@ def _print_resources(console: Console, steps: Mapping[str, Step]) -> None:
     console.print(table)
     needed = local_cpus(steps)
     if address := os.environ.get("RAY_ADDRESS"):
-        place = f"on the Ray cluster at {address}: all of it at the same time takes {needed:g} CPUs"
-        console.print(f"{place}; with fewer, fits wait for each other\n")
+        cluster = f"on the Ray cluster at {address}: all of it at the same time takes {needed:g} CPUs"
+        console.print(f"{cluster}; with fewer, fits wait for each other\n")
     else:
         cpus = max(needed, os.cpu_count() or 1)
-        place = f"on this machine ({os.cpu_count()} cores): a local Ray with {cpus:g} logical CPUs"
-        console.print(f"{place}, one thread per worker\n")
+        machine = f"on this machine ({os.cpu_count()} cores): a local Ray with {cpus:g} logical CPUs"
+        console.print(f"{machine}, one thread per worker\n")
 
 
 def _print_states(console: Console, states: Mapping[str, StepState]) -> None:

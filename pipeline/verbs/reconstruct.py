@@ -35,7 +35,7 @@ def reconstruct_images(options: argparse.Namespace) -> int:
     if not names:
         raise UsageError(f"{options.images} must hold at least one readable image, got none of {len(files)} files")
     print(f"{model.title}: {len(names)} images at {config.image_size}x{config.image_size}")
-    originals = torch.from_numpy(pixels)
+    originals = torch.from_numpy(pixels)  # uint8 (n, h, w, c)
     decoded = torch.cat([_reconstruct(tokenizer, chunk) for chunk in originals.split(ENCODED_PER_CHUNK)])
     for name, original, reconstruction in zip(names, originals, decoded, strict=True):
         print(f"  {psnr(reconstruction.double(), original.double(), peak=WHITE).item():5.1f} dB  {name}")

@@ -1,4 +1,4 @@
-"""`run`: materialise the DAG in this process and report at the end what came of it."""
+"""`run`: materialise the DAG in this process and print a summary at the end."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from pipeline.verbs.summary import print_summary
 
 
 def run_pipeline(source: str, overrides: Sequence[str]) -> int:
-    """Run the pipeline of a config; returns the exit code, or raises what stopped the run."""
+    """Run the pipeline of a config; returns the exit code, or raises the error that stopped the run."""
     config = load_config(source, overrides)
     started = time.monotonic()
     session = Session(config)

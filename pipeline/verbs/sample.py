@@ -26,9 +26,9 @@ from pipeline.models import FoundModel, find_model
 from pipeline.verbs.image_files import list_image_files, model_device, pixel_config_of, read_image_files
 
 DRAWS_PER_CHUNK = 64
-"""Images drawn at a time; a draw of more shows its progress."""
+"""Images drawn at a time; a larger draw shows its progress."""
 CLASSES_IN_MESSAGE = 40
-"""Names of classes that an error lists at most."""
+"""Largest number of class names that an error lists."""
 
 
 def sample_model(options: argparse.Namespace) -> int:
@@ -36,11 +36,11 @@ def sample_model(options: argparse.Namespace) -> int:
     with _bad_arguments():
         draws_needed(options.count, 1.0 if options.keep is None else options.keep)
         sample_seeds(options.seed, 0, 1)
-        given = {name: value for name in asdict(AS_FITTED) if (value := getattr(options, name)) is not None}
-        SamplingConfig(**given)
+        chosen = {name: value for name in asdict(AS_FITTED) if (value := getattr(options, name)) is not None}
+        SamplingConfig(**chosen)  # checks the values before the model is loaded
     with find_model(options.model, options.overrides, options.state, "generator") as model:
         defaults = model.artifact.read(GeneratorFacts)
-        sampling = replace(defaults.sampling, **given)
+        sampling = replace(defaults.sampling, **chosen)
         keep = defaults.keep if options.keep is None else options.keep
         generator = load_generator(model.parts).to(model_device())
         upper_codes = _upper_codes(options.like, model, generator.tokenizer) if options.like else ()
@@ -78,7 +78,7 @@ def _class_numbers(names: str, classes: Sequence[str]) -> list[int]:
             more = f", ... ({len(classes)} in all)" if len(classes) > CLASSES_IN_MESSAGE else ""
             listed = ", ".join(classes[:CLASSES_IN_MESSAGE]) + more
             raise UsageError(f"--classes must name classes of the model ({listed}), got '{name}'{hint}")
-    return [classes.index(name) for name in dict.fromkeys(wanted)]
+    return [classes.index(name) for name in dict.fromkeys(wanted)]  # each class once
 
 
 def _upper_codes(path: str, model: FoundModel, tokenizer: Tokenizer) -> tuple[torch.Tensor, ...]:
@@ -94,7 +94,7 @@ def _upper_codes(path: str, model: FoundModel, tokenizer: Tokenizer) -> tuple[to
 
 
 def _write(samples: Samples, names: Sequence[str], count: int, seed: int, folder: Path) -> Iterator[Path]:
-    """grid.png, then one PNG per image; gives the paths."""
+    """Write grid.png, then one PNG per image; yields the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Pixels] = {
         name: samples.pixels[number * count : (number + 1) * count].numpy() for number, name in enumerate(names)
@@ -104,6 +104,7 @@ def _write(samples: Samples, names: Sequence[str], count: int, seed: int, folder
     yield grid
     for name, row in rows.items():
         for index, pixels in enumerate(row):
+            # A class name may contain a path separator.
             path = folder / f"{name.replace(os.sep, '_')}-{index}-seed{seed}.png"
             path.write_bytes(to_png(pixels))
             yield path
@@ -111,7 +112,7 @@ def _write(samples: Samples, names: Sequence[str], count: int, seed: int, folder
 
 @contextlib.contextmanager
 def _bad_arguments() -> Iterator[None]:
-    """Reports bad arguments as UsageError."""
+    """Report bad arguments as UsageError."""
     try:
         yield
     except ValueError as error:

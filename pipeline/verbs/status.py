@@ -1,4 +1,4 @@
-"""`status`: what a config's steps have made so far, who works on them, and which models are registered."""
+"""`status`: the state of a config's steps, who works on them, and which models are registered."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ MAX_VERSIONS = 5
 
 
 def print_status(source: str, overrides: Sequence[str]) -> int:
-    """Print it; creates nothing."""
+    """Print the status of a config; creates nothing."""
     config = load_config(source, overrides)
     console = make_printer()
     memo = look_up_memo(config)
@@ -60,7 +60,7 @@ def _print_steps(console: Console, memo: Memo, states: Mapping[str, StepState], 
 
 
 def _at_work(memo: Memo, states: Mapping[str, StepState]) -> dict[str, str]:
-    """Who works on which step, by its lease: two signs of life tell a live holder from a dead one."""
+    """Who works on each step, by its lease: a holder is alive if two signs of life, read a while apart, differ."""
     folders = {
         name: memo.lease_folder(state.fingerprint)
         for name, state in states.items()
@@ -68,7 +68,7 @@ def _at_work(memo: Memo, states: Mapping[str, StepState]) -> dict[str, str]:
     }
     first_signs = {name: sign for name, folder in folders.items() if (sign := read_sign_of_life(folder))}
     if first_signs:
-        time.sleep(RENEW_SECONDS + 1)
+        time.sleep(RENEW_SECONDS + 1)  # a live holder renews its lease meanwhile
     return {name: _describe_holder(sign, read_sign_of_life(folders[name])) for name, sign in first_signs.items()}
 
 

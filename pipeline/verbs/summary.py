@@ -1,4 +1,4 @@
-"""What a run prints at its end: what was made, how good it is, where the pictures are, what to open next."""
+"""Summary at the end of a run: artifacts and their figures, where the pictures are, and commands to continue with."""
 
 import os
 import sys
@@ -41,6 +41,6 @@ def _commands(session: Session, source: str, overrides: Sequence[str]) -> Iterat
 
 
 def python_command() -> str:
-    """This Python as a person would type it: a relative path where it lies below the current folder."""
+    """This Python as one would type it: a relative path if it is below the current folder."""
     inside = Path(sys.executable).is_relative_to(Path.cwd())
     return os.path.relpath(sys.executable) if inside else sys.executable

@@ -19,7 +19,7 @@ from pipeline.config import PipelineConfig
 from pipeline.config_files import load_config
 
 GRACE_SECONDS = 30.0
-"""Time for the services to stop before they are killed."""
+"""Seconds in which the services must stop before they are killed."""
 
 
 def serve_ui(source: str, overrides: Sequence[str], *, host: str, port: int) -> int:
@@ -32,7 +32,7 @@ def serve_ui(source: str, overrides: Sequence[str], *, host: str, port: int) -> 
         stop.set()
 
     # A shell that starts a job in the background makes it ignore SIGINT, which is how the services are asked to stop.
-    # Setting our own handlers also gives the child the default ones.
+    # Setting handlers here also gives the child the default ones.
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     child = _start(config, host, port)
     try:
@@ -90,7 +90,7 @@ def _start(config: PipelineConfig, host: str, port: int) -> subprocess.Popen[byt
         "--port",
         str(port),
     ]
-    # A process group of its own: Ctrl-C reaches the services once, through us, and the whole group can be killed.
+    # A separate process group: Ctrl-C reaches the services only through this process, and the group can be killed.
     return subprocess.Popen(
         [*command, "--log-level", "error"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
     )
@@ -107,7 +107,7 @@ def _watch(child: subprocess.Popen[bytes], config: PipelineConfig, host: str, po
                 file=sys.stderr,
             )
             return ExitCode.FAILED
-        if not reported and _answers(address):
+        if not reported and _answers(address):  # it takes seconds until the server listens
             reported = True
             schedule = (
                 f"; it starts a run at '{config.orchestration.schedule}'" if config.orchestration.schedule else ""
@@ -133,6 +133,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             child.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             print("the services did not stop in time: killing them", file=sys.stderr)
+    # Also after an orderly end: a service may have left children in the group.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()

@@ -1,4 +1,4 @@
-"""The classifier's step: one that is fitted, and an exported one that is measured and committed."""
+"""The classifier step: a fitted classifier, and an exported program that is measured and committed."""
 
 import io
 
@@ -41,8 +41,8 @@ def images(tmp_path_factory):
     return Artifact(kind="images", uri=folder, digest=digest, fingerprint="", run_id="")
 
 
-def exported(classes):
-    """An untrained network of that many classes, and the content of its .pt2 file."""
+def export_classifier(classes):
+    """An untrained network with `classes` classes, and the bytes of its .pt2 file."""
     torch.manual_seed(0)
     network, file = Classifier(ClassifierArchitecture(hidden=4), channels=1, classes=classes).eval(), io.BytesIO()
     shapes = ({0: torch.export.Dim.AUTO},)
@@ -76,13 +76,13 @@ def test_a_fitted_classifier_is_committed_with_its_architecture_and_dropout(imag
     assert 0 <= output.facts.held_out_accuracy <= 1 and output.facts.best_update == 2
 
 
-def test_classifiers_of_other_seeds_differ(images, tmp_path):
+def test_classifiers_of_different_seeds_differ(images, tmp_path):
     digests = {run_step(images, tmp_path / str(seed), seed=seed).digest for seed in (0, 1)}
     assert len(digests) == 2
 
 
 def test_a_program_is_measured_and_committed(images, tmp_path):
-    network, data = exported(classes=10)
+    network, data = export_classifier(classes=10)
     (tmp_path / "mine.pt2").write_bytes(data)
     output = adopt(tmp_path / "mine.pt2", images, tmp_path / "made")
     assert 0 <= output.facts.held_out_accuracy < 0.5
@@ -93,19 +93,19 @@ def test_a_program_is_measured_and_committed(images, tmp_path):
 
 
 def test_a_registered_program_is_read_from_the_registry(images, tmp_path):
-    network, data = exported(classes=10)
+    network, data = export_classifier(classes=10)
     adopt("models:/mine/1", images, tmp_path / "made", OneProgram(data))
     pixels = torch.rand(3, 1, 16, 16)
     torch.testing.assert_close(load_rejector(commits.local_copy(str(tmp_path / "made")))(pixels), network(pixels))
 
 
-def test_a_program_of_other_classes_is_refused_before_anything_is_stored(images, tmp_path):
-    (tmp_path / "mine.pt2").write_bytes(exported(classes=7)[1])
-    with pytest.raises(ValueError, match=r"got \(1, 7\): does it know other classes"):
+def test_a_program_with_other_classes_is_refused_before_anything_is_stored(images, tmp_path):
+    (tmp_path / "mine.pt2").write_bytes(export_classifier(classes=7)[1])
+    with pytest.raises(ValueError, match=r"got \(1, 7\): was it made for other classes"):
         adopt(tmp_path / "mine.pt2", images, tmp_path / "made")
     assert not (tmp_path / "made").exists()
 
 
-def test_a_program_that_does_not_exist_is_named(images, tmp_path):
+def test_a_missing_program_file_is_reported(images, tmp_path):
     with pytest.raises(ValueError, match=r"must name a \.pt2 file, found nothing at .*gone\.pt2"):
         adopt(tmp_path / "gone.pt2", images, tmp_path / "made")

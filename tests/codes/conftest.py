@@ -27,7 +27,7 @@ LEVELS = (
 
 @dataclass(frozen=True)
 class Codes:
-    """What is written, to compare with what is read."""
+    """Content of a code dataset in memory, to compare with what is read back."""
 
     schema: CodeSchema
     rows: pa.Table
@@ -56,12 +56,13 @@ class Codes:
     def commit(
         self, folder: Path | str, shards: list, rejects: list, previous: CodeDataset | None = None
     ) -> CodeDataset:
-        about = {"config": CodesConfig(), "previous": previous}
-        return commit_dataset(str(folder), self.schema, shards, rejects, self.snapshot, self.tokenizer, **about)
+        options = {"config": CodesConfig(), "previous": previous}
+        return commit_dataset(str(folder), self.schema, shards, rejects, self.snapshot, self.tokenizer, **options)
 
 
 @pytest.fixture
 def codes(tmp_path_factory) -> Codes:
+    """50 rows with random codes; some have no label, and every fifth is held out."""
     random, n = np.random.default_rng(0), 50
     schema = CodeSchema(levels=LEVELS, tokenizer_digest="t" * 64, preprocessing="p" * 64)
     folder = tmp_path_factory.mktemp("tokenizer")
@@ -95,12 +96,12 @@ def codes(tmp_path_factory) -> Codes:
 
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory) -> TokenizerFiles:
-    """A tokenizer of 16x16 grayscale images whose codebooks have seen images, so that codes differ."""
+    """A tokenizer of 16x16 grayscale images with initialised codebooks, so that codes differ."""
     return tokenizer_with_seed(tmp_path_factory.mktemp("fitted"), 0)
 
 
 def tokenizer_with_seed(folder: Path, seed: int) -> TokenizerFiles:
-    """Levels top (2x2) and bottom (4x4), 16 codes each."""
+    """A stored tokenizer with levels top (2x2) and bottom (4x4), 16 codes each."""
     torch.manual_seed(seed)
     training = TrainingConfig(updates=1, batch_size=1)
     levels = (

@@ -1,4 +1,4 @@
-"""Running encode jobs in tests, and reading what they leave."""
+"""Runs encode jobs for tests and reads their output."""
 
 import contextlib
 import os
@@ -25,17 +25,17 @@ from components.workspace import ComputeCluster, StepOutput, Workspace
 SMALL = CodesConfig(rows_per_shard=8, rows_per_wave=160, batch_size=4)
 """Many shards of few images, in one wave."""
 WAVES = replace(SMALL, rows_per_wave=64)
-"""The same in several waves."""
+"""The same number of rows per shard, in several waves."""
 
 
-def snapshot_of(images: str, folder: str, **settings: Any) -> str:
-    """Take a snapshot of what lies under `images`, undecoded; returns its folder."""
+def commit_images(images: str, folder: str, **settings: Any) -> str:
+    """Commit a snapshot of the files under `images` without decoding them; returns its folder."""
     config = ImagesConfig(**{"source": "files", "uri": images, "image_size": 16, "channels": 1, **settings})
     commit_snapshot(folder, list_images(config, folder), [], config, seed=0)
     return folder
 
 
-def job(
+def run_encode_job(
     folder: str,
     snapshot: str,
     tokenizer: TokenizerFiles,
@@ -48,7 +48,7 @@ def job(
     wait: float = 0.2,
     **more: Any,
 ) -> StepOutput:
-    """One encode job under its lease; `cluster` None: in this process."""
+    """Run one encode job under its lease; without a cluster it works in this process."""
     lease = acquire_lease(objects.join(folder, LEASE_FOLDER), wait_seconds=wait, report=print)
     workspace = Workspace(
         name="encode",
@@ -71,20 +71,20 @@ def job(
         )
 
 
-def rows_of(folder: str) -> list[dict]:
-    """Every row that the manifest leads to, by key and copy."""
+def dataset_rows(folder: str) -> list[dict]:
+    """The rows of all shards in the manifest, sorted by key and copy."""
     dataset = read_dataset(folder)
     tables = [parquet.from_bytes(objects.read_bytes(objects.join(folder, shard.path))) for shard in dataset.shards]
     return sorted((row for table in tables for row in table.to_pylist()), key=lambda row: (row["key"], row["copy"]))
 
 
-def parts(folder: str | Path) -> dict[str, int]:
-    """When each shard's file was written."""
+def shard_write_times(folder: str | Path) -> dict[str, int]:
+    """Modification time in nanoseconds of each shard file, by file name."""
     return {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("part-*.parquet")}
 
 
-def when(condition: Callable[[], bool], then: Callable[[], Any], seconds: float = 60) -> threading.Thread:
-    """Call `then` as soon as `condition` holds, in a thread of its own."""
+def call_when(condition: Callable[[], bool], then: Callable[[], Any], seconds: float = 60) -> threading.Thread:
+    """Start a thread that calls `then` as soon as `condition` holds."""
 
     def watch() -> None:
         deadline = time.monotonic() + seconds
@@ -99,19 +99,19 @@ def when(condition: Callable[[], bool], then: Callable[[], Any], seconds: float 
     return thread
 
 
-def kill_an_encoder() -> None:
-    """End one encoder of a Ray that this process started, with SIGKILL."""
+def kill_encode_worker() -> None:
+    """Send SIGKILL to one encode worker of the Ray that this process started."""
     for pid in _descendants(os.getpid()):
         if b"EncodeWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGKILL)
             return
-    raise AssertionError("there is no encoder to kill")
+    raise AssertionError("there is no encode worker to kill")
 
 
 def _descendants(pid: int) -> list[int]:
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(OSError):  # the process ended in the meantime
             parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
     children = [child for child, parent in parents.items() if parent == pid]
-    return children + [further for child in children for further in _descendants(child)]
+    return children + [descendant for child in children for descendant in _descendants(child)]

@@ -1,4 +1,4 @@
-"""The batch encoder against the tokenizer, and that an image's codes do not depend on its batch."""
+"""The batch encoder compared with the tokenizer, and independence of an image's codes from its batch."""
 
 import numpy as np
 import pytest
@@ -19,12 +19,12 @@ def batch_encoder(fitted, **changes) -> BatchEncoder:
     return BatchEncoder(load_tokenizer(fitted.folder), **settings)
 
 
-def test_codes_are_the_tokenizers_and_errors_are_distances_to_the_codebooks(fitted, pixels):
+def test_codes_equal_the_tokenizers_and_errors_are_codebook_distances(fitted, pixels):
     maps, errors = batch_encoder(fitted)(pixels)
     model = load_tokenizer(fitted.folder)
     images = to_images(torch.from_numpy(pixels))
     output = model(images)
-    assert all((codes == other.numpy()).mean() > 0.99 for codes, other in zip(maps, output.codes, strict=True))
+    assert all((codes == wanted.numpy()).mean() > 0.99 for codes, wanted in zip(maps, output.codes, strict=True))
     distance = float(output.commitment.detach())  # the mean over images, summed over levels
     assert errors.dtype == np.float32 and errors.mean() == pytest.approx(distance, rel=0.01)
 
@@ -34,7 +34,7 @@ def test_an_image_has_the_same_codes_in_any_batch(fitted, pixels):
     maps, errors = encode(pixels)
     for number in range(8):
         alone, error = encode(pixels[number : number + 1])
-        assert all((one[0] == other[number]).all() for one, other in zip(alone, maps, strict=True))
+        assert all((single[0] == batched[number]).all() for single, batched in zip(alone, maps, strict=True))
         assert error[0] == errors[number]
 
 
@@ -52,4 +52,4 @@ def test_every_batch_has_the_same_shape(fitted, pixels, monkeypatch):
 
 def test_bfloat16_gives_nearly_the_same_codes(fitted, pixels):
     full, half = batch_encoder(fitted)(pixels)[0], batch_encoder(fitted, precision="bfloat16")(pixels)[0]
-    assert all((one == other).mean() > 0.6 for one, other in zip(full, half, strict=True))
+    assert all((exact == coarse).mean() > 0.6 for exact, coarse in zip(full, half, strict=True))

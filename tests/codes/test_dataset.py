@@ -1,11 +1,10 @@
-"""A committed dataset: its manifest, what is refused, which files a commit keeps and removes."""
+"""A committed dataset: its manifest, refused commits, and the files that a commit keeps and removes."""
 
 import json
 
 import pytest
 
 from components.codes.dataset import read_dataset, tokenizer_digest
-from components.codes.job_record import JobRecord, ShardResult, record_shard
 from components.codes.writer import write_shard
 from components.errors import StorageError
 from components.images.rejects import Reject
@@ -25,7 +24,7 @@ def test_the_manifest_lists_counts_and_origins(codes, tmp_path):
     assert (tmp_path / "tokenizer" / "model.safetensors").read_bytes() == b"content of model.safetensors"
 
 
-def test_what_is_read_is_what_was_committed(codes, tmp_path):
+def test_a_dataset_is_read_back_as_committed(codes, tmp_path):
     dataset = codes.write(tmp_path)
     assert read_dataset(str(tmp_path)) == dataset and dataset.schema == codes.schema
     assert [shard.first_key for shard in dataset.shards] == ["k00", "k08", "k16", "k24"]
@@ -34,15 +33,15 @@ def test_what_is_read_is_what_was_committed(codes, tmp_path):
     assert dataset.bytes_per_image == sum(path.stat().st_size for path in tmp_path.glob("part-*")) / 50
 
 
-def test_a_commit_keeps_the_files_of_the_one_before_and_removes_older_ones(codes, tmp_path):
+def test_a_commit_keeps_the_files_of_the_previous_version_and_removes_older_ones(codes, tmp_path):
     first = codes.write(tmp_path, 5)
     assert codes.write(tmp_path, 5, previous=first).facts.version == 1  # nothing changed
     second = codes.write(tmp_path, 16, previous=first)
     assert second.facts.version == 2 and commits.artifact_faults(str(tmp_path), second.digest) == []
     assert all((tmp_path / shard.path).exists() for shard in first.shards)
     third = codes.write(tmp_path, 20, previous=second)
-    there = {path.name for path in tmp_path.glob("part-*")}
-    assert there == {shard.path for shard in (*second.shards, *third.shards)}
+    on_disk = {path.name for path in tmp_path.glob("part-*")}
+    assert on_disk == {shard.path for shard in (*second.shards, *third.shards)}
 
 
 def test_a_dataset_with_missing_or_repeated_rows_is_not_committed(codes, tmp_path):
@@ -74,25 +73,7 @@ def test_other_artifacts_are_refused(tmp_path):
         read_dataset(str(tmp_path))
 
 
-def test_a_record_finds_results_whose_files_are_whole(codes, tmp_path):
-    folder = str(tmp_path)
-    made = [
-        ShardResult(f"part-{n}.parquet", write_shard(folder, f"part-{n}.parquet", codes.shard(n, n + 9)))
-        for n in range(3)
-    ]
-    empty = ShardResult("part-9.parquet", None, (Reject("k", "u", "empty", "0 bytes"),))
-    JobRecord(folder).close_wave(0, made[:1])
-    for done in (made[1], made[2], empty):
-        record_shard(folder, done)
-    (tmp_path / "part-2.parquet").write_bytes(b"cut")
-    record = JobRecord(folder)
-    assert [record.find(done.name) for done in (*made[:2], empty)] == [*made[:2], empty]
-    assert record.find("part-2.parquet") is None and record.find("part-7.parquet") is None
-    record.clear()
-    assert JobRecord(folder).find("part-0.parquet") is None
-
-
-def test_a_tokenizer_has_the_digest_of_its_artifact(tmp_path):
+def test_a_tokenizer_digest_equals_the_digest_of_its_artifact(tmp_path):
     files = {"config.json": b"1", "model.safetensors": b"2"}
     assert commits.save_artifact(str(tmp_path), files, {}) == tokenizer_digest(tmp_path)
     (tmp_path / "config.json").unlink()

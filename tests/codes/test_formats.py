@@ -1,4 +1,4 @@
-"""The snippets of docs/formats.md, run as they stand, each with the library that it is for."""
+"""The snippets of docs/formats.md, run unchanged, each with its library."""
 
 import re
 from pathlib import Path
@@ -11,9 +11,10 @@ LIBRARIES = ("pandas", "polars", "duckdb", "Hugging Face datasets", "numpy, thro
 
 
 def snippet(title: str) -> str:
-    found = re.search(rf"^{title}\n+```python\n(.*?)```", PAGE, re.S | re.M)
-    assert found is not None
-    return found[1]
+    """The Python block under the line of the page that matches `title`, a regular expression."""
+    match = re.search(rf"^{title}\n+```python\n(.*?)```", PAGE, re.S | re.M)
+    assert match is not None
+    return match[1]
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -36,5 +37,5 @@ def test_labels_keep_their_nulls(codes, tmp_path):
     names = {"folder": str(tmp_path)}
     exec(snippet("`folder` is .* lists:") + snippet("pandas").replace("4, 4)", "2, 3)"), names)
     rows = names["rows"].set_index("id")["label"]
-    wanted = codes.rows["label"].to_pylist()
-    assert [None if np.isnan(label) else label for label in rows.loc[[n * 2 for n in range(50)]]] == wanted
+    expected = codes.rows["label"].to_pylist()
+    assert [None if np.isnan(label) else label for label in rows.loc[[n * 2 for n in range(50)]]] == expected

@@ -1,4 +1,4 @@
-"""The plan over many commits, against a dictionary of what is there and what was encoded."""
+"""The plan over many commits, compared with a dictionary of the rows that must exist."""
 
 import random
 import subprocess
@@ -29,7 +29,7 @@ Images = dict[str, tuple[str, int | None]]
 """Etag and label by key."""
 
 
-def snapshot_of(images: Images, folder: Path, copies: int = 1) -> StoredSnapshot:
+def commit_rows(images: Images, folder: Path, copies: int = 1) -> StoredSnapshot:
     keys = [key for key in sorted(images) for _ in range(copies)]
     copy = np.tile(np.arange(copies), len(images))
     columns = {
@@ -50,7 +50,7 @@ def snapshot_of(images: Images, folder: Path, copies: int = 1) -> StoredSnapshot
 
 
 class Job:
-    """Follows plans in this process; an image's codes are drawn from its key and etag."""
+    """Carries out plans in this process; codes are drawn from a row's key, copy and etag."""
 
     def __init__(self, codes, folder: Path) -> None:
         self.codes, self.folder = codes, folder
@@ -59,7 +59,7 @@ class Job:
 
     def run(self, images: Images, rows_per_wave: int, rows_per_shard: int, copies: int = 1) -> CodeDataset:
         self.encoded = []
-        snapshot = snapshot_of(images, self.folder.parent / "snapshot", copies)
+        snapshot = commit_rows(images, self.folder.parent / "snapshot", copies)
         ledger = ShardLedger(str(self.folder), self.codes.schema, self.dataset.shards if self.dataset else ())
         shards: list[Shard] = []
         for wave in plan_waves(
@@ -70,17 +70,19 @@ class Job:
         self.dataset = replace(self.codes, snapshot=snapshot).commit(self.folder, shards, [], self.dataset)
         return self.dataset
 
-    def encode(self, asked: EncodeRequest) -> Shard:
-        rows = asked.rows.to_pylist()
+    def encode(self, request: EncodeRequest) -> Shard:
+        rows = request.rows.to_pylist()
         self.encoded += [row["key"] for row in rows]
-        maps = [np.stack([codes_of(row, level) for row in rows]) for level in self.codes.schema.levels]
-        table = build_shard(self.codes.schema, asked.rows, asked.versions, maps, np.zeros(len(rows)))
-        return write_shard(str(self.folder), asked.name, table)
+        maps = [np.stack([random_codes(row, level) for row in rows]) for level in self.codes.schema.levels]
+        table = build_shard(self.codes.schema, request.rows, request.versions, maps, np.zeros(len(rows)))
+        return write_shard(str(self.folder), request.name, table)
 
-    def rewrite(self, asked: RewriteRequest) -> Shard:
-        table = parquet.from_bytes((self.folder / asked.shard.path).read_bytes())
-        splits = [SPLITS[split] for split in asked.splits]
-        return write_shard(str(self.folder), asked.name, rewrite_rows(table, asked.row_numbers, asked.labels, splits))
+    def rewrite(self, request: RewriteRequest) -> Shard:
+        table = parquet.from_bytes((self.folder / request.shard.path).read_bytes())
+        splits = [SPLITS[split] for split in request.splits]
+        return write_shard(
+            str(self.folder), request.name, rewrite_rows(table, request.row_numbers, request.labels, splits)
+        )
 
     def rows(self) -> list[dict]:
         assert self.dataset is not None
@@ -89,7 +91,7 @@ class Job:
         return sorted(rows, key=lambda row: (row["key"], row["copy"]))
 
 
-def codes_of(row: dict, level) -> np.ndarray:
+def random_codes(row: dict, level) -> np.ndarray:
     seed = [ord(letter) for letter in f"{row['key']} {row['copy']} {row['etag']} {level.name}"]
     return np.random.default_rng(seed).integers(0, level.codebook_size, (level.height, level.width))
 
@@ -99,31 +101,31 @@ def job(codes, tmp_path) -> Job:
     return Job(codes, tmp_path / "dataset")
 
 
-def expected(images: Images, levels, copies: int) -> list[tuple]:
+def expected_rows(images: Images, levels, copies: int) -> list[tuple]:
     rows = [{"key": key, "copy": copy, "etag": images[key][0]} for key in sorted(images) for copy in range(copies)]
     return [
         (
             *(row["key"], row["copy"], images[row["key"]][1], split_of(row["key"], 0.3)),
-            *(codes_of(row, level).ravel().tolist() for level in levels),
+            *(random_codes(row, level).ravel().tolist() for level in levels),
         )
         for row in rows
     ]
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_after_any_changes_each_row_is_there_once_and_only_what_changed_was_encoded(job, seed):
+def test_after_random_changes_each_row_exists_once_and_only_changes_were_encoded(job, seed):
     draw = random.Random(seed)
     copies = draw.choice([1, 1, 3])
     images: Images = {f"k{number:03}": ("e0", number % 2) for number in draw.sample(range(400), 60)}
-    known: Images = {}
+    encoded_images: Images = {}
     for step in range(7):
         rows_per_shard = draw.choice([1, 4, 16])
         job.run(images, rows_per_shard * draw.choice([1, 3, 50]), rows_per_shard, copies)
-        changed = [key for key in images for _ in range(copies) if known.get(key, ("",))[0] != images[key][0]]
+        changed = [key for key in images for _ in range(copies) if encoded_images.get(key, ("",))[0] != images[key][0]]
         assert sorted(job.encoded) == sorted(changed)
         got = [(row["key"], row["copy"], row["label"], row["split"], row["top"], row["bottom"]) for row in job.rows()]
-        assert got == expected(images, job.codes.schema.levels, copies)
-        known = dict(images)
+        assert got == expected_rows(images, job.codes.schema.levels, copies)
+        encoded_images = dict(images)
         for key in draw.sample(sorted(images), 12):
             change = draw.choice(["delete", "rewrite", "relabel", "unlabel"])
             etag, label = images.pop(key)
@@ -135,21 +137,22 @@ def test_after_any_changes_each_row_is_there_once_and_only_what_changed_was_enco
         images |= {f"k{number:03}": ("e0", 0) for number in draw.sample(range(400), draw.choice([0, 1, 30]))}
 
 
-def test_nothing_changes_where_nothing_changed(job):
+def test_an_unchanged_snapshot_gives_the_same_dataset(job):
     images: Images = {f"k{number:03}": ("e", None) for number in range(50)}
     first = job.run(images, 16, 8)
     assert job.run(images, 16, 8) == first and job.encoded == []
-    assert job.run(images, 50, 5).digest == first.digest  # other sizes of shards and waves are no reason to encode
+    assert job.run(images, 50, 5).digest == first.digest  # other sizes of shards and waves encode nothing again
 
 
-def test_memory_is_that_of_a_wave_and_not_of_the_rows(tmp_path):
-    """Two planners of synthetic rows, one with five times as many, in processes of their own."""
-    peaks = [_peak(tmp_path / str(rows), rows) for rows in (200_000, 1_000_000)]
+def test_memory_depends_on_the_rows_per_wave_and_not_on_all_rows(tmp_path):
+    """Two planners of synthetic rows in separate processes, the second with five times as many rows."""
+    peaks = [_peak_memory(tmp_path / str(rows), rows) for rows in (200_000, 1_000_000)]
     assert peaks[1] - peaks[0] < 50_000_000, peaks  # 800,000 rows of this snapshot take 200 MB as a table
 
 
-def _peak(folder: Path, rows: int) -> int:
+def _peak_memory(folder: Path, rows: int) -> int:
+    """Peak memory in bytes of a process that plans `rows` rows."""
     folder.mkdir()
-    line = [sys.executable, "-m", "benchmarks.planner", str(folder), str(rows), "--rows-per-wave", str(1 << 16)]
-    told = subprocess.run(line, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True).stdout
-    return int(told.split()[-1])
+    command = [sys.executable, "-m", "benchmarks.planner", str(folder), str(rows), "--rows-per-wave", str(1 << 16)]
+    output = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True).stdout
+    return int(output.split()[-1])

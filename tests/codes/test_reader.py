@@ -1,4 +1,4 @@
-"""Reading codes for training, against the arrays that were written."""
+"""Reading codes for training, compared with the arrays that were written."""
 
 import math
 import resource
@@ -21,7 +21,7 @@ def tables(codes, tmp_path):
     return tuple(read_codes(str(tmp_path / "codes"), split, tmp_path / "cache") for split in ("train", "held_out"))
 
 
-def test_a_split_comes_back_whole_and_in_order(codes, tables):
+def test_a_split_is_read_completely_and_in_order(codes, tables):
     for table, chosen in zip(tables, (np.arange(50) % 5 != 0, np.arange(50) % 5 == 0), strict=True):
         assert table.ids.tolist() == (np.flatnonzero(chosen) * 2).tolist() and len(table) == chosen.sum()
         assert all((got == maps[chosen]).all() for got, maps in zip(table.maps, codes.maps, strict=True))
@@ -30,7 +30,7 @@ def test_a_split_comes_back_whole_and_in_order(codes, tables):
         assert table.maps[0].dtype == np.uint16 and isinstance(table.maps[0], np.memmap)
 
 
-def test_a_batch_is_int64_in_the_order_asked(tables):
+def test_a_batch_is_int64_in_the_requested_order(tables):
     train = tables[0]
     batch = train.batch(np.array([5, 0, 5]))
     assert [codes.shape for codes in batch.maps] == [(3, 2, 3), (3, 4, 6)]
@@ -39,7 +39,7 @@ def test_a_batch_is_int64_in_the_order_asked(tables):
     assert batch.labels.tolist() == train.labels[[5, 0, 5]].tolist()
 
 
-def test_only_what_the_manifest_lists_is_opened(codes, tables, tmp_path):
+def test_only_files_of_the_manifest_are_opened(codes, tables, tmp_path):
     (tmp_path / "codes" / "part-99.parquet").write_bytes(b"half written")
     assert len(read_codes(str(tmp_path / "codes"), "train", tmp_path / "other")) == len(tables[0])
     (tmp_path / "codes" / commits.MANIFEST_FILE).unlink()
@@ -51,10 +51,10 @@ def test_codes_are_read_from_an_object_store(codes, tables, tmp_path):
     folder = f"memory://{uuid.uuid4().hex}"
     codes.write(folder)
     table = read_codes(folder, "train", tmp_path / "other")
-    assert all((got == had).all() for got, had in zip(table.maps, tables[0].maps, strict=True))
+    assert all((got == expected).all() for got, expected in zip(table.maps, tables[0].maps, strict=True))
 
 
-def test_the_cache_is_used_again_and_a_new_dataset_gets_its_own(codes, tables, tmp_path):
+def test_the_cache_is_reused_and_a_new_dataset_gets_a_new_one(codes, tables, tmp_path):
     for path in (tmp_path / "codes").glob("part-*"):
         path.unlink()
     assert (read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache").maps[0] == tables[0].maps[0]).all()
@@ -64,16 +64,16 @@ def test_the_cache_is_used_again_and_a_new_dataset_gets_its_own(codes, tables, t
     assert (changed.maps[0][0] == codes.maps[0][1]).all() and (changed.maps[0][0] != tables[0].maps[0][0]).any()
 
 
-def test_a_damaged_shard_is_noticed_and_leaves_no_cache(codes, tmp_path):
+def test_a_damaged_shard_is_detected_and_leaves_no_cache(codes, tmp_path):
     codes.write(tmp_path / "codes")
     path = next((tmp_path / "codes").glob("part-*.parquet"))
     path.write_bytes(path.read_bytes()[::-1])
     with pytest.raises(StorageError, match=r"part-.*\.parquet .* is not the file"):
         read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
-    assert [found.suffix for found in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
-def test_an_unknown_split_and_an_impossible_cache_are_errors(codes, tmp_path):
+def test_an_unknown_split_and_an_unusable_cache_folder_are_refused(codes, tmp_path):
     codes.write(tmp_path / "codes")
     with pytest.raises(ValueError, match=r"split must be one of \['held_out', 'train'\], got 'test'"):
         read_codes(str(tmp_path / "codes"), "test", tmp_path / "cache")
@@ -91,7 +91,7 @@ def test_a_full_disk_is_an_error_and_leaves_no_files(codes, tmp_path):
             read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [found.suffix for found in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 def test_simultaneous_workers_unpack_once(codes, tmp_path, monkeypatch):
@@ -101,15 +101,15 @@ def test_simultaneous_workers_unpack_once(codes, tmp_path, monkeypatch):
     monkeypatch.setattr(commits, "read_verified", lambda *file: reads.append(file) or read(*file))
     with ThreadPoolExecutor(4) as pool:
         tables = [pool.submit(read_codes, str(tmp_path / "codes"), "train", tmp_path / "cache") for _ in range(4)]
-    assert [len(table.result()) for table in tables] == [40] * 4 and len(reads) == 4  # one a shard
+    assert [len(table.result()) for table in tables] == [40] * 4 and len(reads) == 4  # one per shard
 
 
-def test_statistics_match_counting_by_hand(tables):
+def test_statistics_match_direct_counting(tables):
     train, held_out = tables
-    seen, asked = (Counter(table.maps[0].ravel().tolist()) for table in tables)
-    total = sum(seen.values())
-    nats = sum(-math.log((seen[code] + 1) / (total + 16)) * count for code, count in asked.items())
-    assert unigram_entropy(train, held_out, "top") == pytest.approx(nats / sum(asked.values()))
+    train_counts, held_out_counts = (Counter(table.maps[0].ravel().tolist()) for table in tables)
+    total = sum(train_counts.values())
+    nats = sum(-math.log((train_counts[code] + 1) / (total + 16)) * count for code, count in held_out_counts.items())
+    assert unigram_entropy(train, held_out, "top") == pytest.approx(nats / sum(held_out_counts.values()))
     assert codebook_usage(held_out, "bottom") == len(set(held_out.maps[1].ravel().tolist())) / 512
     assert code_frequencies(train, "top").sum() == train.maps[0].size
     with pytest.raises(ValueError, match="level must be one of"):

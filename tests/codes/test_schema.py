@@ -1,4 +1,4 @@
-"""The shard schema: round trip, types, and the names it refuses."""
+"""The shard schema: round trip, types, and refused names."""
 
 import pyarrow as pa
 import pytest
@@ -23,17 +23,17 @@ def test_columns_are_fixed_size_lists_between_the_rows_and_the_error(codes):
 
 
 @pytest.mark.parametrize(("size", "kind"), [(2, pa.uint16()), (65536, pa.uint16()), (65537, pa.uint32())])
-def test_codes_take_two_bytes_as_long_as_they_fit(size, kind):
+def test_codes_take_two_bytes_when_they_fit(size, kind):
     assert level(codebook_size=size).type == kind
 
 
 @pytest.mark.parametrize("name", ["id", "key", "label", "split", "copy", "version", "error"])
-def test_a_level_cannot_take_a_fixed_column(name):
+def test_a_level_cannot_have_the_name_of_a_fixed_column(name):
     with pytest.raises(ValueError, match=f"must not share its name .* got '{name}'"):
         level(name)
 
 
-def test_levels_must_differ_and_exist():
+def test_levels_must_exist_and_have_different_names():
     for levels in ((), (level(), level())):
         with pytest.raises(ValueError, match="level"):
             CodeSchema(levels=levels, tokenizer_digest="", preprocessing="")
@@ -41,6 +41,6 @@ def test_levels_must_differ_and_exist():
         CodeSchema(levels=(level(),), tokenizer_digest="", preprocessing="").level("side")
 
 
-def test_other_files_are_refused():
+def test_a_schema_of_another_format_is_refused():
     with pytest.raises(StorageError, match="must have format 2, got None"):
         CodeSchema.from_arrow(pa.schema([("id", pa.int64())]))

@@ -1,4 +1,4 @@
-"""Every kind of damage to a whole dataset is found and reported."""
+"""Every kind of damage to a dataset is detected and reported."""
 
 import json
 from dataclasses import replace
@@ -18,7 +18,7 @@ from components.store import commits, objects, parquet
 
 @pytest.fixture
 def dataset(codes, tmp_path):
-    """A dataset whose snapshot is there."""
+    """Folder of a dataset whose snapshot exists."""
     data = snapshot_to_parquet(codes.rows, ("a", "b", "c"), PixelConfig(image_size=16), 0)
     commits.save_artifact(str(tmp_path / "snapshot"), {SNAPSHOT_FILE: data}, {})
     replace(codes, snapshot=open_snapshot(str(tmp_path / "snapshot"))).write(tmp_path / "codes")
@@ -26,7 +26,7 @@ def dataset(codes, tmp_path):
 
 
 def rewrite(dataset, change, **written) -> None:
-    """Replace a shard by a changed one and let the manifest agree, as a bug in a writer would."""
+    """Replace a shard by a changed one and update the manifest to match, as a faulty writer would."""
     shard = read_dataset(str(dataset)).shards[1]
     path = dataset / shard.path
     table = change(parquet.from_bytes(path.read_bytes()))
@@ -37,15 +37,15 @@ def rewrite(dataset, change, **written) -> None:
     (dataset / "manifest.json").write_text(json.dumps(manifest))
 
 
-def column(name: str, make):
-    """A change of one column."""
+def change_column(name: str, make):
+    """A function of a table that replaces one column by `make(table)`."""
     return lambda table: table.set_column(table.schema.get_field_index(name), table.schema.field(name), make(table))
 
 
-def test_a_whole_dataset_has_no_faults_and_each_shard_is_reported(dataset):
-    told = []
-    assert verify_dataset(str(dataset), lambda done, total: told.append((done, total))) == []
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+def test_an_intact_dataset_has_no_faults_and_each_shard_is_reported(dataset):
+    reports = []
+    assert verify_dataset(str(dataset), lambda done, total: reports.append((done, total))) == []
+    assert reports == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,18 @@ def test_damage_to_a_file_is_reported_with_its_path(dataset, file, harm, what):
     [
         (lambda table: table.slice(1), "has 15 rows, the manifest says 16"),
         (lambda table: table.rename_columns(["ID", *table.column_names[1:]]), "other columns or metadata"),
-        (column("error", lambda table: pa.array([np.nan] * 16, pa.float32())), "has NaN or infinite errors"),
-        (column("key", lambda table: table["key"].take(pa.array(range(15, -1, -1)))), "keys in order from 'k08'"),
-        (column("id", lambda table: pa.array([0] * 16)), "repeats 16 ids, for example 0"),
-        (column("id", lambda table: pa.array(range(900, 916))), "16 images of the snapshot are neither in a shard"),
-        (column("id", lambda table: pa.array(range(900, 916))), "16 rows are in no snapshot"),
-        (column("version", lambda table: pa.array([1] * 16)), "16 rows were encoded from another version"),
+        (change_column("error", lambda table: pa.array([np.nan] * 16, pa.float32())), "has NaN or infinite errors"),
+        (
+            change_column("key", lambda table: table["key"].take(pa.array(range(15, -1, -1)))),
+            "keys in order from 'k08'",
+        ),
+        (change_column("id", lambda table: pa.array([0] * 16)), "repeats 16 ids, for example 0"),
+        (
+            change_column("id", lambda table: pa.array(range(900, 916))),
+            "16 images of the snapshot are neither in a shard",
+        ),
+        (change_column("id", lambda table: pa.array(range(900, 916))), "16 rows are in no snapshot"),
+        (change_column("version", lambda table: pa.array([1] * 16)), "16 rows were encoded from another version"),
     ],
 )
 def test_wrong_rows_are_reported(dataset, change, what):
@@ -83,20 +89,20 @@ def test_wrong_rows_are_reported(dataset, change, what):
 
 
 def test_codes_out_of_range_are_reported(dataset):
-    def spoil(table):
+    def with_one_code_out_of_range(table):
         flat = np.array(table["top"].combine_chunks().flatten())
         flat[7] = 16
         return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=table.schema.field("top").type)
 
-    rewrite(dataset, column("top", spoil))
+    rewrite(dataset, change_column("top", with_one_code_out_of_range))
     assert [fault.what for fault in verify_dataset(str(dataset))] == ["has code 16 in level 'top', codes lie in 0..15"]
 
 
-def test_codes_that_are_not_packed_are_reported(dataset):
+def test_shards_without_dictionaries_and_zstd_are_reported(dataset):
     rewrite(dataset, lambda table: table, compression="snappy", use_dictionary=False)
-    said = " ".join(fault.what for fault in verify_dataset(str(dataset)))
-    assert "dictionary-encoded, ['bottom.list.element', 'top.list.element'] are not" in said
-    assert "must be compressed by zstd, got ['SNAPPY']" in said
+    faults = " ".join(fault.what for fault in verify_dataset(str(dataset)))
+    assert "dictionary-encoded, ['bottom.list.element', 'top.list.element'] are not" in faults
+    assert "must be compressed by zstd, got ['SNAPPY']" in faults
 
 
 def test_a_missing_or_changed_snapshot_is_reported(codes, dataset, tmp_path):
@@ -110,7 +116,7 @@ def test_a_missing_or_changed_snapshot_is_reported(codes, dataset, tmp_path):
     assert fault.path == "" and "cannot be read" in fault.what
 
 
-def test_a_shard_that_is_in_the_manifest_twice_repeats_its_ids(codes, dataset):
+def test_a_shard_that_the_manifest_lists_twice_is_reported(codes, dataset):
     first = codes.rows.slice(0, 16)
     twin = write_shard(str(dataset), "part-twin.parquet", codes.shard(0, 16))
     assert shard_name(codes.schema, first, row_versions(first)) != twin.path

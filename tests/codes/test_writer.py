@@ -1,4 +1,4 @@
-"""Shards: their content, what is refused, and their names."""
+"""Shards: their content, refused content, and their names."""
 
 import numpy as np
 import pyarrow as pa
@@ -24,14 +24,14 @@ def test_a_shard_holds_the_codes_row_major(codes):
         assert row["label"] == codes.rows["label"][number].as_py() and row["version"] == codes.versions[number]
 
 
-def test_bytes_are_equal_however_the_rows_are_chunked(codes):
+def test_the_bytes_of_a_shard_do_not_depend_on_its_chunks(codes):
     whole = codes.shard(0, 50)
     parts = pa.concat_tables([codes.shard(0, 20), codes.shard(20, 50)])
     assert encode_shard(whole) == encode_shard(parts)
 
 
 @pytest.mark.parametrize("size", [512, 65536, 400_000])
-def test_code_columns_are_packed_by_their_dictionary(size):
+def test_code_columns_are_dictionary_encoded_and_compact(size):
     level = CodeLevel(name="top", height=32, width=32, codebook_size=size)
     schema = CodeSchema(levels=(level,), tokenizer_digest="", preprocessing="")
     n = 1000
@@ -65,7 +65,7 @@ def test_errors_must_be_finite_and_one_per_row(codes):
         build_shard(codes.schema, codes.rows, codes.versions, codes.maps, codes.errors[1:])
 
 
-def test_a_name_depends_on_the_request_alone(codes):
+def test_a_shard_name_depends_only_on_its_request(codes):
     name, versions = shard_name(codes.schema, codes.rows, codes.versions), codes.versions
     assert shard_name(codes.schema, pa.concat_tables([codes.rows.slice(0, 9), codes.rows.slice(9)]), versions) == name
     other = CodeSchema(levels=codes.schema.levels, tokenizer_digest="o" * 64, preprocessing="p" * 64)
@@ -79,17 +79,22 @@ def test_a_name_depends_on_the_request_alone(codes):
     assert len(names | {name}) == 5
 
 
-def test_a_version_changes_with_the_file_and_not_with_its_uri(codes):
-    def changed(column, value):
-        place = codes.rows.schema.get_field_index(column)
-        return row_versions(codes.rows.set_column(place, column, pa.array([value] * 50)))
+def test_a_row_version_changes_with_the_file_and_not_with_its_uri(codes):
+    def versions_with(column, value):
+        index = codes.rows.schema.get_field_index(column)
+        return row_versions(codes.rows.set_column(index, column, pa.array([value] * 50)))
 
-    moved = [changed("uri", "elsewhere"), changed("id", 7), changed("label", 2), changed("split", "train")]
+    moved = [
+        versions_with("uri", "elsewhere"),
+        versions_with("id", 7),
+        versions_with("label", 2),
+        versions_with("split", "train"),
+    ]
     assert all((versions == codes.versions).all() for versions in moved)
-    assert all((changed(column, value) != codes.versions).all() for column, value in (("etag", "e"), ("size", 9)))
+    assert all((versions_with(column, value) != codes.versions).all() for column, value in (("etag", "e"), ("size", 9)))
 
 
-def test_a_written_shard_lists_its_content(codes, tmp_path):
+def test_a_written_shard_describes_its_content(codes, tmp_path):
     shard = write_shard(str(tmp_path), "part-a.parquet", codes.shard(3, 23))
     assert (shard.rows, shard.first_key, shard.last_key) == (20, "k01", "k11")
     assert shard.splits == {"held_out": 4, "train": 16} and shard.size == (tmp_path / "part-a.parquet").stat().st_size

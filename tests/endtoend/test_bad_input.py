@@ -99,7 +99,7 @@ def test_a_full_disk_is_named_and_nothing_half_written_counts(tmp_path):
     [
         ((), {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "http://127.0.0.1:9 does not answer"),
         (("artifact_root=s3://bucket/x",), {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "cannot access s3://bucket/x"),
-        ((), {"RAY_ADDRESS": "127.0.0.1:9"}, "no Ray cluster lets us in at RAY_ADDRESS=127.0.0.1:9"),
+        ((), {"RAY_ADDRESS": "127.0.0.1:9"}, "no Ray cluster accepts us at RAY_ADDRESS=127.0.0.1:9"),
     ],
     ids=["tracking server", "bucket", "cluster"],
 )

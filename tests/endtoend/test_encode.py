@@ -11,7 +11,7 @@ import pytest
 
 from components.codes.dataset import read_dataset
 from tests.codes.conftest import tokenizer_with_seed, write_pictures
-from tests.codes.jobs import parts, rows_of, snapshot_of
+from tests.codes.jobs import commit_images, dataset_rows, shard_write_times
 from tests.endtoend.conftest import ROOT, environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -66,10 +66,10 @@ def test_show_tells_the_same_for_a_dataset_and_for_a_folder_of_them(place):
 
 
 def test_encoding_again_finds_nothing_to_do_and_needs_no_ray(place):
-    written = parts(dataset(place))
+    written = shard_write_times(dataset(place))
     result = run(place, "encode", "tokenizer", "pictures", "codes", "--source", "folder")
     assert result.returncode == 0 and "nothing to do" in result.stdout and "Ray" not in result.stdout
-    assert parts(dataset(place)) == written
+    assert shard_write_times(dataset(place)) == written
 
 
 def test_verify_names_what_is_wrong_and_repair_mends_it(place):
@@ -101,24 +101,24 @@ def test_a_driver_that_is_killed_goes_on_and_redoes_at_most_a_block_a_worker(pla
     line = command("encode", "tokenizer", "pictures", "killed", "--source", "folder")
     driver = subprocess.Popen(line, cwd=place, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
     digest = read_dataset(str(dataset(place))).facts.tokenizer
-    while len(parts(place / "killed" / digest)) < 13:
+    while len(shard_write_times(place / "killed" / digest)) < 13:
         assert driver.poll() is None
         time.sleep(0.01)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     time.sleep(2)  # its workers end with it
-    before = parts(place / "killed" / digest)
+    before = shard_write_times(place / "killed" / digest)
     assert 13 <= len(before) < 38 and not (place / "killed" / digest / "manifest.json").exists()
     result = run(place, "encode", "tokenizer", "pictures", "killed", "--source", "folder")
     assert result.returncode == 0, result.stdout + result.stderr
-    after = parts(place / "killed" / digest)
+    after = shard_write_times(place / "killed" / digest)
     assert sum(after[path] != written for path, written in before.items()) <= 4  # two encoders, two shards each
     assert read_dataset(str(dataset(place, "killed"))).digest == read_dataset(str(dataset(place))).digest
 
 
 def test_a_node_that_is_lost_costs_no_row(place, tmp_path):
-    snapshot = snapshot_of(str(place / "pictures"), str(tmp_path / "snapshot"), source="folder")
+    snapshot = commit_images(str(place / "pictures"), str(tmp_path / "snapshot"), source="folder")
     line = [sys.executable, "-m", "tests.codes.node_loss", snapshot, str(place / "tokenizer"), str(tmp_path / "codes")]
     result = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200)
     assert result.returncode == 0 and "nodes alive: 1" in result.stdout, result.stdout + result.stderr
-    assert rows_of(str(tmp_path / "codes")) == rows_of(str(dataset(place)))
+    assert dataset_rows(str(tmp_path / "codes")) == dataset_rows(str(dataset(place)))

@@ -1,4 +1,4 @@
-"""The trade-off chart: values at their heights, labels away from the other line."""
+"""The trade-off chart: positions of the values, and labels on the side away from the other line."""
 
 from types import SimpleNamespace
 
@@ -8,6 +8,7 @@ from components.evaluation.chart import BOTTOM, LEFT, RIGHT, TOP, trade_off_char
 
 
 def curve(*points):
+    """Scores with a curve of (share, accuracy, recall) points."""
     return SimpleNamespace(
         curve=[
             SimpleNamespace(share=share, accuracy=accuracy, fidelity={"recall": recall})

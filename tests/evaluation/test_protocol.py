@@ -1,4 +1,4 @@
-"""The evaluation of a generator: equal n, nested draws, floors beside figures."""
+"""The evaluation of a generator: equal sample counts, nested draws, and reference values of real images."""
 
 import dataclasses
 import re
@@ -16,7 +16,7 @@ from tests.evaluation.tiny import CONFIG, measure_generator, real_images
 SHARES = ("1", "0.5", "0.25")
 
 
-def test_before_and_after_are_what_generate_gives(generator, evaluation):
+def test_samples_before_and_after_rejection_equal_those_of_generate(generator, evaluation):
     for samples, keep in ((evaluation.before, 1.0), (evaluation.after, 0.5)):
         expected = generate_samples(generator, classes=range(3), count=6, seed=4, keep=keep)
         torch.testing.assert_close(samples.maps[1], expected.maps[1])
@@ -25,14 +25,14 @@ def test_before_and_after_are_what_generate_gives(generator, evaluation):
 def test_accuracy_is_the_fraction_that_the_judge_recognises(judge, evaluation):
     for samples, point in ((evaluation.before, evaluation.scores.before), (evaluation.after, evaluation.scores.after)):
         images = samples.pixels.permute(0, 3, 1, 2) / 127.5 - 1
-        right = (judge(images).argmax(1) == samples.labels).float()
-        assert point.accuracy == pytest.approx(right.mean().item())
+        correct = (judge(images).argmax(1) == samples.labels).float()
+        assert point.accuracy == pytest.approx(correct.mean().item())
         field = "before" if samples is evaluation.before else "after"
         by_class = [getattr(score, field) for score in evaluation.scores.classes]
-        assert by_class == pytest.approx(right.view(3, 6).mean(1).tolist())
+        assert by_class == pytest.approx(correct.view(3, 6).mean(1).tolist())
 
 
-def test_the_curve_falls_from_all_to_the_smallest_share_at_equal_n(evaluation):
+def test_the_curve_has_every_share_with_equal_sample_counts(evaluation):
     scores = evaluation.scores
     assert [point.share for point in scores.curve] == [1.0, 0.5, 0.25]
     assert scores.samples == len(evaluation.before) == len(evaluation.after) == 18
@@ -40,7 +40,7 @@ def test_the_curve_falls_from_all_to_the_smallest_share_at_equal_n(evaluation):
     assert draws_per_class(CONFIG) == 24
 
 
-def test_figures_name_every_headline(evaluation):
+def test_figures_contain_every_headline(evaluation):
     figures = evaluation.scores.figures()
     assert figures["judge_accuracy/before"] == evaluation.scores.before.accuracy
     assert figures["frechet_distance/real"] == evaluation.scores.floor["frechet_distance"]
@@ -59,8 +59,8 @@ def test_figures_have_the_names_under_which_earlier_runs_are_tracked(evaluation)
     assert by_set | accuracies | curve | single <= set(evaluation.scores.figures())
 
 
-def test_one_registration_adds_a_measure_of_features(generator, judge, drawn, monkeypatch):
-    apart = FeatureMeasure(
+def test_a_registered_feature_measure_is_computed_and_tracked(generator, judge, drawn, monkeypatch):
+    mean_distance = FeatureMeasure(
         name="mean_distance",
         title="Mean distance",
         column="MD",
@@ -68,14 +68,14 @@ def test_one_registration_adds_a_measure_of_features(generator, judge, drawn, mo
         value_format="{:.3f}",
         compute=lambda real, others, config: (real.mean(0) - others.mean(0)).norm().item(),
     )
-    monkeypatch.setattr(registered, "FEATURE_MEASURES", (*registered.FEATURE_MEASURES, apart))
+    monkeypatch.setattr(registered, "FEATURE_MEASURES", (*registered.FEATURE_MEASURES, mean_distance))
     scores = measure_generator(generator, judge, drawn, real_images(48, 1)).scores
     names = {f"mean_distance/{part}" for part in ("before", "after", "real")}
     assert names | {f"kept_{share}/mean_distance" for share in SHARES} <= set(scores.figures())
     assert scores.before.fidelity["mean_distance"] > 0
 
 
-def test_one_registration_adds_a_measure_of_the_generator(generator, judge, drawn, monkeypatch):
+def test_a_registered_generator_measure_is_computed_and_tracked(generator, judge, drawn, monkeypatch):
     def measure(name, value):
         return GeneratorMeasure(
             name=name,
@@ -92,7 +92,7 @@ def test_one_registration_adds_a_measure_of_the_generator(generator, judge, draw
     assert figures["count_plus_half"] == 18.5 and "left_out" not in figures
 
 
-def test_the_classification_accuracy_score_is_a_figure_when_it_is_asked_for(generator, judge, drawn):
+def test_the_classification_accuracy_score_is_a_figure_if_it_is_configured(generator, judge, drawn):
     config = dataclasses.replace(CONFIG, cas_updates=2)
     scores = measure_generator(generator, judge, drawn, real_images(48, 1), config=config).scores
     assert 0 <= scores.figures()["classification_accuracy_score"] <= 1

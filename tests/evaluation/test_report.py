@@ -1,4 +1,4 @@
-"""The report: one page without other files, that shows every registered measure."""
+"""The report: one self-contained page that shows every registered measure."""
 
 import re
 
@@ -20,7 +20,7 @@ def page(generator, evaluation):
     )
 
 
-def test_the_page_stands_alone_and_escapes_what_it_shows(page, evaluation):
+def test_the_page_is_self_contained_and_escapes_its_content(page, evaluation):
     assert "&lt;b&gt;digits&lt;/b&gt; &amp; more" in page and "levels: &lt;two&gt;" in page
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>]+)""", page)
     assert sum(link.startswith("data:image/png;base64,") for link in links) == 4

@@ -1,4 +1,4 @@
-"""The evaluation step without a cluster: figures are committed, the report is a document."""
+"""The evaluation step without a cluster: the figures are committed, the report is a document of the step."""
 
 import json
 from types import SimpleNamespace
@@ -42,7 +42,7 @@ def images(root):
 
 @pytest.fixture(scope="module")
 def inputs(generator_folders, root, images):
-    """Everything that the generator came from; one classifier is judge and rejector."""
+    """All artifacts behind the generator; one classifier is both judge and rejector."""
     from components.generator.step import assemble_generator
 
     artifacts = commit_parts(generator_folders, root / "parts")
@@ -70,7 +70,7 @@ def output(inputs, root):
     )
 
 
-def test_the_figures_alone_are_committed(output, root):
+def test_only_the_figures_are_committed(output, root):
     manifest = commits.read_manifest(str(root / "evaluation"))
     assert [file["path"] for file in manifest["files"]] == ["scores.json"] and manifest["digest"] == output.digest
     text = (root / "evaluation" / "scores.json").read_text()

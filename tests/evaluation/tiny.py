@@ -11,7 +11,7 @@ CONFIG = EvaluationConfig(samples_per_class=6, keep=0.5, shares=(0.25, 1.0), nei
 
 
 def real_images(count, seed):
-    """Of three classes in turn, 16x16."""
+    """16x16 images, with labels 0, 1, 2 in turn."""
     return ImageBatch(random_pixels(count, 16, 16, 1, seed=seed), torch.arange(count) % 3)
 
 

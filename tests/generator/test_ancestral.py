@@ -36,32 +36,32 @@ def test_pixels_and_probability_follow_from_the_codes(generator):
 
 
 def test_the_lower_level_is_drawn_given_the_upper(generator):
-    cold = generator.sample(LABELS, SEEDS, sampling=COLD)  # the likeliest code everywhere, read off one forward pass
+    cold = generator.sample(LABELS, SEEDS, sampling=COLD)  # always the likeliest code: one forward pass confirms it
     for level, prior in enumerate(generator.priors):
         logits = prior(cold.maps[level], LABELS, cold.maps[:level])
         torch.testing.assert_close(logits.argmax(-1), cold.maps[level])
 
 
-def pictures():
+def real_images():
     return torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def test_resampling_keeps_the_upper_levels_of_real_images(generator):
-    maps = generator.tokenizer.encode(pictures())
-    half = generator.resample(pictures(), LABELS, SEEDS, kept_levels=1, batch=2)
+    maps = generator.tokenizer.encode(real_images())
+    half = generator.resample(real_images(), LABELS, SEEDS, kept_levels=1, batch=2)
     assert torch.equal(half.maps[0], maps[0]) and not torch.equal(half.maps[1], maps[1])
     noise_free = generator.sample(LABELS, SEEDS, sampling=COLD, given=maps[:1])
     assert torch.equal(generator.priors[1](noise_free.maps[1], LABELS, maps[:1]).argmax(-1), noise_free.maps[1])
-    whole = generator.resample(pictures(), LABELS, SEEDS, kept_levels=2)
+    whole = generator.resample(real_images(), LABELS, SEEDS, kept_levels=2)
     assert torch.equal(whole.pixels, to_pixels(generator.tokenizer.decode(maps)))
 
 
 def test_completing_keeps_the_codes_whose_pixels_are_all_known(generator):
     known = torch.zeros(16, 16, dtype=torch.bool)
-    known[:9] = True  # one row of pixels into the cells below: those are not known
+    known[:9] = True  # ends one pixel row inside the next cells, whose codes are therefore not known
     maps, samples = (
-        generator.tokenizer.encode(pictures()),
-        generator.complete(pictures(), LABELS, SEEDS, known_pixels=known),
+        generator.tokenizer.encode(real_images()),
+        generator.complete(real_images(), LABELS, SEEDS, known_pixels=known),
     )
     for level, (drawn, real) in enumerate(zip(samples.maps, maps, strict=True)):
         half = real.shape[1] // 2
@@ -81,7 +81,7 @@ def test_completing_keeps_the_codes_whose_pixels_are_all_known(generator):
         ("resample", {"kept_levels": 3}, r"kept_levels must lie in 1 \.\. 2, got 3"),
         ("resample", {"images": torch.zeros(5, 1, 32, 32)}, "images must be 16x16, which the priors were fitted to"),
         ("resample", {"labels": LABELS[:2]}, r"one label per image \(5\), got 2"),
-        ("resample", {"images": pictures() * torch.nan}, "images must be finite"),
+        ("resample", {"images": real_images() * torch.nan}, "images must be finite"),
         (
             "complete",
             {"known_pixels": torch.ones(16, 16)},
@@ -90,10 +90,10 @@ def test_completing_keeps_the_codes_whose_pixels_are_all_known(generator):
         ("complete", {"known_pixels": torch.ones(8, 16) > 0}, r"got torch.bool \(8, 16\)"),
     ],
 )
-def test_what_cannot_be_resampled_or_completed_is_refused(generator, method, change, message):
-    own = {"resample": {"kept_levels": 1}, "complete": {"known_pixels": torch.ones(16, 16) > 0}}[method]
+def test_bad_arguments_of_resample_and_complete_are_refused(generator, method, change, message):
+    defaults = {"resample": {"kept_levels": 1}, "complete": {"known_pixels": torch.ones(16, 16) > 0}}[method]
     with pytest.raises(ValueError, match=message):
-        getattr(generator, method)(**{"images": pictures(), "labels": LABELS, "seeds": SEEDS, **own, **change})
+        getattr(generator, method)(**{"images": real_images(), "labels": LABELS, "seeds": SEEDS, **defaults, **change})
 
 
 @pytest.mark.parametrize(
@@ -107,17 +107,17 @@ def test_what_cannot_be_resampled_or_completed_is_refused(generator, method, cha
         ({"labels": LABELS[:0], "seeds": SEEDS[:0]}, "at least one label"),
     ],
 )
-def test_what_cannot_be_sampled_is_refused(generator, change, message):
+def test_bad_arguments_of_sample_are_refused(generator, change, message):
     given = {"labels": LABELS, "seeds": SEEDS, **change}
     with pytest.raises(ValueError, match=message):
         generator.sample(given.pop("labels"), given.pop("seeds"), **given)
 
 
-def test_parts_that_do_not_belong_together_are_refused(generator):
+def test_parts_that_do_not_match_are_refused(generator):
     tokenizer, (top, bottom), classifier = generator.tokenizer, generator.priors, generator.classifier
     with pytest.raises(ValueError, match=r"one prior per level \(2\), got 1"):
         Generator(tokenizer, [top], classifier, generator.classes)
-    with pytest.raises(ValueError, match="prior of level 'top' must know 8 codes below"):
+    with pytest.raises(ValueError, match="prior of level 'top' must have 8 codes below"):
         Generator(tokenizer, [bottom, top], classifier, generator.classes)
-    with pytest.raises(ValueError, match="the classifier must know 2 classes"):
+    with pytest.raises(ValueError, match="the classifier must have 2 classes"):
         Generator(tokenizer, [top, bottom], classifier, ["one", "two"])

@@ -1,4 +1,4 @@
-"""Rejection: the truly best are kept, in the same way every time."""
+"""Rejection sampling: the draws with the highest probability are kept, reproducibly."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from components.generator.rejection import (
 )
 
 
-def splitmix(x):
+def reference_splitmix64(x):
     """splitmix64 with Python's unbounded integers."""
     x = (x + 0x9E3779B97F4A7C15) % 2**64
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
@@ -23,23 +23,26 @@ def splitmix(x):
 
 @pytest.mark.parametrize(("seed", "label"), [(0, 0), (1, 2), (2**63 - 1, 999)])
 def test_seeds_are_the_documented_mix(seed, label):
-    expected = [splitmix((splitmix((splitmix(seed) + label) % 2**64) + index) % 2**64) for index in range(5)]
+    expected = [
+        reference_splitmix64((reference_splitmix64((reference_splitmix64(seed) + label) % 2**64) + index) % 2**64)
+        for index in range(5)
+    ]
     assert [value % 2**64 for value in sample_seeds(seed, label, 5).tolist()] == expected
 
 
-def test_seeds_do_not_meet():
+def test_seeds_are_unique_across_seeds_and_labels():
     seeds = torch.cat([sample_seeds(seed, label, 100) for seed in range(10) for label in range(10)])
     assert len(seeds.unique()) == 10_000
 
 
-def test_best_agrees_with_sorting_by_hand():
+def test_best_indices_agree_with_sorting():
     probability = torch.rand(4, 50, generator=torch.Generator().manual_seed(0)).mul(10).round()  # many ties
     for row, kept in zip(probability.tolist(), best_indices(probability, 12).tolist(), strict=True):
         assert kept == sorted(sorted(range(50), key=lambda index: (-row[index], index))[:12])
 
 
 @pytest.mark.parametrize(("count", "keep", "draws"), [(1, 1.0, 1), (3, 0.1, 30), (7, 0.07, 100), (5, 0.3, 17)])
-def test_draws_are_rounded_up_but_not_by_rounding_error(count, keep, draws):
+def test_draws_are_rounded_up_without_floating_point_error(count, keep, draws):
     assert draws_needed(count, keep) == draws
 
 
@@ -48,8 +51,8 @@ def test_generate_keeps_the_best_of_each_class(generator):
     assert kept.labels.tolist() == [2, 2, 2, 0, 0, 0]
     for start, label in ((0, 2), (3, 0)):
         whole = draw_samples(generator, classes=[label], count=12, seed=5)
-        wanted = whole.probability.topk(3).values.sort().values
-        torch.testing.assert_close(kept.probability[start : start + 3].sort().values, wanted)
+        expected = whole.probability.topk(3).values.sort().values
+        torch.testing.assert_close(kept.probability[start : start + 3].sort().values, expected)
         assert set(kept.seeds[start : start + 3].tolist()) <= set(whole.seeds.tolist())
 
 
@@ -93,6 +96,6 @@ def test_a_longer_draw_begins_with_the_shorter(generator):
         ({"seed": -1}, "seed must lie in 0 .. 2"),
     ],
 )
-def test_what_cannot_be_generated_is_refused(generator, change, message):
+def test_bad_arguments_of_generate_are_refused(generator, change, message):
     with pytest.raises(ValueError, match=message):
         generate_samples(generator, **{"classes": [0], "count": 1, "seed": 0, **change})

@@ -35,7 +35,8 @@ def assembled(generator_folders, root):
     return assemble_generator(CONFIG, parts, workspace=workspace_in(root, "generator"))
 
 
-def drawn(root, **settings):
+def draw(root, **settings):
+    """Seven samples of each of two classes, drawn from the committed generator."""
     from components.generator.step import draw_side_by_side
 
     return draw_side_by_side(
@@ -55,7 +56,7 @@ def test_the_parts_are_committed_together(assembled, generator_folders, root):
     assert parts == set(generator_folders) and manifest["digest"] == assembled.digest
 
 
-def test_the_defaults_are_facts(assembled, root):
+def test_the_sampling_defaults_are_in_the_facts(assembled, root):
     facts = commits.read_manifest(str(root / "generator"))["facts"]
     artifact = Artifact(kind="generator", uri="", digest="", fingerprint="", run_id="", facts=facts)
     assert artifact.read(GeneratorFacts) == assembled.facts
@@ -67,8 +68,8 @@ def test_the_picture_has_one_row_per_class(assembled):
         assert picture.width > picture.height > 3 * 56
 
 
-def test_a_draw_without_a_cluster_is_that_of_the_generator(assembled, generator, root):
-    samples = drawn(root)
+def test_a_draw_without_a_cluster_equals_that_of_the_generator(assembled, generator, root):
+    samples = draw(root)
     expected = draw_samples(
         generator, classes=[2, 0], count=7, seed=5, sampling=SamplingConfig(temperature=0.9), batch=100
     )
@@ -76,28 +77,21 @@ def test_a_draw_without_a_cluster_is_that_of_the_generator(assembled, generator,
     assert torch.equal(samples.pixels, expected.pixels)
 
 
-def test_batches_do_not_depend_on_the_draw_they_are_part_of(assembled, generator, root, monkeypatch):
+def test_a_batch_does_not_depend_on_the_rest_of_the_draw(assembled, generator, root, monkeypatch):
     from components.generator import step
 
     monkeypatch.setattr(step, "SAMPLES_PER_TASK", 4)
-    whole = drawn(root)
+    whole = draw(root)
     last = generator.sample(whole.labels[12:], whole.seeds[12:], sampling=SamplingConfig(temperature=0.9), batch=4)
     assert torch.equal(whole.maps[1][12:], last.maps[1]) and torch.equal(whole.pixels[12:], last.pixels)
 
 
 @pytest.mark.ray
-def test_tasks_on_a_cluster_draw_what_one_process_draws(assembled, root, monkeypatch):
-    import ray
-
-    from components.cluster.step import Cluster
+def test_a_draw_on_a_cluster_equals_a_draw_in_this_process(assembled, root, monkeypatch, local_ray):
     from components.generator import step
 
     monkeypatch.setattr(step, "SAMPLES_PER_TASK", 4)
-    cluster = Cluster(local_cpus=3)
-    try:
-        samples, expected = drawn(root, connect=lambda: cluster), drawn(root)
-    finally:
-        ray.shutdown()
-    assert all(torch.equal(one, other) for one, other in zip(samples.maps, expected.maps, strict=True))
+    samples, expected = draw(root, connect=lambda: local_ray), draw(root)
+    assert all(torch.equal(drawn, wanted) for drawn, wanted in zip(samples.maps, expected.maps, strict=True))
     assert (samples.pixels.int() - expected.pixels.int()).abs().max() <= 1
     torch.testing.assert_close(samples.probability, expected.probability)

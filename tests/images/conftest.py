@@ -1,9 +1,8 @@
-"""Images made by Pillow, and the settings they are read with."""
+"""Images made by Pillow, and settings to read them."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -46,14 +45,3 @@ def tree(tmp_path, photo) -> Path:
         for number in range(30):
             photo.rotate(number * 6).save(root / name / f"{number:02}.png")
     return root
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[Any]:
-    """A local Ray."""
-    import ray
-
-    from components.cluster.step import Cluster
-
-    yield Cluster(local_cpus=4)
-    ray.shutdown()

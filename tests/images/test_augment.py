@@ -1,4 +1,4 @@
-"""Augmented copies against exact cases: identity, whole-pixel shifts, a quarter turn, a centred enlargement."""
+"""Augmented copies compared with exact cases: identity, whole-pixel shifts, a quarter turn, a centred enlargement."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
 
 
-def moved(monkeypatch, pixels, config, *draws):
+def augment_with_draws(monkeypatch, pixels, config, *draws):
+    """The augmented image for given random draws: rotation, scale, shift right, shift down."""
     monkeypatch.setattr(module, "_draws", lambda *_: np.array(draws))
     return augment(pixels, config, seed=0, key="a", copy=1)
 
@@ -26,31 +27,31 @@ def test_copy_zero_and_zero_strength_leave_the_image_untouched(pixels):
 
 
 def test_a_shift_of_whole_pixels_repeats_the_edge(monkeypatch, pixels):
-    shifted = moved(monkeypatch, pixels, AugmentConfig(copies=2, shift=0.25), 0, 0, 1, 0)
+    shifted = augment_with_draws(monkeypatch, pixels, AugmentConfig(copies=2, shift=0.25), 0, 0, 1, 0)
     expected = np.pad(pixels, ((0, 0), (4, 0), (0, 0)), mode="edge")[:, :16]
     assert (shifted == expected).all()
 
 
 def test_a_quarter_turn_of_a_square_is_exact(monkeypatch, pixels):
     square = pixels[:, :12, :1]
-    turned = moved(monkeypatch, square, AugmentConfig(copies=2, degrees=90), 1, 0, 0, 0)
+    turned = augment_with_draws(monkeypatch, square, AugmentConfig(copies=2, degrees=90), 1, 0, 0, 0)
     assert (turned == np.rot90(square, -1)).all()
 
 
 def test_enlarging_doubles_the_middle(monkeypatch):
     wide = np.zeros((32, 32, 1), np.uint8)
     wide[12:20, 8:24] = 200
-    larger = moved(monkeypatch, wide, AugmentConfig(copies=2, scale=1.0), 0, 1, 0, 0)
+    larger = augment_with_draws(monkeypatch, wide, AugmentConfig(copies=2, scale=1.0), 0, 1, 0, 0)
     assert (larger[10:22] > 100).all() and (larger[[2, 29]] < 20).all()
 
 
-def test_a_constant_image_stays_constant_however_it_is_moved():
+def test_a_constant_image_stays_constant_under_any_augmentation():
     grey = np.full((16, 16, 3), 77, np.uint8)
     wild = AugmentConfig(copies=99, degrees=180, scale=2, shift=1)
     assert all((augment(grey, wild, seed=0, key="k", copy=copy) == 77).all() for copy in range(1, 40))
 
 
-def test_copies_depend_on_seed_key_and_copy_alone(pixels):
+def test_copies_depend_only_on_seed_key_and_copy(pixels):
     def copies(**changes):
         return augment(pixels, STRONG, **{"seed": 1, "key": "a", "copy": 1, **changes})
 
@@ -58,7 +59,7 @@ def test_copies_depend_on_seed_key_and_copy_alone(pixels):
     assert all((copies() != copies(**change)).any() for change in ({"seed": 2}, {"key": "b"}, {"copy": 2}))
 
 
-def test_draws_fill_their_interval_evenly():
+def test_draws_are_uniform_between_minus_one_and_one():
     draws = np.concatenate([module._draws(0, str(key), 1) for key in range(2000)])
     assert draws.min() >= -1 and draws.max() < 1
     assert abs(draws.mean()) < 0.03 and abs(draws.std() - 3**-0.5) < 0.02

@@ -1,4 +1,4 @@
-"""Snapshots: ids, splits, copies, digests, and what a reader gets back."""
+"""Snapshots: ids, splits, copies, digests, and reading them back."""
 
 import shutil
 
@@ -21,8 +21,8 @@ AUGMENT = AugmentConfig(copies=3, degrees=10)
 
 
 @pytest.fixture
-def taken(settings, tree):
-    """taken(folder): a snapshot taken as the step takes it."""
+def take_snapshot(settings, tree):
+    """take_snapshot(folder): a snapshot committed as the images step does, and read back."""
 
     def take(folder, seed=0, **changes):
         config = settings(uri=str(tree), **{"held_out": 0.3, "augment": AUGMENT, **changes})
@@ -33,8 +33,8 @@ def taken(settings, tree):
     return take
 
 
-def test_rows_follow_the_sorted_keys_and_only_training_images_have_copies(tree, tmp_path, taken):
-    snapshot = taken(tmp_path / "s")
+def test_rows_follow_the_sorted_keys_and_only_training_images_have_copies(tree, tmp_path, take_snapshot):
+    snapshot = take_snapshot(tmp_path / "s")
     expected = []
     for key in sorted(f"{name}/{number:02}.png" for name in ("cat", "dog") for number in range(30)):
         split = split_of(key, 0.3)
@@ -44,9 +44,9 @@ def test_rows_follow_the_sorted_keys_and_only_training_images_have_copies(tree, 
     assert snapshot.table.schema.equals(SNAPSHOT_SCHEMA) and snapshot.classes == ("cat", "dog")
 
 
-def test_an_image_keeps_its_id_and_its_split_when_others_come_and_go(tree, tmp_path, taken):
+def test_an_image_keeps_its_id_and_split_when_other_images_change(tree, tmp_path, take_snapshot):
     def rows(folder):
-        return {(row["key"], row["copy"]): (row["id"], row["split"]) for row in taken(folder).table.to_pylist()}
+        return {(row["key"], row["copy"]): (row["id"], row["split"]) for row in take_snapshot(folder).table.to_pylist()}
 
     before = rows(tmp_path / "before")
     (tree / "dog" / "07.png").unlink()
@@ -64,24 +64,24 @@ def test_ids_are_unique_where_hashes_collide():
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_waves_hold_every_row_once_in_order(tmp_path, taken, rows):
-    snapshot = taken(tmp_path / "s")
+def test_waves_hold_every_row_once_in_order(tmp_path, take_snapshot, rows):
+    snapshot = take_snapshot(tmp_path / "s")
     waves = list(open_snapshot(str(tmp_path / "s")).waves(rows))
     assert all(wave.num_rows == rows for wave in waves[:-1]) and waves[-1].num_rows >= 1
     assert pa.concat_tables(waves).to_pylist() == snapshot.table.to_pylist()
 
 
-def test_a_snapshot_says_how_its_rows_become_pixels(tmp_path, taken):
-    taken(tmp_path / "s", seed=3, background=(1, 2, 3))
+def test_a_snapshot_stores_its_pixel_settings_and_seed(tmp_path, take_snapshot):
+    take_snapshot(tmp_path / "s", seed=3, background=(1, 2, 3))
     opened, read = open_snapshot(str(tmp_path / "s")), read_snapshot(str(tmp_path / "s"))
     assert opened.pixels == PixelConfig(image_size=16, background=(1, 2, 3), augment=AUGMENT) and opened.seed == 3
     assert (read.pixels, read.seed, read.table.num_rows) == (opened.pixels, opened.seed, opened.rows)
-    taken(tmp_path / "t", seed=4, background=(1, 2, 3))
+    take_snapshot(tmp_path / "t", seed=4, background=(1, 2, 3))
     assert open_snapshot(str(tmp_path / "t")).preprocessing != opened.preprocessing
 
 
-def test_facts_and_views_agree(tree, tmp_path, taken):
-    snapshot = taken(tmp_path / "s")
+def test_facts_and_views_agree(tree, tmp_path, take_snapshot):
+    snapshot = take_snapshot(tmp_path / "s")
     facts = SnapshotFacts.read(commits.read_manifest(str(tmp_path / "s"))["facts"])
     assert facts.images == 60 and facts.train_rows == 3 * facts.train_images and facts.rejects == 0
     assert facts.rows == snapshot.table.num_rows == facts.train_rows + facts.held_out
@@ -97,9 +97,9 @@ def test_the_pixels_of_format_2_keep_their_digest(tmp_path, settings):
     assert open_snapshot(str(tmp_path)).preprocessing == digest_of({"rules": 1, **plain})
 
 
-def test_rejects_are_in_their_own_table_and_not_in_the_snapshot(tree, tmp_path, taken):
+def test_rejects_are_in_their_own_table_and_not_in_the_snapshot(tree, tmp_path, take_snapshot):
     (tree / "cat" / "05.png").write_text("oops")
-    snapshot = taken(tmp_path / "s", max_rejects=0.1)
+    snapshot = take_snapshot(tmp_path / "s", max_rejects=0.1)
     assert (
         "cat/05.png" not in snapshot.table["key"].to_pylist()
         and snapshot.originals(TRAIN).num_rows + snapshot.split(HELD_OUT).num_rows == 59
@@ -108,20 +108,20 @@ def test_rejects_are_in_their_own_table_and_not_in_the_snapshot(tree, tmp_path, 
     assert [(row["key"], row["reason"]) for row in rejected] == [("cat/05.png", "not_an_image")]
 
 
-def test_the_digest_changes_with_rows_and_pixels(tree, tmp_path, taken):
-    first = taken(tmp_path / "1")
-    assert taken(tmp_path / "2").digest == first.digest
+def test_the_digest_changes_with_rows_and_pixels(tree, tmp_path, take_snapshot):
+    first = take_snapshot(tmp_path / "1")
+    assert take_snapshot(tmp_path / "2").digest == first.digest
     changes = [{"seed": 1}, {"held_out": 0.4}, {"background": (0, 0, 0)}, {"augment": AugmentConfig(copies=3)}]
-    digests = {taken(tmp_path / f"c{number}", **change).digest for number, change in enumerate(changes)}
+    digests = {take_snapshot(tmp_path / f"c{number}", **change).digest for number, change in enumerate(changes)}
     assert len(digests | {first.digest}) == 5
 
 
-def test_the_seed_matters_only_where_copies_are_made(tree, tmp_path, taken):
-    plain = [taken(tmp_path / str(seed), seed=seed, augment=AugmentConfig()).digest for seed in (0, 1)]
+def test_the_seed_matters_only_with_augmented_copies(tree, tmp_path, take_snapshot):
+    plain = [take_snapshot(tmp_path / str(seed), seed=seed, augment=AugmentConfig()).digest for seed in (0, 1)]
     assert plain[0] == plain[1]
 
 
-def test_a_packed_snapshot_may_move(tmp_path, settings):
+def test_a_packed_snapshot_can_be_moved(tmp_path, settings):
     config = settings(source="digits", uri=None, channels=1)
     for name in ("here", "there"):
         listing = list_images(config, str(tmp_path / name))
@@ -132,7 +132,7 @@ def test_a_packed_snapshot_may_move(tmp_path, settings):
     assert set(moved.table["uri"].to_pylist()) == {str(tmp_path / "moved" / "images.parquet")}
 
 
-def test_a_class_without_training_images_is_refused_and_so_are_images_without_labels(tree, settings):
+def test_classes_without_training_images_and_unlabelled_images_are_refused(tree, settings):
     for path in sorted((tree / "dog").iterdir()):
         if split_of(f"dog/{path.name}", 0.3) == TRAIN:
             path.unlink()
@@ -144,8 +144,8 @@ def test_a_class_without_training_images_is_refused_and_so_are_images_without_la
         check_trainable(list_images(unlabelled, "unused"), [], unlabelled)
 
 
-def test_a_damaged_snapshot_is_noticed(tree, tmp_path, taken):
-    taken(tmp_path / "s")
+def test_a_damaged_snapshot_is_detected(tree, tmp_path, take_snapshot):
+    take_snapshot(tmp_path / "s")
     path = tmp_path / "s" / SNAPSHOT_FILE
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     for read in (read_snapshot, open_snapshot):

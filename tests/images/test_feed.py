@@ -1,4 +1,4 @@
-"""The feed against rows drawn and decoded by hand."""
+"""Batches of the image feed compared with rows that are drawn and decoded directly."""
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ SCHEDULE = TrainingSchedule(updates=14, batch_size=12, held_out_samples=11)
 
 @pytest.fixture
 def config(tree, settings):
-    """Augmented copies, so that the seed of the pixels matters."""
+    """A folder source with augmented copies, so that the pixel seed matters."""
     return settings(uri=str(tree), held_out=0.3, augment=AugmentConfig(copies=3, degrees=20, shift=0.1))
 
 
@@ -33,11 +33,11 @@ def folder(config, tmp_path) -> str:
     return folder
 
 
-def feed(folder: str, readers: int = 0) -> ImageFeed:
+def image_feed(folder: str, readers: int = 0) -> ImageFeed:
     return ImageFeed(folder=folder, schedule=SCHEDULE, order_seed=ORDER_SEED, readers=readers)
 
 
-def by_hand(folder, config, update, rank, workers):
+def expected_batch(folder, config, update, rank, workers):
     """Pixels and labels that worker `rank` gets at `update`."""
     rows = read_snapshot(folder).split(TRAIN)
     drawn = batch_rows(update * SCHEDULE.batch_size, SCHEDULE.batch_size, ORDER_SEED, rows.num_rows)
@@ -47,38 +47,38 @@ def by_hand(folder, config, update, rank, workers):
 
 @pytest.mark.parametrize(("rank", "workers", "first"), [(0, 1, 0), (0, 3, 0), (2, 3, 9)])
 def test_batches_are_the_rows_of_the_sample_order(folder, config, rank, workers, first):
-    batches = list(feed(folder)(rank, workers).batches(first))
+    batches = list(image_feed(folder)(rank, workers).batches(first))
     assert len(batches) == SCHEDULE.updates - first
     for update, batch in enumerate(batches, start=first):
-        pixels, labels = by_hand(folder, config, update, rank, workers)
+        pixels, labels = expected_batch(folder, config, update, rank, workers)
         assert (batch.pixels.numpy() == pixels).all() and (batch.labels.numpy() == labels).all()
         assert batch.labels.dtype == torch.int64
 
 
-def test_held_out_originals_are_split_between_the_workers(folder, config):
+def test_held_out_originals_are_split_among_the_workers(folder, config):
     rows = read_snapshot(folder).originals(HELD_OUT).slice(0, SCHEDULE.held_out_samples)
     expected = PixelReader(config, PIXEL_SEED).read(rows)
     for rank in range(2):
-        batches = list(feed(folder)(rank, 2).held_out())
+        batches = list(image_feed(folder)(rank, 2).held_out())
         assert (np.concatenate([batch.pixels.numpy() for batch in batches]) == expected[rank::2]).all()
 
 
-def test_outside_of_ray_readers_are_ignored(folder):
-    alone, with_readers = (list(feed(folder, readers)(0, 2).batches(10)) for readers in (0, 2))
+def test_readers_are_ignored_without_ray(folder):
+    alone, with_readers = (list(image_feed(folder, readers)(0, 2).batches(10)) for readers in (0, 2))
     assert all((left.pixels == right.pixels).all() for left, right in zip(alone, with_readers, strict=True))
 
 
-def test_images_without_labels_have_minus_one(tree, tmp_path, settings):
+def test_unlabelled_images_have_label_minus_one(tree, tmp_path, settings):
     config, folder = settings(uri=str(tree), source="files", held_out=0.3), str(tmp_path / "unlabelled")
     commit_snapshot(folder, list_images(config, folder), [], config, seed=0)
-    assert set(next(feed(folder)(0, 1).batches(0)).labels.tolist()) == {-1}
+    assert set(next(image_feed(folder)(0, 1).batches(0)).labels.tolist()) == {-1}
 
 
 @pytest.mark.ray
-def test_ray_data_tasks_give_the_same_batches(folder, monkeypatch, ray_cluster):
+def test_ray_data_tasks_give_the_same_batches(folder, monkeypatch, local_ray):
     monkeypatch.setattr("components.images.feed.IMAGES_PER_TASK", 24)  # tasks of 6 updates of 4 images, the last of 1
     monkeypatch.setattr("components.images.feed_worker.TASKS_PER_PLAN", 2)
-    decoded, expected = (list(feed(folder, readers)(1, 3).batches(1)) for readers in (2, 0))
+    decoded, expected = (list(image_feed(folder, readers)(1, 3).batches(1)) for readers in (2, 0))
     assert len(decoded) == len(expected) == 13
     for left, right in zip(decoded, expected, strict=True):
         assert (left.pixels == right.pixels).all() and (left.labels == right.labels).all()

@@ -1,4 +1,4 @@
-"""Rows to pixels, against decoding and augmenting by hand."""
+"""Rows read as pixels, compared with decoding and augmenting them directly."""
 
 import numpy as np
 import pyarrow.compute as pc
@@ -18,7 +18,7 @@ from components.store import objects
 AUGMENT = AugmentConfig(copies=3, degrees=20, shift=0.1)
 
 
-def snapshot_of(config, folder):
+def commit_and_read(config, folder):
     listing = list_images(config, str(folder))
     commit_snapshot(str(folder), listing, [], config, seed=5)
     return read_snapshot(str(folder))
@@ -26,7 +26,7 @@ def snapshot_of(config, folder):
 
 def test_rows_are_decoded_and_augmented_in_their_order(tree, tmp_path, settings):
     config = settings(uri=str(tree), augment=AUGMENT)
-    rows = snapshot_of(config, tmp_path / "s").table.take([7, 3, 100, 4, 4])
+    rows = commit_and_read(config, tmp_path / "s").table.take([7, 3, 100, 4, 4])
     got = PixelReader(config, 5).read(rows)
     for row, pixels in zip(rows.to_pylist(), got, strict=True):
         original = decode_image((tree / row["key"]).read_bytes(), config)
@@ -35,7 +35,7 @@ def test_rows_are_decoded_and_augmented_in_their_order(tree, tmp_path, settings)
 
 def test_a_packed_file_is_read_once(tmp_path, monkeypatch, settings):
     config = settings(source="digits", uri=None, image_size=8, channels=1)
-    rows = snapshot_of(config, tmp_path / "s").table
+    rows = commit_and_read(config, tmp_path / "s").table
     reads = []
     parquet_tables._read_row_group.cache_clear()
     monkeypatch.setattr(objects, "open_object", lambda uri, read=objects.open_object: reads.append(uri) or read(uri))
@@ -43,19 +43,19 @@ def test_a_packed_file_is_read_once(tmp_path, monkeypatch, settings):
     assert len(reads) == 1 and np.concatenate(halves).shape == (1797, 8, 8, 1)
 
 
-def test_digits_come_back_as_scikit_learn_has_them(tmp_path, settings):
+def test_digits_equal_those_of_scikit_learn(tmp_path, settings):
     from sklearn.datasets import load_digits
 
     config = settings(source="digits", uri=None, image_size=8, channels=1)
-    snapshot = snapshot_of(config, tmp_path / "s")
+    snapshot = commit_and_read(config, tmp_path / "s")
     pixels = PixelReader(config, 0).read(snapshot.table)
     assert (pixels[..., 0] == np.rint(load_digits().images * (255 / 16))).all()
     assert snapshot.table["label"].to_pylist() == load_digits().target.tolist()
 
 
-def test_no_failure_passes_for_an_image(tree, tmp_path, settings):
+def test_missing_and_changed_files_raise(tree, tmp_path, settings):
     config = settings(uri=str(tree))
-    rows = snapshot_of(config, tmp_path / "s").table
+    rows = commit_and_read(config, tmp_path / "s").table
     (tree / "cat" / "00.png").unlink()
     (tree / "cat" / "01.png").write_bytes(b"changed")
     for key, error in (("cat/00.png", FileNotFoundError), ("cat/01.png", StorageError)):
@@ -63,9 +63,9 @@ def test_no_failure_passes_for_an_image(tree, tmp_path, settings):
             PixelReader(config, 0).read(rows.filter(pc.equal(rows["key"], key)))
 
 
-def test_other_content_in_a_packed_file_is_noticed(tmp_path, settings):
+def test_changed_content_of_a_packed_file_is_detected(tmp_path, settings):
     config = settings(source="digits", uri=None, image_size=8, channels=1)
-    rows = snapshot_of(config, tmp_path / "s").table
+    rows = commit_and_read(config, tmp_path / "s").table
     parquet_tables._read_row_group.cache_clear()
     list_images(settings(source="digits", uri=None, image_size=16, channels=1), str(tmp_path / "s"))
     with pytest.raises(StorageError, match=r"digit-0000 in .* changed since"):

@@ -1,4 +1,4 @@
-"""Inspection: what becomes a reject, what fails the run, and what a person is told."""
+"""Inspection: which files are rejected, what fails the run, and the error texts."""
 
 import pytest
 
@@ -21,11 +21,11 @@ def test_only_the_bad_files_are_rejected(tree, settings):
     }
 
 
-def test_a_store_that_fails_is_no_reject(tree, settings):
+def test_a_failing_store_raises_instead_of_rejecting(tree, settings):
     config = settings(uri=str(tree))
     rows = list_images(config, "unused").table
     (tree / "cat" / "00.png").unlink()
-    (tree / "cat" / "00.png").mkdir()  # reading it fails for another reason than absence
+    (tree / "cat" / "00.png").mkdir()  # reading it fails, but not because it is missing
     with pytest.raises(StorageError, match=r"cannot access .*00\.png"):
         inspect_rows(rows, config)
 
@@ -38,14 +38,14 @@ def test_a_file_changed_after_the_listing_fails_the_run(tree, settings):
         inspect_rows(rows, config)
 
 
-def test_too_many_rejects_are_told_by_reason():
+def test_too_many_rejects_are_reported_by_reason():
     rejects = [Reject(f"k{number:02}", "u", "truncated" if number < 7 else "empty", "cut") for number in range(9)]
     check_reject_fraction(rejects, 900, 0.01)
     with pytest.raises(TooManyRejects, match=r"got 9 of 899:[^$]*7  truncated +k00: cut[^$]*2  empty +k07"):
         check_reject_fraction(rejects, 899, 0.01)
 
 
-def test_the_table_is_sorted_and_may_be_empty():
+def test_the_rejects_table_is_sorted_and_may_be_empty():
     rows = [Reject("b", "u", "r", "e"), Reject("a", "u", "r", "e")]
     assert rejects_table(rows)["key"].to_pylist() == ["a", "b"]
     assert rejects_table([]).num_rows == 0 and rejects_table([]).schema == rejects_table(rows).schema

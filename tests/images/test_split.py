@@ -1,4 +1,4 @@
-"""The held-out split: its share, its stability, its refusal to be empty."""
+"""The held-out split: its fraction, its stability, and the refusal of an empty split."""
 
 import pytest
 
@@ -7,12 +7,12 @@ from components.images.split import HELD_OUT, check_splits, split_of
 KEYS = [f"class/{number}.png" for number in range(5000)]
 
 
-def test_share_is_what_was_asked():
+def test_the_held_out_fraction_is_as_configured():
     splits = [split_of(key, 0.2) for key in KEYS]
     assert abs(splits.count(HELD_OUT) / len(KEYS) - 0.2) < 0.02
 
 
-def test_a_larger_share_keeps_what_was_held_out():
+def test_a_larger_fraction_keeps_the_held_out_images():
     held = {key for key in KEYS if split_of(key, 0.1) == HELD_OUT}
     assert held and all(split_of(key, 0.3) == HELD_OUT for key in held)
 

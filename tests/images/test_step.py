@@ -1,4 +1,4 @@
-"""The images step in this process and on Ray: what is inspected, what is committed."""
+"""The images step in this process and on Ray: inspected files and committed snapshots."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def workspace(tmp_path) -> Workspace:
 
 @pytest.fixture
 def config(tree, settings):
-    """A folder with one file that cannot be used, in slices of a few images."""
+    """A folder source with one unusable file."""
     (tree / "cat" / "text.png").write_text("not an image")
     return settings(uri=str(tree), held_out=0.3, max_rejects=0.1)
 
@@ -35,8 +35,8 @@ def test_a_snapshot_is_taken_without_a_cluster(config, workspace, monkeypatch, c
     assert open_snapshot(workspace.uri).digest == output.digest and output.pictures["images"].startswith(b"\x89PNG")
     rejects = parquet.from_bytes(objects.read_bytes(objects.join(workspace.uri, REJECTS_FILE)))
     assert rejects["key"].to_pylist() == ["cat/text.png"]
-    told = capsys.readouterr().out
-    assert "61/61 files" in told and "1 of 61 files cannot be used" in told
+    printed = capsys.readouterr().out
+    assert "61/61 files" in printed and "1 of 61 files cannot be used" in printed
 
 
 def test_too_many_rejects_fail_the_step(config, workspace):
@@ -55,8 +55,8 @@ def test_bundled_images_are_not_inspected_and_need_no_cluster(settings, workspac
 
 
 @pytest.mark.ray
-def test_ray_gives_the_same_snapshot(config, workspace, monkeypatch, tmp_path, ray_cluster):
+def test_ray_gives_the_same_snapshot(config, workspace, monkeypatch, tmp_path, local_ray):
     monkeypatch.setattr(step, "IMAGES_PER_INSPECTION_TASK", 16)
     alone = step.take_snapshot(config, workspace=workspace)
-    on_ray = replace(workspace, uri=str(tmp_path / "on-ray"), connect=lambda: ray_cluster)
+    on_ray = replace(workspace, uri=str(tmp_path / "on-ray"), connect=lambda: local_ray)
     assert step.take_snapshot(config, workspace=on_ray).digest == alone.digest

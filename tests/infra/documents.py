@@ -1,4 +1,4 @@
-"""What infra/ holds, as the tests read it."""
+"""The files of infra/, parsed for the tests."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Command:
-    """What one container runs."""
+    """The command line of one container."""
 
     where: str
     words: tuple[str, ...]
@@ -34,7 +34,7 @@ def label(document: Document) -> str:
 
 
 def pod_templates() -> Iterator[tuple[str, Document]]:
-    """Each pod template of the manifests with a label: workloads have one, a RayCluster one a group of nodes."""
+    """Each pod template of the manifests with a label: one per workload, and one per group of nodes of a RayCluster."""
     for document in manifests():
         if document["kind"] in ("Deployment", "StatefulSet"):
             yield label(document), document["spec"]["template"]
@@ -57,7 +57,7 @@ def compose() -> Document:
 
 
 def commands() -> Iterator[Command]:
-    """The command lines of all containers of compose.yaml and of the manifests that give one."""
+    """The command lines of all containers of compose.yaml and of the manifests; empty where the image's own is used."""
     for name, service in compose()["services"].items():
         yield Command(f"compose/{name}", (*service.get("entrypoint", []), *service.get("command", [])))
     for name, container in containers():

@@ -1,7 +1,7 @@
 """JSON schemas of the KubeRay fields that infra/kubernetes uses, from the ray.io/v1 API; any other field is refused.
 
-KubeRay's own definitions come in no package. Pod templates are left open here: they are checked as what they are, by
-the schemas of Kubernetes itself.
+No package contains KubeRay's own definitions. Pod templates are not restricted here: they are checked with the schemas
+of Kubernetes.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every option that a container is started with is one that its program knows."""
+"""The program of each container knows every option on its command line."""
 
 import click
 import dagster._cli
@@ -18,11 +18,11 @@ PROGRAMS: dict[str, click.Command] = {
     "mlflow": mlflow.cli.cli,
     "ray": ray.scripts.scripts.cli,
 }
-OURS = [command for command in commands() if set(command.words) & set(PROGRAMS)]
+CHECKED = [command for command in commands() if set(command.words) & set(PROGRAMS)]
 
 
-@pytest.mark.parametrize("command", OURS, ids=lambda command: command.where)
-def test_program_knows_every_option(command: Command) -> None:
+@pytest.mark.parametrize("command", CHECKED, ids=lambda command: command.where)
+def test_the_program_knows_every_option(command: Command) -> None:
     start = next(index for index, word in enumerate(command.words) if word in PROGRAMS)
     program: click.Command = PROGRAMS[command.words[start]]
     rest = list(command.words[start + 1 :])
@@ -32,12 +32,12 @@ def test_program_knows_every_option(command: Command) -> None:
     assert {word.split("=")[0] for word in rest} <= known
 
 
-def test_enough_is_started() -> None:
-    assert len(OURS) == 10
+def test_all_ten_commands_are_checked() -> None:
+    assert len(CHECKED) == 10
 
 
-def test_mlflow_answers_to_the_names_it_is_called_by() -> None:
-    for command in OURS:
+def test_mlflow_allows_the_host_names_in_use() -> None:
+    for command in CHECKED:
         if "mlflow" in command.words:
             (allowed,) = (word.split("=")[1] for word in command.words if word.startswith("--allowed-hosts="))
             assert is_allowed_host_header(allowed.split(","), "mlflow:5000")

@@ -1,4 +1,4 @@
-"""infra/dagster.yaml: an instance made from it keeps its runs in a real PostgreSQL."""
+"""infra/dagster.yaml: an instance made from it stores its runs in a real PostgreSQL."""
 
 import shutil
 
@@ -17,7 +17,7 @@ def answer() -> int:
     return 42
 
 
-def test_a_run_is_kept_in_postgres(postgres: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_stored_in_postgres(postgres: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = make_url(new_database(postgres, "dagster"))
     parts = {"HOST": url.host, "PORT": url.port, "USER": url.username, "PASSWORD": url.password, "DB": url.database}
     for name, value in parts.items():

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests against the schemas of Kubernetes and KubeRay, and against this project's rules."""
+"""The Kubernetes manifests checked with the schemas of Kubernetes and KubeRay and the rules of this project."""
 
 import copy
 import importlib.metadata
@@ -19,16 +19,16 @@ CORE = [document for document in ALL if not document["apiVersion"].startswith("r
 RAY = [document for document in ALL if document["apiVersion"].startswith("ray.io/")]
 
 
-def named(documents):
+def for_each(documents):
     return pytest.mark.parametrize("document", documents, ids=label)
 
 
-@named(CORE)
+@for_each(CORE)
 def test_kubernetes_knows_every_field(document) -> None:
     kubernetes_validate.validate(document, VERSION, strict=True)
 
 
-@named(RAY)
+@for_each(RAY)
 def test_kuberay_knows_every_field(document) -> None:
     jsonschema.validate(document, SCHEMAS[document["kind"]])
 
@@ -52,7 +52,7 @@ def test_an_unknown_field_of_kuberay_is_refused() -> None:
         jsonschema.validate(wrong, SCHEMAS[wrong["kind"]])
 
 
-def test_everything_lies_in_one_namespace_and_nothing_is_published() -> None:
+def test_everything_is_in_one_namespace_and_nothing_is_exposed() -> None:
     namespaced = [document for document in ALL if document["kind"] != "Namespace"]
     assert {document["metadata"]["namespace"] for document in namespaced} == {"vqvae2"}
     services = [document["spec"] for document in ALL if document["kind"] == "Service"]
@@ -74,14 +74,14 @@ def test_a_container_is_pinned_bounded_and_unprivileged(name: str, container) ->
 @pytest.mark.parametrize(
     ("name", "template"), list(pod_templates()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_a_pod_runs_as_a_user_who_is_not_root(name: str, template) -> None:
+def test_a_pod_runs_as_a_user_other_than_root(name: str, template) -> None:
     context = template["spec"]["securityContext"]
     assert context["runAsNonRoot"] and context["runAsUser"] > 0
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     assert template["spec"]["enableServiceLinks"] is False  # a service 'mlflow' would set MLFLOW_PORT=tcp://...
 
 
-def test_secrets_are_only_referred_to() -> None:
+def test_secrets_are_only_referenced() -> None:
     for name, container in containers():
         for variable in container.get("env", []):
             if re.search("PASSWORD|SECRET|TOKEN|ACCESS_KEY_ID", variable["name"]):
@@ -105,8 +105,8 @@ def test_kustomization_lists_every_file_but_the_job() -> None:
     assert set(listed) == on_disk - {"kustomization.yaml", "ray_job.yaml"}
 
 
-def test_services_find_pods_and_ports() -> None:
-    ports = {port["name"]: port["containerPort"] for _, one in containers() for port in one.get("ports", [])}
+def test_services_refer_to_existing_ports() -> None:
+    ports = {port["name"]: port["containerPort"] for _, each in containers() for port in each.get("ports", [])}
     for document in ALL:
         if document["kind"] == "Service":
             for port in document["spec"]["ports"]:
@@ -123,8 +123,8 @@ def test_ray_has_the_version_that_is_installed_and_scales_cpu_and_gpu_workers() 
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
-def test_its_config_is_one_the_pipeline_accepts(tmp_path) -> None:
-    (text,) = (one["data"]["config.yaml"] for one in ALL if "config.yaml" in one.get("data", {}))
+def test_the_pipeline_accepts_the_config(tmp_path) -> None:
+    (text,) = (each["data"]["config.yaml"] for each in ALL if "config.yaml" in each.get("data", {}))
     (tmp_path / "config.yaml").write_text(text)
     config = load_config(str(tmp_path / "config.yaml"))
     assert config.orchestration.schedule and config.artifact_root.startswith("s3://")

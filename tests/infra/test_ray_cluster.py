@@ -1,4 +1,4 @@
-"""ray_cluster.yaml, read by Ray's own validation."""
+"""ray_cluster.yaml checked by Ray's own validation."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def config() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
 
 
-def test_ray_accepts_it(config) -> None:
+def test_ray_accepts_the_file(config) -> None:
     prepared = prepare_config(config)
     validate_config(prepared)
     assert prepared["available_node_types"]["head"]["max_workers"] == 0
@@ -38,7 +38,7 @@ def test_cpu_and_gpu_workers_scale_from_zero(config) -> None:
     assert kinds["head"]["resources"] == {"CPU": 0}
 
 
-def test_every_node_asks_for_a_token_that_is_not_in_the_file(config) -> None:
+def test_every_node_requires_a_token_that_is_not_in_the_file(config) -> None:
     assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
     code = yaml.safe_dump(config)
     assert "RAY_AUTH_TOKEN" not in code and "SECRET" not in code

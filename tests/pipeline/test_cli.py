@@ -1,4 +1,4 @@
-"""The command line: what it imports, what it returns, what it says when something is wrong."""
+"""The command line: its imports, exit codes and error messages."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ VERBS = [
 ]
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_no_large_package():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "pipeline", "--help"], capture_output=True, text=True, check=True
     )
@@ -60,18 +60,23 @@ def test_a_wrong_command_line_is_a_usage_error(arguments, capsys):
     assert ended.value.code == ExitCode.USAGE and "usage:" in capsys.readouterr().err
 
 
-def test_validate_says_so(config_file, capsys):
+def test_validate_reports_a_valid_config(config_file, capsys):
     assert cli.main(["validate", config_file]) == ExitCode.DONE
     assert "is valid (digest" in capsys.readouterr().out
 
 
-def test_validate_tells_all_faults_without_a_traceback(config_file, capsys):
+def test_validate_reports_all_faults_without_a_traceback(config_file, capsys):
     assert cli.main(["validate", config_file, "--set", "seed=x", "--set", "vqvae.decay=2"]) == ExitCode.USAGE
-    said = capsys.readouterr().err
-    assert "2 faults" in said and "seed:" in said and "decay must lie in (0, 1)" in said and "Traceback" not in said
+    message = capsys.readouterr().err
+    assert (
+        "2 faults" in message
+        and "seed:" in message
+        and "decay must lie in (0, 1)" in message
+        and "Traceback" not in message
+    )
 
 
-def test_a_traceback_is_shown_when_asked_for(config_file):
+def test_a_traceback_is_shown_on_request(config_file):
     with pytest.raises(ConfigError):
         cli.main(["validate", config_file, "--set", "seed=x", "--traceback"])
 
@@ -96,23 +101,23 @@ def test_errors_have_exit_codes(error, code):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (KeyboardInterrupt(), 130, "continues from the last checkpoint"),
         (OSError("full"), 1, "error: full"),
         (RuntimeError(), 1, "error: RuntimeError"),
     ],
 )
-def test_a_verb_that_fails_says_what_to_do(monkeypatch, capsys, error, code, said):
+def test_a_failing_verb_prints_its_error(monkeypatch, capsys, error, code, message):
     def fail(options):
         raise error
 
     monkeypatch.setattr(cli, "_doctor", fail)
     assert cli.main(["doctor"]) == code
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_away_is_no_error():
+def test_a_closed_output_pipe_is_no_error():
     command = f"{sys.executable} -m pipeline plan digits --offline | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0" and not done.stderr

@@ -1,17 +1,25 @@
-"""Former names of settings: accepted in files and on the command line, with a note."""
+"""Config files: bases, overrides, refused files, and former names of settings, which are accepted with a note."""
 
 import pytest
 import yaml
 
+from components.config import to_plain
 from components.errors import ConfigError
-from pipeline.config_files import RENAMED, load_config, use_current_names
+from pipeline.config_files import RENAMED, load_config, preset_names, use_current_names
 
 
 def load(tree, tmp_path, *overrides):
-    """The config that a file with `tree` and the overrides give."""
+    """The config of a file with `tree`, and the overrides."""
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(tree))
     return load_config(str(path), overrides)
+
+
+def load_faults(tree, tmp_path, *overrides):
+    """The faults that are reported for a file with `tree`, and the overrides."""
+    with pytest.raises(ConfigError) as caught:
+        load(tree, tmp_path, *overrides)
+    return caught.value.faults
 
 
 def test_a_file_may_use_a_former_name(tree, tmp_path, capsys):
@@ -42,3 +50,84 @@ def test_a_whole_section_may_have_a_former_name():
 
 def test_both_names_of_a_setting_lie_in_one_section():
     assert all(former.rpartition(".")[0] == current.rpartition(".")[0] for former, current in RENAMED.items())
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid(name):
+    overrides = [] if name == "digits" else ["images.uri=s3://bucket/images"]
+    assert load_config(name, overrides).level_names[0] == "top"
+
+
+def test_overrides_are_typed(tree, tmp_path):
+    overrides = [
+        "vqvae.beta=0.5",
+        "vqvae.levels.1.codebook_size=16",
+        "orchestration.schedule=* 3 * * *",
+        "evaluation.shares=[1, 0.1]",
+        "vqvae.training.learning_rate=1e-3",
+    ]
+    config = load(tree, tmp_path, *overrides)
+    assert config.vqvae.beta == 0.5 and config.vqvae.levels[1].codebook_size == 16
+    assert config.orchestration.schedule == "* 3 * * *" and config.evaluation.shares == (1.0, 0.1)
+    assert config.vqvae.training.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("vqvae.beta", "an override must read section.key=value, got 'vqvae.beta'"),
+        ("=3", "an override must read section.key=value"),
+        ("vqvae.levels.7.stride=2", "vqvae.levels.7.stride: there is no such setting"),
+        ("name.first=x", "name.first: there is no such setting"),
+        ("vqvae.beta=[", "vqvae.beta: "),
+        ("vqvae.betta=1", "vqvae.betta: no such setting"),
+        ("seed=many", "seed: input should be a valid integer"),
+    ],
+)
+def test_a_wrong_override_is_reported(tree, tmp_path, override, message):
+    assert message in "\n".join(load_faults(tree, tmp_path, override))
+
+
+def test_all_wrong_overrides_are_reported_together(tree, tmp_path):
+    assert len(load_faults(tree, tmp_path, "a", "vqvae.levels.9.stride=1")) == 2
+
+
+def test_a_file_gives_only_what_differs_from_its_base(tree, tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(tree))
+    (tmp_path / "derived.yaml").write_text("base: base.yaml\nname: mine\npriors: {top: {layers: 3}}\n")
+    config = load_config(str(tmp_path / "derived.yaml"))
+    assert (config.name, config.priors["top"].layers, config.priors["top"].hidden) == ("mine", 3, 8)
+
+
+def test_a_preset_can_be_the_base(tmp_path):
+    (tmp_path / "derived.yaml").write_text("base: digits\nname: mine\n")
+    derived, digits = load_config(str(tmp_path / "derived.yaml")), load_config("digits")
+    assert to_plain(derived) == to_plain(digits) | {"name": "mine"}
+
+
+def test_a_circular_base_is_reported(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(ConfigError, match=r"base must not lead back to itself: .*a.yaml -> .*b.yaml -> .*a.yaml"):
+        load_config(str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "must be YAML"), ("- a", "must be a mapping of sections, got list"), ("", "must be a mapping")],
+)
+def test_a_file_that_is_not_a_config_is_reported(tmp_path, text, message):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
+def test_a_file_in_another_encoding_is_reported(tmp_path):
+    (tmp_path / "bad.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(ConfigError, match="must be YAML"):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
+def test_a_missing_file_is_reported_with_the_presets():
+    with pytest.raises(ConfigError, match=r"must be a preset \(.*digits.*\) or a YAML file, found neither"):
+        load_config("nowhere.yaml")

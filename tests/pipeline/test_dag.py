@@ -1,4 +1,4 @@
-"""The DAG: who needs whom, and which settings change which step."""
+"""The DAG: the inputs of each step, and the settings that change its fingerprint."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from tests.pipeline.conftest import FACTS
 
 
 def fingerprints(tree, digests=None):
-    """Fingerprint of every step, its inputs' digests being their names unless given."""
+    """Fingerprint of every step; the digest of an input is its name unless `digests` has it."""
     config = parse_config(tree, "a test")
     made = {
         name: Artifact(kind=name, uri="", digest=(digests or {}).get(name, name), fingerprint="", run_id="")
@@ -22,12 +22,12 @@ def fingerprints(tree, digests=None):
     return {name: step.fingerprint(made, config.seed) for name, step in dag_of(config).items()}
 
 
-def changed(tree, before, **rest):
-    """Steps whose fingerprint is another than before."""
+def changed_steps(tree, before, **rest):
+    """Names of the steps whose fingerprint differs from before."""
     return {name for name, value in fingerprints(tree, **rest).items() if value != before[name]}
 
 
-def test_the_paper_s_order_comes_out(tree):
+def test_steps_are_in_the_order_of_the_paper(tree):
     names = list(dag_of(parse_config(tree, "a test")))
     assert names == [
         "images",
@@ -64,34 +64,34 @@ def test_every_input_comes_before_its_step(tree):
         ("orchestration", {"retries": 0}, set()),
     ],
 )
-def test_a_setting_changes_its_own_step_alone(tree, section, value, steps):
+def test_a_setting_changes_only_its_own_step(tree, section, value, steps):
     before = fingerprints(tree)
     tree[section] = tree.get(section, {}) | value
-    assert changed(tree, before) == steps
+    assert changed_steps(tree, before) == steps
 
 
-def test_a_prior_s_setting_changes_that_prior_alone(tree):
+def test_a_setting_of_one_prior_changes_only_that_prior(tree):
     before = fingerprints(tree)
     tree["priors"]["top"] = tree["priors"]["top"] | {"layers": 3}
-    assert changed(tree, before) == {"prior_top"}
+    assert changed_steps(tree, before) == {"prior_top"}
 
 
-def test_the_two_levels_are_told_apart_by_equal_settings(tree):
-    found = fingerprints(tree)
-    assert found["prior_top"] != found["prior_bottom"] and found["classifier"] != found["judge"]
+def test_steps_with_equal_settings_have_different_fingerprints(tree):
+    prints = fingerprints(tree)
+    assert prints["prior_top"] != prints["prior_bottom"] and prints["classifier"] != prints["judge"]
 
 
 def test_another_seed_changes_every_step(tree):
     before = fingerprints(tree)
-    assert changed(tree | {"seed": 1}, before) == set(before)
+    assert changed_steps(tree | {"seed": 1}, before) == set(before)
 
 
-def test_another_input_changes_those_that_read_it(tree):
+def test_a_changed_input_changes_the_steps_that_read_it(tree):
     before = fingerprints(tree)
-    assert changed(tree, before, digests={"codes": "others"}) == {"prior_top", "prior_bottom", "evaluation"}
+    assert changed_steps(tree, before, digests={"codes": "others"}) == {"prior_top", "prior_bottom", "evaluation"}
 
 
-def test_all_fits_have_room_at_the_same_time(tree):
+def test_local_cpus_suffice_for_all_fits_at_the_same_time(tree):
     steps = dag_of(parse_config(tree | {"resources": {"prior": {"workers": 2, "cpus": 3}}}, "a test"))
     (fits,) = [group for group in groups_of(steps) if len(group) > 1]
     assert [step.name for step in fits] == ["prior_top", "prior_bottom", "classifier", "judge"]
@@ -110,26 +110,26 @@ def test_all_fits_have_room_at_the_same_time(tree):
 def test_a_setting_that_cannot_change_the_result_changes_no_fingerprint(tree, section, value):
     before = fingerprints(tree)
     tree[section] = tree.get(section, {}) | value
-    assert changed(tree, before) == set()
+    assert changed_steps(tree, before) == set()
 
 
 def test_recomputed_activations_change_no_fingerprint(tree):
     before = fingerprints(tree)
     tree["priors"] = {level: prior | {"recompute": True} for level, prior in tree["priors"].items()}
-    assert changed(tree, before) == set()
+    assert changed_steps(tree, before) == set()
 
 
-def test_a_step_s_work_gets_its_declared_inputs_and_nothing_else(memo):
-    """The memo hands over exactly what is declared, whatever else is finished."""
+def test_a_step_gets_exactly_its_declared_inputs(memo):
+    """The memo passes the declared inputs alone, even if other artifacts are finished."""
     seen = {}
 
     def work(name):
-        def note(inputs, workspace):
+        def record_inputs(inputs, workspace):
             seen[name] = set(inputs)
             digest = commits.save_artifact(workspace.uri, {"data": b"x"}, FACTS[name].record())
             return StepOutput(digest=digest, facts=FACTS[name])
 
-        return note
+        return record_inputs
 
     artifacts = {}
     for name, step in memo.steps.items():

@@ -1,4 +1,4 @@
-"""Get or run, on a real MLflow database: what is done is found, what is not is made, what was interrupted goes on."""
+"""Get or run, on a real MLflow database: finished artifacts are reused, others are made, interrupted steps continue."""
 
 import dataclasses
 import threading
@@ -21,19 +21,19 @@ BAD = dataclasses.replace(GOOD, reconstruction_error=0.5)
 
 
 def get_or_run(memo, name, work, **made_from):
-    """Get or run step `name`, its work replaced by `work`, a function of the workspace."""
+    """Get or run step `name` with its work replaced by `work`, a function of the workspace."""
     step = dataclasses.replace(memo.steps[name], work=lambda inputs, workspace: work(workspace))
     return memo.get_or_run(step, made_from)
 
 
-def output(space, facts=NO_FACTS):
-    """What a step gives that saves one file."""
+def save_one_file(space, facts=NO_FACTS):
+    """Save one file; returns the output of a step that does so."""
     return StepOutput(digest=commits.save_artifact(space.uri, {"data": b"x"}, facts.record()), facts=facts)
 
 
 @pytest.fixture
 def step():
-    """step(memo, name, **inputs): get or run it with a work that saves two files; `step.calls` lists the work done."""
+    """step(memo, name, **inputs): get or run a step that saves two files; `step.calls` lists the executed steps."""
 
     def get(memo, name="images", facts=NO_FACTS, **made_from):
         def work(space):
@@ -62,7 +62,7 @@ def test_a_second_call_does_no_work(config, memo, step, capsys):
     assert "images: done before" in capsys.readouterr().out
 
 
-def test_a_changed_setting_is_made_and_the_old_one_is_still_known(config, memo, step):
+def test_a_changed_setting_makes_a_new_artifact_and_keeps_the_old_one(config, memo, step):
     first = step(memo)
     other = step(open_memo(with_setting(config, held_out=0.2)))
     back = step(open_memo(config))
@@ -71,7 +71,7 @@ def test_a_changed_setting_is_made_and_the_old_one_is_still_known(config, memo, 
 
 
 @pytest.mark.parametrize("damage", ["deleted", "cut", "no manifest", "all gone"])
-def test_a_damaged_artifact_is_noticed_and_made_again(config, memo, step, capsys, damage):
+def test_a_damaged_artifact_is_detected_and_made_again(config, memo, step, capsys, damage):
     folder = Path(step(memo).artifact.uri)
     victim = folder / ("manifest.json" if damage == "no manifest" else "more/data.bin")
     if damage == "cut":
@@ -86,7 +86,7 @@ def test_a_damaged_artifact_is_noticed_and_made_again(config, memo, step, capsys
     assert not step(open_memo(config)).made
 
 
-def test_a_failed_gate_is_remembered_and_told(config, memo, step, capsys):
+def test_a_failed_gate_is_stored_and_reported(config, memo, step, capsys):
     images = step(memo).artifact
     bad = step(memo, "tokenizer", BAD, images=images)
     assert bad.made and not bad.good and "its gates failed (just now)" in capsys.readouterr().out
@@ -97,7 +97,7 @@ def test_a_failed_gate_is_remembered_and_told(config, memo, step, capsys):
     assert later.tracker.gates(bad.artifact.run_id).startswith("failed: reconstruction_error")
 
 
-def test_a_lowered_bar_lets_the_same_artifact_through(config, memo, step):
+def test_a_relaxed_gate_accepts_the_same_artifact(config, memo, step):
     images = step(memo).artifact
     step(memo, "tokenizer", BAD, images=images)
     lowered = dataclasses.replace(config, gates=dataclasses.replace(config.gates, reconstruction_error=1.0))
@@ -105,7 +105,7 @@ def test_a_lowered_bar_lets_the_same_artifact_through(config, memo, step):
     assert again.good and not again.made and memo.tracker.gates(again.artifact.run_id) == "passed"
 
 
-def test_an_error_leaves_the_run_open_and_the_next_call_goes_on_in_it(config, memo):
+def test_after_an_error_the_next_call_continues_the_same_run(config, memo):
     def fail(space):
         space.journal.metrics(1, {"loss": 3.0})
         space.journal.metrics(2, {"loss": 2.0})
@@ -114,7 +114,7 @@ def test_an_error_leaves_the_run_open_and_the_next_call_goes_on_in_it(config, me
     def work(space):
         for update, loss in ((1, 9.0), (2, 2.0), (3, 1.0)):
             space.journal.metrics(update, {"loss": loss})
-        return output(space)
+        return save_one_file(space)
 
     with pytest.raises(RuntimeError, match="power"):
         get_or_run(memo, "images", fail)
@@ -130,20 +130,20 @@ def test_an_error_leaves_the_run_open_and_the_next_call_goes_on_in_it(config, me
     assert finished.info.status == "FINISHED" and "vqvae2.error" not in finished.data.tags
 
 
-def test_work_is_done_under_a_lease_that_is_given_back(memo, step):
+def test_work_is_done_under_a_lease_that_is_released(memo, step):
     seen = []
 
     def work(space):
         space.lease.check()
         seen.append(read_sign_of_life(space.lease.folder))
-        return output(space)
+        return save_one_file(space)
 
     get_or_run(memo, "images", work)
     fingerprint = memo.fingerprint(memo.steps["images"], {})
     assert seen[0] is not None and read_sign_of_life(memo.lease_folder(fingerprint)) is None
 
 
-def test_who_finds_the_lease_held_stops_with_a_message(config, memo, step):
+def test_a_held_lease_stops_the_call_with_an_error(config, memo, step):
     impatient = open_memo(
         dataclasses.replace(config, orchestration=dataclasses.replace(config.orchestration, lease_wait=0.0))
     )
@@ -155,7 +155,7 @@ def test_who_finds_the_lease_held_stops_with_a_message(config, memo, step):
     assert step(impatient).made
 
 
-def test_of_two_at_once_one_works_and_the_other_waits_for_it(config, memo):
+def test_of_two_simultaneous_calls_one_works_and_the_other_waits(config, memo):
     calls, results = [], []
     at_work = threading.Event()
 
@@ -163,7 +163,7 @@ def test_of_two_at_once_one_works_and_the_other_waits_for_it(config, memo):
         calls.append(space.name)
         at_work.set()
         threading.Event().wait(1.0)
-        return output(space)
+        return save_one_file(space)
 
     first = threading.Thread(target=lambda: results.append(get_or_run(memo, "images", work)))
     first.start()
@@ -178,21 +178,21 @@ def test_a_writer_that_lost_its_lease_commits_nothing(memo, monkeypatch):
         objects.create_bytes(
             objects.join(space.lease.folder, "000002.json"), b'{"beat": "taken", "holder": "x", "since": "y"}'
         )
-        return output(space)
+        return save_one_file(space)
 
     with pytest.raises(Exception, match="taken over"):
         get_or_run(memo, "images", work)
     assert memo.find(memo.steps["images"], {}) == (None, [])
 
 
-def test_runs_tell_where_an_artifact_came_from(memo, step):
+def test_runs_record_the_lineage_of_an_artifact(memo, step):
     images = step(memo, facts=FACTS["images"]).artifact
     tokenizer = step(memo, "tokenizer", GOOD, images=images).artifact
     codes = step(memo, "codes", FACTS["codes"], images=images, tokenizer=tokenizer).artifact
     line = [(depth, run.data.tags["vqvae2.step"]) for depth, run in memo.tracker.ancestry(codes.run_id)]
     assert line == [(0, "codes"), (1, "images"), (1, "tokenizer")]
     run = memo.tracker.client.get_run(codes.run_id)
-    assert {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs} == {
+    assert {each.dataset.name: each.dataset.digest for each in run.inputs.dataset_inputs} == {
         "images": images.digest[:36],
         "tokenizer": tokenizer.digest[:36],
     }
@@ -206,7 +206,7 @@ def test_runs_tell_where_an_artifact_came_from(memo, step):
     assert run.data.params["rows_per_shard"] == "4096" and run.data.metrics["usage_top"] == 1.0
 
 
-def test_an_interrupted_pipeline_run_is_taken_up_and_a_finished_one_is_not(config, memo):
+def test_an_interrupted_pipeline_run_is_continued_and_a_finished_one_is_not(config, memo):
     parent = memo.pipeline_run()
     memo.close(False)
     second = open_memo(config)
@@ -215,16 +215,16 @@ def test_an_interrupted_pipeline_run_is_taken_up_and_a_finished_one_is_not(confi
     assert open_memo(config).pipeline_run() != parent
 
 
-def test_what_a_step_kept_to_resume_is_gone_when_it_is_done(memo):
+def test_checkpoints_are_deleted_when_the_step_is_done(memo):
     def work(space):
         objects.write_bytes(objects.join(space.uri, commits.WORK_FOLDER, "checkpoint"), b"large")
-        return output(space)
+        return save_one_file(space)
 
     folder = get_or_run(memo, "images", work).artifact.uri
     assert sorted(objects.object_sizes(folder)) == ["data", "manifest.json"]
 
 
-def test_a_new_file_in_the_folder_asks_for_a_new_snapshot(config, tmp_path, step):
+def test_a_new_file_in_the_folder_requires_a_new_snapshot(config, tmp_path, step):
     (tmp_path / "pets" / "cat").mkdir(parents=True)
     (tmp_path / "pets" / "cat" / "1.png").write_bytes(b"one")
     folder = dataclasses.replace(
@@ -236,7 +236,7 @@ def test_a_new_file_in_the_folder_asks_for_a_new_snapshot(config, tmp_path, step
     assert step(open_memo(folder)).made
 
 
-def test_a_tracking_server_that_fails_too_does_not_hide_the_first_error(memo, monkeypatch):
+def test_a_failing_tracking_server_does_not_hide_the_original_error(memo, monkeypatch):
     def fail(space):
         monkeypatch.setattr(type(space.journal), "fail", lambda journal, reason: 1 / 0)
         raise OSError("the disk is full")

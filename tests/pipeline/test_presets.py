@@ -1,6 +1,6 @@
-"""Presets: the sizes of the paper's tables, and models that have the parameters which those sizes come to.
+"""Presets: the sizes of the paper's tables, and models with the parameter counts that follow from those sizes.
 
-Counts below are sums over layers, written without the model code. Letters: c channels,
+The counts below are sums over layers, independent of the model code. Letters: c channels,
 r residual channels, d code width, k codebook size, m filter side.
 """
 
@@ -36,8 +36,8 @@ PAPER = {
     ("ffhq1024", "middle"): (512, 1024, 20, 1, 5, 0.3, 0, 8, 512),
     ("ffhq1024", "bottom"): (512, 1024, 10, 0, 5, 0.1, 0, 8, 256),
 }
-# What those sizes come to. By hand for ImageNet's top prior: 20 gated blocks of 44,044,288, 4 attention layers of
-# 1,575,424, 20 output blocks of 2,099,200, embeddings of 807,424, logits of 262,656.
+# Parameter counts that follow from those sizes. Calculated by hand for ImageNet's top prior: 20 gated blocks of
+# 44,044,288, 4 attention layers of 1,575,424, 20 output blocks of 2,099,200, embeddings of 807,424, logits of 262,656.
 COUNTED = {
     ("imagenet256", "tokenizer"): 1_852_035,
     ("imagenet256", "top"): 930_241_536,
@@ -50,80 +50,88 @@ COUNTED = {
 
 
 def config_of(name: str) -> PipelineConfig:
-    """The preset, with images where it needs them."""
+    """The preset, with a URI of images if it needs one."""
     return load_config(name, [] if name == "digits" else [URI])
 
 
-def parameters(model: torch.nn.Module) -> int:
-    """Numbers that are fitted by gradient; codebooks follow by moving averages and are none of them."""
+def parameter_count(model: torch.nn.Module) -> int:
+    """Number of parameters that are fitted by gradient; codebooks are moving averages and do not count."""
     return sum(value.numel() for value in model.parameters())
 
 
 # --- sums -------------------------------------------------------------------------------------------------------------
 
 
-def conv(a: int, b: int, side: int) -> int:
+def conv_parameters(a: int, b: int, side: int) -> int:
     """Convolution with a bias."""
     return a * b * side * side + b
 
 
-def residual(c: int, r: int) -> int:
+def residual_parameters(c: int, r: int) -> int:
     """3x3 convolution to r and 1x1 back."""
-    return conv(c, r, 3) + conv(r, c, 1)
+    return conv_parameters(c, r, 3) + conv_parameters(r, c, 1)
 
 
 def doublings(coarse: int, fine: int) -> int:
-    """Steps by two between two strides."""
+    """Number of factors of two between two strides."""
     return 0 if coarse == fine else 1 + doublings(coarse // 2, fine)
 
 
-def tokenizer(v: Any, channels: int) -> int:
-    """Encoders bottom-up, a decoder of the level above in each lower head, one decoder of all levels."""
-    c, half, stack = v.hidden, v.hidden // 2, v.residual_layers * residual(v.hidden, v.residual_hidden)
+def tokenizer_parameters(v: Any, channels: int) -> int:
+    """Encoders from the bottom up, a decoder of the level above in each lower head, one decoder of all levels."""
+    c, half, stack = v.hidden, v.hidden // 2, v.residual_layers * residual_parameters(v.hidden, v.residual_hidden)
 
-    def encoder(inputs: int, steps: int) -> int:
+    def encoder_parameters(inputs: int, steps: int) -> int:
         widths = [inputs, half] + [c] * (steps - 1)
-        return sum(conv(a, b, 4) for a, b in pairwise(widths)) + conv(widths[-1], c, 3) + stack
+        return sum(conv_parameters(a, b, 4) for a, b in pairwise(widths)) + conv_parameters(widths[-1], c, 3) + stack
 
-    def decoder(inputs: int, outputs: int, steps: int) -> int:
+    def decoder_parameters(inputs: int, outputs: int, steps: int) -> int:
         widths = [c, outputs] if steps == 1 else [c] * (steps - 1) + [half, outputs]
-        return conv(inputs, c, 3) + stack + sum(conv(a, b, 4) for a, b in pairwise(widths))
+        return conv_parameters(inputs, c, 3) + stack + sum(conv_parameters(a, b, 4) for a, b in pairwise(widths))
 
     strides, widths = [level.stride for level in v.levels], [level.code_width for level in v.levels]
-    total = encoder(channels, doublings(strides[-1], 1)) + conv(c, widths[0], 1)
+    total = encoder_parameters(channels, doublings(strides[-1], 1)) + conv_parameters(c, widths[0], 1)
     for index, (above, below) in enumerate(pairwise(strides)):
         steps, d = doublings(above, below), widths[index]
-        total += encoder(c, steps) + decoder(d, c, steps) + conv(2 * c, widths[index + 1], 1)
-        total += doublings(above, strides[-1]) * conv(d, d, 4)
-    return total + decoder(sum(widths), channels, doublings(strides[-1], 1))
+        total += (
+            encoder_parameters(c, steps)
+            + decoder_parameters(d, c, steps)
+            + conv_parameters(2 * c, widths[index + 1], 1)
+        )
+        total += doublings(above, strides[-1]) * conv_parameters(d, d, 4)
+    return total + decoder_parameters(sum(widths), channels, doublings(strides[-1], 1))
 
 
-def gated_block(c: int, r: int, m: int) -> int:
-    """Half a filter of m columns above and at the row, half a row to the left, the link, the context, two ways back."""
+def gated_block_parameters(c: int, r: int, m: int) -> int:
+    """Kernels of the vertical and horizontal stacks, the link between them, the context, two output projections."""
     vertical, horizontal = (m // 2 + 1) * m * c * 2 * r, (m // 2 + 1) * c * 2 * r
     return vertical + horizontal + c * 2 * r + (c * 2 * r + 2 * r) + 2 * r * c
 
 
-def prior(p: Any, side: int, k: int, classes: int, above: list[tuple[int, int]]) -> int:
+def prior_parameters(p: Any, side: int, k: int, classes: int, above: list[tuple[int, int]]) -> int:
     """`above`: (side, k) of the maps above, top first."""
     c, r = p.hidden, p.residual_hidden
     attention = (3 * c * c + 3 * c) + 2 * c * c + 2 * c + c * c
     tables = k * c + (classes + 1) * c + 2 * side * c
-    layers = p.layers * gated_block(c, r, p.filter_size) + p.attention_layers * attention
+    layers = p.layers * gated_block_parameters(c, r, p.filter_size) + p.attention_layers * attention
     output = p.output_layers * (c * r + r + r * c) + c * k + k
     conditioning = 0
     if above:
         maps = sum(size * c for _, size in above)
-        conditioning = maps + p.conditioning_layers * residual(c, r) + doublings(side, above[-1][0]) * conv(c, c, 4)
+        conditioning = (
+            maps
+            + p.conditioning_layers * residual_parameters(c, r)
+            + doublings(side, above[-1][0]) * conv_parameters(c, c, 4)
+        )
     return tables + layers + output + conditioning
 
 
-def classifier(settings: Any, channels: int, classes: int) -> int:
+def classifier_parameters(settings: Any, channels: int, classes: int) -> int:
     """Stem, blocks that double the channels with two norms each, norm, head."""
     c = settings.hidden
-    total = conv(channels, c, 4)
+    total = conv_parameters(channels, c, 4)
     for _ in range(settings.stages):
-        total += 9 * c * c + conv(c, 2 * c, 3) + 2 * c * c + 4 * c
+        total += 9 * c * c + conv_parameters(c, 2 * c, 3) + 2 * c * c + 4 * c
         c *= 2
     return total + 2 * c + c * classes + classes
 
@@ -142,8 +150,8 @@ def test_tokenizers_have_the_maps_and_parameters_of_their_sizes(name):
     with torch.device("meta"):
         model = Tokenizer(config.vqvae, channels=channels)
     assert model.map_shapes(config.images.image_size) == tuple((side, side) for side in MAPS[name])
-    assert parameters(model) == tokenizer(config.vqvae, channels)
-    assert parameters(model) == COUNTED.get((name, "tokenizer"), parameters(model))
+    assert parameter_count(model) == tokenizer_parameters(config.vqvae, channels)
+    assert parameter_count(model) == COUNTED.get((name, "tokenizer"), parameter_count(model))
 
 
 @pytest.mark.parametrize("name", sorted(MAPS))
@@ -154,8 +162,8 @@ def test_priors_have_the_parameters_of_their_sizes(name):
         settings, above = config.priors[level], tuple(MapSpec(upper, upper, size) for upper, size in maps[:index])
         with torch.device("meta"):
             model = Prior(settings, shape=(side, side), codebook_size=k, classes=classes, above=above)
-        assert parameters(model) == prior(settings, side, k, classes, maps[:index])
-        assert parameters(model) == COUNTED.get((name, level), parameters(model))
+        assert parameter_count(model) == prior_parameters(settings, side, k, classes, maps[:index])
+        assert parameter_count(model) == COUNTED.get((name, level), parameter_count(model))
 
 
 @pytest.mark.parametrize("name", sorted(MAPS))
@@ -164,11 +172,11 @@ def test_classifiers_have_the_parameters_of_their_sizes(name):
     for settings in (config.classifier, config.judge):
         with torch.device("meta"):
             model = Classifier(settings, channels=config.images.channels, classes=CLASSES[name])
-        assert parameters(model) == classifier(settings, config.images.channels, CLASSES[name])
+        assert parameter_count(model) == classifier_parameters(settings, config.images.channels, CLASSES[name])
 
 
 @pytest.mark.parametrize(("name", "level"), sorted(PAPER))
-def test_priors_are_the_paper_s(name, level):
+def test_priors_have_the_sizes_of_the_paper(name, level):
     p = config_of(name).priors[level]
     sizes = (p.hidden, p.residual_hidden, p.layers, p.attention_layers, p.filter_size, p.dropout)
     assert (*sizes, p.output_layers, p.conditioning_layers, p.training.batch_size) == PAPER[name, level]
@@ -177,7 +185,7 @@ def test_priors_are_the_paper_s(name, level):
 
 
 @pytest.mark.parametrize(("name", "strides"), [("imagenet256", (8, 4)), ("ffhq1024", (32, 16, 8))])
-def test_tokenizers_are_the_paper_s(name, strides):
+def test_tokenizers_have_the_sizes_of_the_paper(name, strides):
     v = config_of(name).vqvae
     levels = [(level.stride, level.codebook_size, level.code_width) for level in v.levels]
     assert levels == [(stride, 512, 64) for stride in strides]
@@ -193,17 +201,21 @@ def test_tokenizers_are_the_paper_s(name, strides):
 
 
 @pytest.mark.parametrize("name", sorted(MAPS))
-def test_workers_share_every_batch_evenly(name):
+def test_every_batch_divides_evenly_among_the_workers(name):
     config = config_of(name)
-    shares = config.resources
-    fits = [(config.vqvae, shares.tokenizer), (config.classifier, shares.classifier), (config.judge, shares.classifier)]
-    fits += [(one, shares.prior) for one in config.priors.values()]
-    assert all(fit.training.batch_size % resources.workers == 0 for fit, resources in fits)
+    resources = config.resources
+    fits = [
+        (config.vqvae, resources.tokenizer),
+        (config.classifier, resources.classifier),
+        (config.judge, resources.classifier),
+    ]
+    fits += [(prior, resources.prior) for prior in config.priors.values()]
+    assert all(fit.training.batch_size % step.workers == 0 for fit, step in fits)
 
 
 @pytest.mark.parametrize("name", sorted(set(MAPS) - {"digits"}))
-def test_a_preset_for_a_folder_asks_for_it(name, capsys):
+def test_a_preset_without_images_asks_for_their_uri(name, capsys):
     assert main(["validate", name]) == ExitCode.USAGE
-    said = capsys.readouterr().err
-    assert f"{name} has 1 fault" in said and "images.uri must name the folder when source is 'folder'" in said
+    message = capsys.readouterr().err
+    assert f"{name} has 1 fault" in message and "images.uri must name the folder when source is 'folder'" in message
     assert main(["validate", name, "--set", URI]) == ExitCode.DONE

@@ -1,4 +1,4 @@
-"""`mlflow models serve` on a registered generator: an HTTP client asks for digits and gets PNGs."""
+"""`mlflow models serve` on a registered generator: an HTTP client requests images and receives PNGs."""
 
 import base64
 import io
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def address(finished, mlflow_state, tmp_path_factory) -> Iterator[str]:
-    """Where the generator that the finished pipeline registered is served."""
+    """URL of a server of the generator that the finished pipeline registered."""
     folder = tmp_path_factory.mktemp("served")
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/finished-generator/1"]
     environment = {
         "MLFLOW_TRACKING_URI": f"sqlite:///{mlflow_state}/mlflow.db",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "PYTHONPATH": "",  # the project is not there: the model brings its code
+        "PYTHONPATH": "",  # the project is not importable: the model contains its code
         "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"],
     }
     command += ["--env-manager", "local", "--port", str(port)]
@@ -42,25 +42,25 @@ def address(finished, mlflow_state, tmp_path_factory) -> Iterator[str]:
         served.stop()
 
 
-def ask(address: str, labels: list[str], **params: object) -> list[dict]:
-    """What a client gets."""
+def request_samples(address: str, labels: list[str], **params: object) -> list[dict]:
+    """The predictions that a client receives for these labels."""
     body = json.dumps({"inputs": [{"label": label} for label in labels], "params": params}).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
     return json.load(urllib.request.urlopen(request, timeout=60))["predictions"]
 
 
-def test_a_client_gets_the_pngs_that_generate_gives(address, generator):
-    found = ask(address, ["bee"], count=3, seed=7, temperature=0.9, keep=0.5)
-    wanted = generate_samples(
+def test_a_client_receives_the_images_of_generate_samples(address, generator):
+    predictions = request_samples(address, ["bee"], count=3, seed=7, temperature=0.9, keep=0.5)
+    expected = generate_samples(
         generator, classes=[1], count=3, seed=7, sampling=SamplingConfig(temperature=0.9), keep=0.5
     ).pixels.numpy()[..., 0]
-    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(one["png"])))) for one in found]
-    assert [one["label"] for one in found] == ["bee"] * 3 and np.array_equal(np.stack(pictures), wanted)
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(each["png"])))) for each in predictions]
+    assert [each["label"] for each in predictions] == ["bee"] * 3 and np.array_equal(np.stack(pictures), expected)
 
 
-def test_a_wrong_request_is_told_by_status_400(address):
+def test_a_wrong_request_is_answered_with_status_400(address):
     with pytest.raises(urllib.error.HTTPError) as caught:
-        ask(address, ["wolf"])
+        request_samples(address, ["wolf"])
     assert caught.value.code == 400 and "label must be a class" in caught.value.read().decode()
 
 
@@ -71,7 +71,7 @@ def test_the_signature_types_every_parameter(finished, mlflow_state):
             kind: mlflow.models.get_model_info(f"models:/finished-{kind}/1").signature
             for kind in ("tokenizer", "generator")
         }
-    typed = {one.name: one.dtype.name for one in signatures["generator"].params.params}
+    typed = {parameter.name: parameter.dtype.name for parameter in signatures["generator"].params.params}
     whole, real = ("count", "seed", "top_k"), ("keep", "temperature", "top_p", "guidance")
     assert typed == dict.fromkeys(whole, "long") | dict.fromkeys(real, "double")
-    assert [one.name for one in signatures["tokenizer"].params.params] == ["reconstruct"]
+    assert [parameter.name for parameter in signatures["tokenizer"].params.params] == ["reconstruct"]

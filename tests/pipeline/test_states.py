@@ -1,4 +1,4 @@
-"""How far each step has come, and why it would run."""
+"""The state of each step, and the reason why it would run."""
 
 import dataclasses
 from pathlib import Path
@@ -15,13 +15,13 @@ from pipeline.states import step_states
 from tests.pipeline.conftest import FACTS, open_memo
 
 
-def told(config):
-    """Every step's state in words."""
+def state_texts(config):
+    """The text of every step's state."""
     return {name: str(state) for name, state in step_states(look_up_memo(config), dag_of(config)).items()}
 
 
-def changed(config, **sections):
-    """The config with some sections' settings changed."""
+def with_settings(config, **sections):
+    """The config with changed settings in some sections."""
     tree = to_plain(config)
     return parse_config(
         {name: value | sections.get(name, {}) if isinstance(value, dict) else value for name, value in tree.items()},
@@ -30,26 +30,26 @@ def changed(config, **sections):
 
 
 def test_a_finished_pipeline_is_done(finished):
-    assert set(told(finished[1]).values()) == {"done"}
+    assert set(state_texts(finished[1]).values()) == {"done"}
 
 
-def test_a_changed_setting_is_named_and_what_follows_waits_for_it(finished):
-    states = told(changed(finished[1], vqvae={"beta": 0.5}))
+def test_a_changed_setting_is_named_and_later_steps_wait(finished):
+    states = state_texts(with_settings(finished[1], vqvae={"beta": 0.5}))
     assert states["tokenizer"] == "would run (beta 0.25 -> 0.5)" and states["codes"] == "would run after tokenizer"
     assert states["images"] == states["classifier"] == states["judge"] == "done"
 
 
-def test_a_changed_prior_leaves_the_other_alone(finished):
+def test_a_changed_prior_does_not_affect_the_other(finished):
     config = finished[1]
     priors = {"top": to_plain(config.priors["top"]) | {"layers": 3}}
-    states = told(changed(config, priors=priors))
+    states = state_texts(with_settings(config, priors=priors))
     assert states["prior_top"] == "would run (layers 2 -> 3)" and states["prior_bottom"] == "done"
     assert states["generator"] == "would run after prior_top"
 
 
-def test_many_changes_are_cut(finished):
-    states = told(
-        changed(
+def test_all_changed_settings_or_inputs_are_named(finished):
+    states = state_texts(
+        with_settings(
             finished[1],
             codes={"rows_per_shard": 1, "batch_size": 2},
             evaluation={"keep": 0.5, "neighbours": 1, "pictures": 2, "temperature": 2},
@@ -61,8 +61,8 @@ def test_many_changes_are_cut(finished):
     )
 
 
-def test_a_gate_that_fails_blocks_what_is_not_done(finished):
-    states = told(changed(finished[1], gates={"reconstruction_error": 0.01}, codes={"batch_size": 2}))
+def test_a_failed_gate_blocks_unfinished_steps(finished):
+    states = state_texts(with_settings(finished[1], gates={"reconstruction_error": 0.01}, codes={"batch_size": 2}))
     assert (
         states["tokenizer"] == "done, gate failed" and states["codes"] == "would run once the gates of tokenizer pass"
     )
@@ -77,26 +77,26 @@ def test_a_missing_file_is_named(config, memo):
     folder = Path(result.artifact.uri)
     (folder / "a").unlink()
     (folder / "b").write_bytes(b"12")
-    assert told(config)["images"] == f"would run again: a is missing from {folder} and 1 more"
+    assert state_texts(config)["images"] == f"would run again: a is missing from {folder} and 1 more"
 
 
 @pytest.mark.parametrize(
-    ("kept", "words"),
+    ("has_checkpoint", "state"),
     [(True, "would run on from its last checkpoint (unfinished)"), (False, "would run again (unfinished)")],
 )
-def test_an_interrupted_step_goes_on(config, memo, kept, words):
+def test_an_interrupted_step_resumes_if_it_has_a_checkpoint(config, memo, has_checkpoint, state):
     def work(inputs, workspace):
-        if kept:
+        if has_checkpoint:
             objects.write_bytes(objects.join(workspace.uri, commits.WORK_FOLDER, "checkpoint"), b"x")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         memo.get_or_run(dataclasses.replace(memo.steps["images"], work=work), {})
-    assert told(config)["images"] == words
+    assert state_texts(config)["images"] == state
 
 
-def test_a_folder_that_is_not_there_is_told(config, tmp_path):
+def test_a_missing_image_folder_is_reported(config, tmp_path):
     open_memo(config)
     images = dataclasses.replace(config.images, source="folder", uri=str(tmp_path / "nowhere"))
-    state = told(dataclasses.replace(config, images=images))["images"]
+    state = state_texts(dataclasses.replace(config, images=images))["images"]
     assert state.startswith("would run and fail: images.uri must name a folder")

@@ -1,4 +1,4 @@
-"""What fitting the tokenizer minimises, and that a fit repeats itself."""
+"""The objective of the tokenizer's fit, and the reproducibility of a fit."""
 
 import math
 
@@ -13,7 +13,7 @@ from components.tokenizer.objective import TokenizerObjective
 from components.training.batches import ImageBatch
 
 
-def make(beta=0.25):
+def make_objective(beta=0.25):
     torch.manual_seed(0)
     sizes = {"top": (4, 8), "bottom": (2, 16)}
     levels = tuple(LevelConfig(name=name, stride=stride, codebook_size=k) for name, (stride, k) in sizes.items())
@@ -22,7 +22,7 @@ def make(beta=0.25):
     return TokenizerObjective(Tokenizer(config, channels=3, fitting=config), beta=beta)
 
 
-def batch(seed=0):
+def random_batch(seed=0):
     pixels = torch.randint(256, (4, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     return ImageBatch(pixels, torch.zeros(4, dtype=torch.int64))
 
@@ -30,23 +30,25 @@ def batch(seed=0):
 def fit(objective, seeds):
     optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
     for seed in seeds:
-        loss, _ = objective(batch(seed))
+        loss, _ = objective(random_batch(seed))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return objective
 
 
-def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+def equal_states(first, second):
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
-def test_loss_and_metrics_against_their_definitions():
-    objective = fit(make(), range(2)).eval()
+def test_loss_and_metrics_match_their_definitions():
+    objective = fit(make_objective(), range(2)).eval()
     with torch.no_grad():
-        loss, metrics = objective(batch())
-        output = objective.model(to_images(batch().pixels))
-    images = batch().pixels.permute(0, 3, 1, 2).double() / 255
+        loss, metrics = objective(random_batch())
+        output = objective.model(to_images(random_batch().pixels))
+    images = random_batch().pixels.permute(0, 3, 1, 2).double() / 255
     error = (output.reconstruction.double() - (images * 2 - 1)).square().mean()
     unit = ((output.reconstruction.double() + 1) / 2).clamp(0, 1)
     assert float(loss) == pytest.approx(float(error + 0.25 * output.commitment), rel=1e-5)
@@ -64,38 +66,38 @@ def test_loss_and_metrics_against_their_definitions():
     }
 
 
-def test_beta_scales_the_commitment_alone():
-    low, high = (fit(make(beta), []).eval() for beta in (0.25, 1.0))
-    (a, metrics), (b, others) = low(batch()), high(batch())
-    commitment = low.model(to_images(batch().pixels)).commitment
+def test_beta_scales_only_the_commitment():
+    low, high = (fit(make_objective(beta), []).eval() for beta in (0.25, 1.0))
+    (a, metrics), (b, others) = low(random_batch()), high(random_batch())
+    commitment = low.model(to_images(random_batch().pixels)).commitment
     assert torch.equal(metrics["reconstruction_error"], others["reconstruction_error"])
     torch.testing.assert_close(b - a, 0.75 * commitment)
 
 
-def test_every_parameter_has_a_gradient_every_time():
-    objective = make()
+def test_every_parameter_has_a_gradient_at_every_update():
+    objective = make_objective()
     for seed in range(2):
         objective.zero_grad()
-        loss, metrics = objective(batch(seed))
+        loss, metrics = objective(random_batch(seed))
         loss.backward()
         assert not any(value.requires_grad for value in metrics.values())
         assert all(parameter.grad is not None for parameter in objective.parameters())
 
 
 def test_the_same_seed_and_data_give_the_same_bits():
-    assert same(fit(make(), range(5)), fit(make(), range(5)))
+    assert equal_states(fit(make_objective(), range(5)), fit(make_objective(), range(5)))
 
 
-def test_a_fit_that_is_saved_and_loaded_goes_on_bit_for_bit():
-    whole = fit(make(), range(6))
-    state = {name: value.clone() for name, value in fit(make(), range(3)).state_dict().items()}
+def test_a_fit_resumed_from_a_saved_state_equals_an_unbroken_fit():
+    whole = fit(make_objective(), range(6))
+    state = {name: value.clone() for name, value in fit(make_objective(), range(3)).state_dict().items()}
     torch.manual_seed(99)
-    resumed = make()
+    resumed = make_objective()
     resumed.load_state_dict(state)
-    assert same(fit(resumed, range(3, 6)), whole)
+    assert equal_states(fit(resumed, range(3, 6)), whole)
 
 
 def test_fitting_lowers_the_loss():
-    objective = make()
-    before = objective(batch())[0].item()
-    assert fit(objective, 30 * [0])(batch())[0].item() < before
+    objective = make_objective()
+    before = objective(random_batch())[0].item()
+    assert fit(objective, 30 * [0])(random_batch())[0].item() < before

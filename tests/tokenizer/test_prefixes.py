@@ -7,7 +7,7 @@ from components.images.tensors import to_images, to_pixels
 from components.tokenizer.prefixes import decode_prefixes
 
 
-def test_each_prefix_of_the_levels_is_decoded_under_their_names(generator):
+def test_each_prefix_of_the_levels_is_decoded_and_named(generator):
     tokenizer = generator.tokenizer
     pixels = torch.randint(0, 256, (2, 16, 16, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     maps = tokenizer.encode(to_images(pixels))

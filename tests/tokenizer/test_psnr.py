@@ -1,4 +1,4 @@
-"""The PSNR against known errors, for every range of values."""
+"""The PSNR of known errors, for several ranges of values."""
 
 import math
 
@@ -22,6 +22,6 @@ def test_images_in_minus_1_to_1_have_the_psnr_of_their_pixels():
 
 
 @pytest.mark.parametrize("peak", [1, 2, 255])
-def test_equal_images_have_120_db_whatever_their_range(peak):
+def test_equal_images_have_120_db_for_every_peak(peak):
     images = torch.rand(1, 3, 8, 8)
     assert float(psnr(images, images, peak=peak)) == pytest.approx(120)

@@ -1,4 +1,4 @@
-"""The tokenizer step in this process: it commits the weights that it measured, and a description that builds them."""
+"""The tokenizer step in this process: the committed weights, their measured error, and their description."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def fitted(images, tmp_path_factory):
     return fit_tokenizer(CONFIG, images, resources=StepResources(), workspace=space), space.uri
 
 
-def test_the_committed_weights_have_the_error_that_the_facts_tell(images, fitted):
+def test_the_committed_weights_have_the_error_in_the_facts(images, fitted):
     output, uri = fitted
     snapshot = read_snapshot(images.uri)
     rows = snapshot.originals(HELD_OUT).slice(0, TRAINING.held_out_samples)
@@ -57,7 +57,7 @@ def test_the_committed_weights_have_the_error_that_the_facts_tell(images, fitted
     assert TokenizerFacts.read(commits.read_manifest(uri)["facts"]) == output.facts
 
 
-def test_the_description_has_the_size_of_the_snapshot_and_no_setting_of_the_fit(fitted):
+def test_the_description_has_the_image_size_of_the_snapshot_and_no_fitting_settings(fitted):
     folder = commits.local_copy(fitted[1])
     assert describe_tokenizer(folder) == TokenizerDescription(architecture=CONFIG, channels=1, image_size=16)
     assert "beta" not in (folder / "config.json").read_text()

@@ -1,4 +1,4 @@
-"""Codebooks and weights of several workers: bit for bit the same, and those of one process with all the data."""
+"""Codebooks and weights of several workers: equal bit for bit, and equal to those of one process with all the data."""
 
 from functools import partial
 from itertools import pairwise
@@ -35,8 +35,8 @@ CONFIG = VQVAEConfig(
 )
 
 
-def shares(step, workers):
-    """The outputs of one update, unevenly dealt to the workers; every few updates they jump, and codes die."""
+def worker_outputs(step, workers):
+    """Encoder outputs of one update, split unevenly among workers; they shift every four updates, so that codes die."""
     generator = torch.Generator().manual_seed(step)
     whole = torch.randn(7, 3, 4, 4, generator=generator) + 4 * (step // 4)
     return whole.split([7] if workers == 1 else [1, 6] if workers == 2 else [2, 1, 4])
@@ -45,18 +45,18 @@ def shares(step, workers):
 def fit_codebook(rank, workers):
     quantizer = EMAQuantizer(codebook_size=12, code_width=3, decay=0.8, restart_below=0.3, seed=1)
     for step in range(UPDATES):
-        statistics = quantizer(shares(step, workers)[rank]).statistics
+        statistics = quantizer(worker_outputs(step, workers)[rank]).statistics
     return dict(quantizer.state_dict()) | {"perplexity": statistics.perplexity, "usage": statistics.usage}
 
 
 def count_reductions(rank, workers):
-    """All-reduces that four updates without restarts make after the first, which takes the first vectors."""
+    """Sizes of the all-reduces in four updates without restarts, after a first update that initialises the codebook."""
     quantizer, made = EMAQuantizer(codebook_size=12, code_width=3, decay=0.8, restart_below=0.0, seed=1), []
-    quantizer(shares(0, workers)[rank])
+    quantizer(worker_outputs(0, workers)[rank])
     reduce = dist.all_reduce
     dist.all_reduce = lambda tensor, *rest: (made.append(tensor.numel()), reduce(tensor, *rest))[1]
     for step in range(4):
-        quantizer(shares(step, workers)[rank])
+        quantizer(worker_outputs(step, workers)[rank])
     dist.all_reduce = reduce
     return {"numbers": torch.tensor(made)}
 
@@ -76,7 +76,8 @@ def fit_tokenizer(rank, workers):
     return dict(objective.state_dict())
 
 
-def work(rank, folder):
+def run_worker(rank, folder):
+    """Save the states of this worker, fitted by groups of three and of two workers."""
     torch.set_num_threads(1)
     for workers in (3, 2):
         if rank < workers:
@@ -88,17 +89,18 @@ def work(rank, folder):
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
+    """states(name, workers): the saved state of each worker."""
     folder = tmp_path_factory.mktemp("workers")
-    multiprocessing.spawn(partial(work), args=(str(folder),), nprocs=3)
+    multiprocessing.spawn(partial(run_worker), args=(str(folder),), nprocs=3)
     return lambda name, workers: [load_file(folder / f"{name}-{workers}-{rank}.safetensors") for rank in range(workers)]
 
 
 @pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("name", ["codebook", "tokenizer"])
 def test_workers_stay_equal_bit_for_bit(states, name, workers):
-    for one, other in pairwise(states(name, workers)):
-        assert all(torch.equal(value, other[key]) for key, value in one.items())
-        assert all(torch.isfinite(value).all() for value in one.values())
+    for state, next_state in pairwise(states(name, workers)):
+        assert all(torch.equal(value, next_state[key]) for key, value in state.items())
+        assert all(torch.isfinite(value).all() for value in state.values())
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -109,5 +111,5 @@ def test_workers_equal_one_process_with_all_the_data(states, workers):
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_an_update_of_a_level_is_one_reduction_of_counts_sums_and_sizes(states, workers):
+def test_an_update_makes_one_reduction_of_counts_sums_and_sizes(states, workers):
     assert states("reduced", workers)[0]["numbers"].tolist() == 4 * [12 + 12 * 3 + workers]

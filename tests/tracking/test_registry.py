@@ -1,4 +1,4 @@
-"""The model registry: what a version consists of, and how it is found."""
+"""The model registry: the contents of a version, and ways to find it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Runs: what a step logs, which run a step continues, and that reading makes nothing."""
+"""Runs: what a step logs, which run a step continues, and that reading creates nothing."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +15,7 @@ def test_two_pipelines_in_one_process_use_separate_stores(mlflow_state, tmp_path
     assert first.uri != second.uri and first.client.get_experiment_by_name("x") is None
 
 
-def test_reading_makes_no_experiment(tracker):
+def test_reading_creates_no_experiment(tracker):
     assert tracker.runs_of("f" * 64) == [] and tracker.committed("f" * 64) is None and tracker.newest("codes") is None
     assert tracker.client.get_experiment_by_name(tracker.name) is None
 

@@ -133,7 +133,7 @@ def test_the_default_store_is_restored(monkeypatch, tmp_path, outside):
     assert os.environ.get("MLFLOW_TRACKING_URI") == outside
 
 
-def test_only_a_missing_thing_is_an_unknown_model(server):
+def test_only_a_missing_resource_is_an_unknown_model(server):
     for code, expected in ((INTERNAL_ERROR, TrackingError), (RESOURCE_DOES_NOT_EXIST, UnknownModel)):
         with pytest.raises(expected, match="run x: reason"), server.looking_up("run x"):
             raise MlflowException("reason", error_code=code)

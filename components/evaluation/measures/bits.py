@@ -7,16 +7,17 @@ from components.evaluation.measures.kinds import GeneratorMeasure, MeasureInputs
 
 
 def bits_per_dimension(nats_per_code: Sequence[float], positions: Sequence[int], dimensions: int) -> float:
-    """Bits per number of the image: of each level the nats per code and the codes per image; h * w * c dimensions.
+    """Bits that the codes of an image cost, per number of the image: sum of nats_l * positions_l / (ln 2 * dimensions).
 
-    It is the cost of the codes under the priors, not a likelihood of pixels.
+    `nats_per_code` and `positions` (codes per image) are per level; `dimensions` is h * w * c of the image. It is the
+    cost of the codes under the priors, not a likelihood of pixels.
     """
-    nats = sum(cost * count for cost, count in zip(nats_per_code, positions, strict=True))
+    nats = sum(cost * count for cost, count in zip(nats_per_code, positions, strict=True))  # per image
     return nats / (math.log(2) * dimensions)
 
 
 def _bits_of(inputs: MeasureInputs) -> float:
-    positions = [codes[0].numel() for codes in inputs.samples.maps]
+    positions = [codes[0].numel() for codes in inputs.samples.maps]  # h * w of each level's map
     return bits_per_dimension(inputs.nats_per_code, positions, inputs.held_out.pixels[0].numel())
 
 

@@ -1,4 +1,4 @@
-"""The classification accuracy score (Ravuri and Vinyals 2019): what can be learned from samples alone."""
+"""The classification accuracy score (Ravuri and Vinyals 2019): how well a classifier learns from samples alone."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from components.training.loop import FitData, SilentObserver, evaluate_objective
 SAMPLES_PER_UPDATE = 64
 """Batch size of the score's fit."""
 PEAK_LEARNING_RATE = 2e-3
-"""Of the score's fit, which is short: it starts here and falls to 0."""
+"""Learning rate of the score's fit, which is short: it starts here and falls to 0."""
 
 
 def classification_accuracy_score(
@@ -40,7 +40,7 @@ def classification_accuracy_score(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         objective = ClassifierObjective(_untrained_copy(judge))
-        # The loop needs held-out samples to evaluate; the score itself is measured below, on `real`.
+        # The loop needs some held-out samples to evaluate; the score itself is measured below, on `real`.
         last = next(batches(updates - 1))
         data = FitData(batches=batches, held_out=lambda: [last])
         fit_objective(objective, config=config, seed=seed, data=data, observer=SilentObserver())

@@ -9,18 +9,18 @@ from components.evaluation.measures.kinds import FeatureMeasure
 def frechet_distance(real: Tensor, others: Tensor) -> float:
     """Frechet distance of the Gaussians with mean and covariance of features (n, f) and (m, f).
 
-    It is called FID only where the features are Inception's. It falls with n: compare it at equal n only.
+    It is an FID only if the features are Inception's. It is biased upwards for small n: compare it at equal n only.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance  # takes seconds to import
 
     metric = FrechetInceptionDistance(feature=_GivenFeatures(real.shape[1])).set_dtype(torch.float64)
     metric.update(real.double(), real=True)
     metric.update(others.double(), real=False)
-    return max(0.0, metric.compute().item())  # equal sets come out slightly below 0
+    return max(0.0, metric.compute().item())  # by rounding, equal sets give slightly less than 0
 
 
 class _GivenFeatures(nn.Module):
-    """Stands where torchmetrics expects a network, and returns the features unchanged."""
+    """In place of the network that torchmetrics expects: returns the given features unchanged."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

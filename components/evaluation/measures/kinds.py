@@ -44,7 +44,7 @@ class FeatureMeasure(Measure):
     column: str
     """Heading in the table of the trade-off curve."""
     headline: bool = False
-    """Whether its card stands in the first row."""
+    """Whether its card is in the first row of the report."""
     tracked_per_share: bool = True
     """Whether there is a figure kept_<share>/<name> for each share of the trade-off curve."""
     charted: bool = False
@@ -53,7 +53,7 @@ class FeatureMeasure(Measure):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureInputs:
-    """All that a measure of the whole generator may use."""
+    """Everything that a measure of the whole generator may use."""
 
     generator: Generator
     judge: Classifier
@@ -78,4 +78,4 @@ class GeneratorMeasure(Measure):
     compute: Callable[[MeasureInputs], float | None]
     """None leaves the figure out."""
     reference: Callable[[Scores], str]
-    """What a value is to be compared with, for the report."""
+    """What to compare a value with, as text for the report."""

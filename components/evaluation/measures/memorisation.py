@@ -8,24 +8,25 @@ from components.evaluation.measures.kinds import GeneratorMeasure
 from components.images.tensors import to_images
 
 THUMBNAIL_SIDE = 16
-"""Largest side in pixels of the thumbnails that are compared: enough to recognise a copy, and blind to noise."""
+"""Largest side in pixels of a thumbnail: large enough to recognise a copy, small enough to average noise away."""
 SMALLEST_DISTANCE = 1e-12
-"""Taken for the distance of held-out images where it is 0: they are in the training set themselves."""
+"""Least distance of held-out images, to divide by: it is 0 where they are in the training set too."""
 
 
 def thumbnails(pixels: Tensor, side: int = THUMBNAIL_SIDE) -> Tensor:
     """Pixels uint8 (n, h, w, c) -> float (n, f), averaged to at most `side` x `side` pixels."""
-    small = F.adaptive_avg_pool2d(to_images(pixels), (min(side, pixels.shape[1]), min(side, pixels.shape[2])))
-    return small.flatten(1)
+    sides = (min(side, pixels.shape[1]), min(side, pixels.shape[2]))
+    small = F.adaptive_avg_pool2d(to_images(pixels), sides)  # (n, c, height, width)
+    return small.flatten(1)  # (n, f), f = c * height * width of the thumbnail
 
 
 def memorisation_ratio(samples: Tensor, held_out: Tensor, train: Tensor) -> float:
     """Median distance from samples to the nearest training image, divided by that of held-out images.
 
-    All are pixels uint8 (n, h, w, c). About 1: samples are as new as images never seen. Near 0: they are copies.
+    All are pixels uint8 (n, h, w, c). About 1: samples are as new as held-out images. Near 0: they are copies.
     """
-    training = thumbnails(train)
-    usual = nearest_distance(thumbnails(held_out), training).median()
+    training = thumbnails(train)  # (m, f)
+    usual = nearest_distance(thumbnails(held_out), training).median()  # ()
     return (nearest_distance(thumbnails(samples), training).median() / usual.clamp(min=SMALLEST_DISTANCE)).item()
 
 

@@ -9,17 +9,17 @@ from components.evaluation.measures.kinds import FeatureMeasure
 
 
 def fraction_among(points: Tensor, members: Tensor, neighbours: int) -> float:
-    """Fraction of `points` (n, f) that lie among `members` (m, f).
+    """Fraction of `points` (n, f) that lie among `members` (m, f), float features.
 
-    A point lies among a set when it is in the ball around some member whose radius reaches that member's k-th nearest
-    neighbour within the set, k = `neighbours`. Raises ValueError for sets of k images or fewer.
+    A point lies among a set when at least one member is no farther from it than from its own k-th nearest neighbour
+    within the set, k = `neighbours`. Raises ValueError for sets of k images or fewer.
     """
     for features in (points, members):
         enough = len(features) > neighbours
         require(enough, f"each set must hold more than neighbours={neighbours} images, got {len(features)}")
-    # The nearest "neighbour" of a member is itself, hence k + 1.
-    radii = torch.cat([rows.kthvalue(neighbours + 1, dim=1).values for rows in distance_rows(members, members)])  # m
-    within = torch.cat([(rows <= radii).any(dim=1) for rows in distance_rows(points, members)])  # n
+    # Each member is its own nearest neighbour, at distance 0, hence k + 1.
+    radii = torch.cat([rows.kthvalue(neighbours + 1, dim=1).values for rows in distance_rows(members, members)])  # (m,)
+    within = torch.cat([(rows <= radii).any(dim=1) for rows in distance_rows(points, members)])  # (n,)
     return within.double().mean().item()
 
 

@@ -1,4 +1,4 @@
-"""How exactly the tokenizer reproduces held-out images."""
+"""How closely the tokenizer reproduces held-out images."""
 
 from components.evaluation.measures.kinds import GeneratorMeasure
 from components.tokenizer.psnr import psnr

@@ -31,7 +31,7 @@ class ArchiveMember(NamedTuple):
     member: str
     """Where the image is in the file."""
     size: int | None
-    """Bytes of the encoded image; None where the index does not tell."""
+    """Bytes of the encoded image; None where the index lacks it."""
 
 
 class ArchiveIndex(NamedTuple):
@@ -52,7 +52,7 @@ class ArchiveFormat:
     """Finds the images of a file without reading them; raises ValueError for a file of another format."""
     read_member: Callable[[str, str, str], bytes]
     """(uri, member, version) -> encoded image. `version` is the etag of the packed file, or empty where each image has
-    an etag of its own; a reader that caches must cache by it."""
+    an etag of its own; a reader that caches must use it as part of the key."""
 
 
 def list_archives(config: ImagesConfig, archive: ArchiveFormat) -> Listing:
@@ -60,6 +60,7 @@ def list_archives(config: ImagesConfig, archive: ArchiveFormat) -> Listing:
     tree = read_file_tree(config, (archive.extension,), f"a folder with .{archive.extension} files")
     with ThreadPoolExecutor(CONCURRENT_INDEXES) as pool:
         indexes = list(pool.map(lambda file: archive.index(file, config), tree.files))
+    # From the first file that has any: all files of a source number their classes alike.
     class_names: Sequence[str] = next((index.class_names for index in indexes if index.class_names), ())
     rows = [(file, member) for file, index in zip(tree.files, indexes, strict=True) for member in index.members]
     require(bool(rows), f"images.uri must hold images, found none in the {len(tree.files)} files under {tree.root}")

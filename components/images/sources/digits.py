@@ -32,7 +32,7 @@ def list_digits(config: ImagesConfig, snapshot_folder: str) -> Listing:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    encoded = [_enlarged_png(pixels, config.image_size) for pixels in digits.images]
+    encoded = [_enlarged_png(pixels, config.image_size) for pixels in digits.images]  # from (8, 8) each
     keys = [f"digit-{number:04}" for number in range(len(encoded))]
     labels = [int(label) for label in digits.target]
     images = [{"bytes": data, "path": f"{key}.png"} for key, data in zip(keys, encoded, strict=True)]

@@ -13,7 +13,7 @@ from components.store import objects
 IMAGE_EXTENSIONS = ("bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp")
 """Extensions of files that are images, in lower case."""
 HIDDEN_PREFIXES = (".", "__MACOSX")
-"""Files and folders whose names begin like this are passed over; the second is what macOS adds to zip files."""
+"""Prefixes of names of files and folders that are ignored; macOS adds the second to zip files."""
 
 
 class FileTree(NamedTuple):
@@ -28,9 +28,9 @@ class FileTree(NamedTuple):
 
 
 def read_file_tree(config: ImagesConfig, extensions: Sequence[str], expected: str) -> FileTree:
-    """Files below `config.uri` that end like one of `extensions`, in any case.
+    """Files below `config.uri` with one of `extensions`, in upper or lower case.
 
-    `expected` completes "images.uri must name ..." in the error. Raises ValueError when there are no such files, or
+    `expected` completes "images.uri must name ..." in the error. Raises ValueError when there are none, or
     when the name of one is not UTF-8.
     """
     root = objects.absolute(str(config.uri))

@@ -15,7 +15,7 @@ PARQUET_MAGIC = b"PAR1"
 
 
 def list_files(config: ImagesConfig, snapshot_folder: str) -> Listing:
-    """All images of the tree; labels come from the table `config.labels`, null for images that it does not name."""
+    """All images of the tree; labels come from the table `config.labels`, null for images that it lacks."""
     tree = read_file_tree(config, IMAGE_EXTENSIONS, "a folder with images")
     label_by_key = _read_label_table(config) if config.labels else {}
     labels, classes = number_labels([label_by_key.get(file.path) for file in tree.files])
@@ -51,7 +51,8 @@ def _read_table(uri: str, key_column: str) -> pa.Table:
     try:
         if data.startswith(PARQUET_MAGIC):
             return parquet.from_bytes(data)
-        keys_as_text = pa.csv.ConvertOptions(column_types={key_column: pa.string()})  # not 7 for a file named 007
+        # Read as an integer, the name 007 would become 7.
+        keys_as_text = pa.csv.ConvertOptions(column_types={key_column: pa.string()})
         return pa.csv.read_csv(pa.BufferReader(data), convert_options=keys_as_text)
     except pa.ArrowException as error:
         raise ValueError(f"images.labels must name a CSV or Parquet file, {uri} cannot be read: {error}") from None

@@ -8,12 +8,12 @@ from components.images.sources.labels import number_labels
 
 
 def list_folder(config: ImagesConfig, snapshot_folder: str) -> Listing:
-    """Images by the name of their class folder; labels count the sorted names."""
+    """Images labelled by the top folder of their path; classes are numbered by their sorted names."""
     tree = read_file_tree(config, IMAGE_EXTENSIONS, "a folder with one folder per class")
     loose = [file.path for file in tree.files if "/" not in file.path]
     require(
         not loose,
-        f"every image must lie in the folder of its class, found {len(loose)} directly in {tree.root}, for "
+        f"every image must be in the folder of its class, found {len(loose)} directly in {tree.root}, for "
         f"example {loose[:1]}: make one folder per class there and move the images into them, or set "
         "images.source=files",
     )

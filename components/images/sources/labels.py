@@ -7,7 +7,7 @@ import pyarrow as pa
 from components.config import require
 
 Label = int | str | None
-"""A class number, a class name, or None: not known."""
+"""A class number, a class name, or None where it is unknown."""
 MAX_CLASSES = 1 << 20
 """Class numbers must be below this; a column with larger numbers is taken for an identifier, not a label."""
 
@@ -20,6 +20,7 @@ def number_labels(labels: Sequence[Label], class_names: Sequence[str] = ()) -> t
     sorted order. Raises ValueError for numbers from MAX_CLASSES on.
     """
     if any(isinstance(label, str) for label in labels):
+        # A mixed column counts as names: the number 7 becomes the name "7".
         texts = [None if label is None else str(label) for label in labels]
         classes = tuple(sorted({text for text in texts if text is not None}))
         number_of = {name: number for number, name in enumerate(classes)}
@@ -28,7 +29,7 @@ def number_labels(labels: Sequence[Label], class_names: Sequence[str] = ()) -> t
     highest = max((number for number in numbers if number is not None), default=-1)
     require(
         highest < MAX_CLASSES,
-        f"labels must be class numbers below {MAX_CLASSES}, got {highest}: is it another column that holds the label?",
+        f"labels must be class numbers below {MAX_CLASSES}, got {highest}: is the label in another column?",
     )
     return numbers, tuple(class_names) + tuple(str(number) for number in range(len(class_names), highest + 1))
 

@@ -37,7 +37,7 @@ def parquet_member(group: int, row: int, column: str) -> str:
 
 
 def _index_parquet(file: objects.StoredObject, config: ImagesConfig) -> ArchiveIndex:
-    """Rows of one table; of its columns only the labels are read."""
+    """Rows of one table; of its columns, only that of the labels is read."""
     try:
         with objects.open_object(file.uri) as source, pq.ParquetFile(source, pre_buffer=False) as table:
             schema, metadata = table.schema_arrow, table.metadata
@@ -52,6 +52,7 @@ def _index_parquet(file: objects.StoredObject, config: ImagesConfig) -> ArchiveI
         labels = label_values(label_table[config.label_column], file.uri)
     positions = [(group, row) for group, rows in enumerate(rows_by_group) for row in range(rows)]
     members = [
+        # Padded, so that keys sort in the order of the rows.
         ArchiveMember(f"{number:09}", label, parquet_member(group, row, config.image_column), None)
         for number, ((group, row), label) in enumerate(zip(positions, labels, strict=True))
     ]
@@ -85,9 +86,9 @@ def _hugging_face_names(schema: pa.Schema, label_column: str) -> Sequence[str]:
 
 def _read_parquet_member(uri: str, member: str, version: str) -> bytes:
     group, row, column = member.split(":", 2)
-    with _group_lock:  # of several threads that want the same row group, one reads it
+    with _group_lock:  # threads that need the same row group read it once
         images = _read_row_group(uri, version, int(group), column)
-    return images[int(row)].as_py() or b""
+    return images[int(row)].as_py() or b""  # a null is rejected as an empty file
 
 
 @functools.lru_cache(maxsize=CACHED_ROW_GROUPS)

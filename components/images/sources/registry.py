@@ -20,7 +20,7 @@ from components.store import objects
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One kind of place that images come from."""
+    """One kind of source of images."""
 
     list_images: Callable[[ImagesConfig, str], Listing]
     """(config, absolute URI of the snapshot's folder) -> all images. Only a bundled source writes to that folder."""

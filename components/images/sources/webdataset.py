@@ -1,4 +1,4 @@
-"""Source `webdataset`: tar shards whose files belong to one sample by the part of their name before the first dot.
+"""Source `webdataset`: tar files in which files whose names are equal up to the first dot form one sample.
 
 The member of a row is "offset:size", in bytes from the start of the tar.
 """
@@ -26,6 +26,7 @@ def list_webdataset(config: ImagesConfig, snapshot_folder: str) -> Listing:
 def _index_tar(file: objects.StoredObject, config: ImagesConfig) -> ArchiveIndex:
     """Images of one tar; only headers and labels are read."""
     try:
+        # Mode "r:" reads uncompressed tars only: members must have positions in the file.
         with objects.open_object(file.uri) as source, tarfile.open(fileobj=source, mode="r:") as tar:
             members = list(_samples(tar, config))
     except tarfile.TarError as error:
@@ -38,16 +39,18 @@ def _index_tar(file: objects.StoredObject, config: ImagesConfig) -> ArchiveIndex
 
 
 def _samples(tar: tarfile.TarFile, config: ImagesConfig) -> Iterator[ArchiveMember]:
-    """Every sample that has an image; a sample's label may stand before or after its image."""
+    """Every sample that has an image; a sample's label may come before or after its image."""
     labels: dict[str, Label] = {}
     images: dict[str, tarfile.TarInfo] = {}
     for entry in tar:
+        # a/0001.seg.png -> folder a, sample a/0001, kind seg.png
         folder, _, name = entry.name.rpartition("/")
         stem, _, extension = name.partition(".")
         sample, kind = f"{folder}/{stem}" if folder else stem, extension.lower()
         if not entry.isfile() or name.startswith("."):
             continue
         if kind in ("cls", "json"):
+            # With both a .cls and a .json file, the first one in the tar counts.
             labels.setdefault(sample, _read_label(tar, entry, kind, config))
         elif kind in SAMPLE_IMAGE_EXTENSIONS:
             require(sample not in images, f"a sample must have one image, '{sample}' in {tar.name!r} has more")

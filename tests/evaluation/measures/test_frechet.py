@@ -1,4 +1,4 @@
-"""The Frechet distance against its closed form."""
+"""The Frechet distance compared with its closed form."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Copies of training images are told from new images."""
+"""The memorisation ratio of copies of training images and of new images."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from components.images.tensors import to_images
 from tests.evaluation.random_data import random_pixels
 
 
-def test_copies_are_told_from_new_images():
+def test_copies_have_ratio_zero_and_new_images_ratio_one():
     train = random_pixels(40, 16, 16, 1)
     held_out, fresh = random_pixels(20, 16, 16, 1, seed=1), random_pixels(20, 16, 16, 1, seed=2)
     assert memorisation_ratio(train[:20], held_out, train) == pytest.approx(0, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Precision and recall against their definition, written out."""
+"""Precision and recall compared with a direct implementation of their definition."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What every registered measure has to keep, so that its figures can be tracked and shown."""
+"""Rules that every registered measure follows, so that its figures can be tracked and shown."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Arguments of the verbs that use a model, and images to give them."""
+"""Arguments of the verbs that use a model, and image files for them."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`reconstruct`: originals above their reconstructions, and how close they are."""
+"""`reconstruct`: originals above their reconstructions, and their PSNR."""
 
 import numpy as np
 import pytest
@@ -34,17 +34,17 @@ def test_reconstructions_are_those_of_the_tokenizer(
         assert picture.width > 2 * 16
 
 
-def test_one_file_can_be_reconstructed(finished, options, pictures, capsys):
+def test_a_single_file_can_be_reconstructed(finished, options, pictures, capsys):
     assert reconstruct_images(options("reconstruct", images=str(pictures / "a.png"))) == 0
     assert "dB  a.png" in capsys.readouterr().out
 
 
-def test_a_place_without_an_image_is_told(finished, options, pictures, tmp_path):
+def test_a_path_without_images_is_reported(finished, options, pictures, tmp_path):
     (tmp_path / "empty").mkdir()
-    for place, said in (
+    for path, message in (
         ("nowhere", "found nothing"),
         ("empty", "found an empty folder"),
         ("in/notes.txt", "got none of 1 files"),
     ):
-        with pytest.raises(UsageError, match=said):
-            reconstruct_images(options("reconstruct", images=str(tmp_path / place)))
+        with pytest.raises(UsageError, match=message):
+            reconstruct_images(options("reconstruct", images=str(tmp_path / path)))

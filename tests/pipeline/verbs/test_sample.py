@@ -1,4 +1,4 @@
-"""`sample`: from the registry and from a config, and what is said about wrong arguments."""
+"""`sample`: from the registry and from a config, and errors for wrong arguments."""
 
 import numpy as np
 import pytest
@@ -18,10 +18,10 @@ from pipeline.verbs.sample import sample_model
 )
 def test_samples_are_those_of_the_generator(finished, generator, options, tmp_path, capsys, model):
     assert sample_model(options("sample", model=model or finished[0], classes="cat,ant", seed=5, keep=0.5)) == 0
-    wanted = generate_samples(generator, classes=[2, 0], count=2, seed=5, keep=0.5).pixels.numpy()
+    expected = generate_samples(generator, classes=[2, 0], count=2, seed=5, keep=0.5).pixels.numpy()
     names = ["cat-0-seed5.png", "cat-1-seed5.png", "ant-0-seed5.png", "ant-1-seed5.png"]
-    found = np.stack([from_png((tmp_path / "out" / name).read_bytes(), 1) for name in names])
-    np.testing.assert_array_equal(found, wanted)
+    pixels = np.stack([from_png((tmp_path / "out" / name).read_bytes(), 1) for name in names])
+    np.testing.assert_array_equal(pixels, expected)
     printed = capsys.readouterr().out.splitlines()[1:]
     assert printed == [str(tmp_path / "out" / name) for name in ("grid.png", *names)]
 
@@ -33,29 +33,29 @@ def test_samples_like_an_image_keep_its_upper_codes(finished, generator, options
         real = np.asarray(image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))
     images = to_images(torch.from_numpy(real.copy())[None, :, :, None].expand(2, -1, -1, -1))
     labels, seeds = torch.tensor([1, 1]), sample_seeds(0, 1, 2)
-    wanted = generator.resample(images, labels, seeds, kept_levels=1).pixels.numpy()
-    found = [from_png((tmp_path / "out" / f"bee-{index}-seed0.png").read_bytes(), 1) for index in range(2)]
-    np.testing.assert_array_equal(np.stack(found), wanted)
+    expected = generator.resample(images, labels, seeds, kept_levels=1).pixels.numpy()
+    pixels = [from_png((tmp_path / "out" / f"bee-{index}-seed0.png").read_bytes(), 1) for index in range(2)]
+    np.testing.assert_array_equal(np.stack(pixels), expected)
 
 
-def test_what_is_not_one_image_to_be_like_is_told(finished, options, pictures):
+def test_like_must_name_one_image(finished, options, pictures):
     with pytest.raises(UsageError, match="--like must name one image file, found 2 readable images"):
         sample_model(options("sample", like=str(pictures)))
 
 
-def test_guidance_of_a_model_that_cannot_is_told(finished, options):
+def test_guidance_of_a_model_without_label_dropout_is_refused(finished, options):
     with pytest.raises(UsageError, match="needs a prior that knows 'no class'"):
         sample_model(options("sample", guidance=2.0))
 
 
-def test_many_samples_tell_how_far_they_are(finished, options, capsys, monkeypatch):
+def test_the_progress_of_many_samples_is_shown(finished, options, capsys, monkeypatch):
     monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
     sample_model(options("sample", count=30))
     out = capsys.readouterr().out
     assert " 71%  64/90 images, " in out and "images/s, 0:00 left" in out
 
 
-def test_an_unknown_class_is_told_with_those_there_are(finished, options):
+def test_an_unknown_class_is_reported_with_the_known_classes(finished, options):
     with pytest.raises(UsageError, match=r"classes of the model \(ant, bee, cat\), got 'cats': did you mean 'cat'\?"):
         sample_model(options("sample", classes="ant,cats"))
 
@@ -73,33 +73,33 @@ def test_an_unknown_class_is_told_with_those_there_are(finished, options):
         {"seed": -1},
     ],
 )
-def test_a_number_out_of_range_is_told_before_anything_is_loaded(options, changes):
+def test_a_number_out_of_range_is_reported_before_anything_is_loaded(options, changes):
     with pytest.raises(UsageError, match="must"):
         sample_model(options("sample", model="models:/not/asked", **changes))
 
 
-def test_a_model_of_another_kind_is_told(finished, options):
+def test_a_model_of_another_kind_is_refused(finished, options):
     with pytest.raises(UsageError, match="finished-tokenizer/1 is a tokenizer, a generator is needed"):
         sample_model(options("sample", model="finished-tokenizer"))
 
 
-def test_a_model_that_is_not_registered_is_told(finished, options):
+def test_an_unregistered_model_is_reported(finished, options):
     with pytest.raises(UnknownModel, match="no model 'other' is registered"):
         sample_model(options("sample", model="other"))
 
 
-def test_a_state_folder_without_a_registry_is_told(options, tmp_path):
+def test_a_state_folder_without_a_registry_is_reported(options, tmp_path):
     with pytest.raises(UsageError, match=r"there is no registry at sqlite:.* give the folder of its state by --state"):
         sample_model(options("sample", state=str(tmp_path)))
     assert not list(tmp_path.iterdir())
 
 
-def test_overrides_belong_to_a_config(finished, options):
+def test_overrides_of_a_registered_model_are_refused(finished, options):
     with pytest.raises(UsageError, match="--set overrides settings of a config"):
         sample_model(options("sample", overrides=["seed=1"]))
 
 
-def test_a_config_that_has_not_run_is_told(config_file, finished, options):
+def test_a_config_that_has_not_run_is_reported(config_file, finished, options):
     with pytest.raises(MissingArtifact, match="nothing has run yet"):
         sample_model(options("sample", model=config_file))
     with pytest.raises(MissingArtifact, match="step 'tokenizer' has no finished artifact"):

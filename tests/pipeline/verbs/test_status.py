@@ -1,4 +1,4 @@
-"""`status`: what is there, who is at work, and that looking makes nothing."""
+"""`status`: finished steps, holders of leases, and that it creates nothing."""
 
 import pytest
 
@@ -12,13 +12,13 @@ from pipeline.verbs.status import print_status
 
 
 @pytest.fixture
-def soon(monkeypatch):
-    """Signs of life come in tenths of a second."""
+def short_renewals(monkeypatch):
+    """Leases are renewed every 0.1 seconds."""
     for module in (lease, status):
         monkeypatch.setattr(module, "RENEW_SECONDS", 0.1)
 
 
-def test_nothing_has_run_yet(config_file, tmp_path, capsys):
+def test_a_pipeline_that_has_not_run_is_reported(config_file, tmp_path, capsys):
     assert print_status(config_file, ["seed=1"]) == 0
     assert capsys.readouterr().out == f"nothing has run yet: python -m pipeline run {config_file} --set seed=1\n"
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
@@ -43,7 +43,7 @@ def test_a_failed_gate_is_shown(finished, capsys):
     )
 
 
-def test_who_is_at_work_is_shown(finished, soon, capsys):
+def test_the_holder_of_a_lease_is_shown(finished, short_renewals, capsys):
     source, config, _ = finished
     changed = parse_config(to_plain(config) | {"codes": {"batch_size": 2}}, "a test")
     memo = look_up_memo(changed)
@@ -58,7 +58,7 @@ def test_who_is_at_work_is_shown(finished, soon, capsys):
     assert held.holder not in capsys.readouterr().out
 
 
-def test_who_died_at_work_is_shown(finished, soon, capsys):
+def test_an_interrupted_holder_is_shown(finished, short_renewals, capsys):
     source, _, session = finished
     changed = load_config(source, ["judge.hidden=8"])
     memo = look_up_memo(changed)

@@ -1,4 +1,4 @@
-"""`ui`: a port in use is told before anything starts; the services show the DAG and end when they are asked to."""
+"""`ui`: a port in use is reported before anything starts; the services show the DAG and end on SIGTERM."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from components.errors import UsageError
 from pipeline.verbs.ui import serve_ui
 
 
-def test_a_port_in_use_is_told_before_anything_starts(config_file, tmp_path):
+def test_a_port_in_use_is_reported_before_anything_starts(config_file, tmp_path):
     with (
         socket.create_server(("127.0.0.1", 0)) as other,
         pytest.raises(UsageError, match=r"is in use: .* another by --port"),
@@ -25,29 +25,29 @@ def test_a_port_in_use_is_told_before_anything_starts(config_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("host", "port", "said"),
+    ("host", "port", "message"),
     [("127.0.0.1", 0, "must lie in 1..65535"), ("203.0.113.1", 3000, "cannot listen at 203.0.113.1:3000")],
 )
-def test_an_address_that_cannot_be_had_is_told(config_file, host, port, said):
-    with pytest.raises(UsageError, match=said):
+def test_an_unavailable_address_is_reported(config_file, host, port, message):
+    with pytest.raises(UsageError, match=message):
         serve_ui(config_file, [], host=host, port=port)
 
 
-def group(pid):
-    """Processes whose group `pid` leads."""
+def group_size(pid):
+    """Number of processes in the group that `pid` leads."""
     listed = subprocess.run(["ps", "-A", "-o", "pgid="], capture_output=True, text=True, check=True).stdout.split()
     return listed.count(str(pid))
 
 
 @pytest.mark.services
-def test_the_dag_is_shown_and_sigterm_ends_all(config_file, tmp_path):
+def test_the_dag_is_shown_and_sigterm_ends_all_processes(config_file, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = (
         f"exec {sys.executable} -m pipeline ui {config_file} --port {port} --set 'orchestration.schedule=0 3 * * *'"
     )
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONUNBUFFERED": "1"}
-    # As a shell starts a job in the background: with SIGINT ignored.
+    # SIGINT is ignored, as in a background job of a shell.
     served = subprocess.Popen(
         ["sh", "-c", f"trap '' INT; {command}"],
         cwd=tmp_path,
@@ -85,6 +85,6 @@ def test_the_dag_is_shown_and_sigterm_ends_all(config_file, tmp_path):
         rest, _ = served.communicate(timeout=90)
     assert served.returncode == 0 and "stopping" in rest and len(children) == 1
     deadline = time.monotonic() + 5
-    while group(children[0]) and time.monotonic() < deadline:
+    while group_size(children[0]) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert group(children[0]) == 0
+    assert group_size(children[0]) == 0

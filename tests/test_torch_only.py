@@ -1,4 +1,4 @@
-"""The model files work where only torch is installed: a GPU box, a serving container."""
+"""The model files work where only torch is installed, as in a serving container."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ print(tuple(generate_samples(generator, classes=[1], count=2, seed=0, keep=0.5).
 
 
 @pytest.mark.slow
-def test_model_files_import_and_sample_without_anything_but_torch():
+def test_model_files_import_and_sample_with_only_torch_installed():
     forbidden = [name for name in CONTRACT["forbidden_modules"] if name != "numpy"]  # torch itself may look for it
     program = PROGRAM.format(forbidden=forbidden, modules=CONTRACT["source_modules"])
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Encoding from s3:// to s3:// on a real S3 server, behind a proxy that lets requests fail."""
+"""Encoding from s3:// to s3:// on a real S3 server, through a proxy that makes requests fail."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from components.config import StepResources
 from components.errors import StorageError
 from components.store import objects
 from components.store.lease import TIME_TO_LIVE
-from tests.codes.jobs import job, rows_of, snapshot_of
+from tests.codes.jobs import commit_images, dataset_rows, run_encode_job
 from tests.services.faulty_proxy import FaultyProxy
 
 pytestmark = [pytest.mark.ray, pytest.mark.services, pytest.mark.slow]
@@ -30,7 +30,7 @@ def store(s3):
     with proxy.running() as url, pytest.MonkeyPatch.context() as patch:
         for name, value in {**s3.environment, "AWS_ENDPOINT_URL": url}.items():
             patch.setenv(name, value)
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # botocore's own patience would hide the faults, and take minutes
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # botocore's own retries would hide the faults and take minutes
         root = f"s3://{s3.bucket}/encode"
         for number in range(IMAGES):
             objects.write_bytes(f"{root}/images/{number % 3}/{number:03}.png", picture(number))
@@ -39,16 +39,17 @@ def store(s3):
 
 @pytest.fixture(scope="module")
 def cluster(store):
-    """Started within the proxy's environment, which its workers inherit."""
+    """A local Ray, started with the proxy's environment, which its workers inherit."""
     import ray
 
+    ray.shutdown()  # a Ray that other tests left in this process has an earlier environment
     yield Cluster(local_cpus=4)
     ray.shutdown()
 
 
 @pytest.fixture
 def proxy(store):
-    """A proxy without faults at the start and at the end."""
+    """The proxy, without faults at the start of a test and reset after it."""
     proxy, _ = store
     proxy.seen.clear()
     yield proxy
@@ -57,13 +58,13 @@ def proxy(store):
 
 @pytest.fixture
 def run(store, cluster, fitted):
-    """run(name): the dataset of what the bucket holds, made in a folder of that name; returns the folder."""
+    """run(name): encode the images of the bucket into the folder `name`; returns the folder."""
 
     def make(name: str, **more) -> str:
         _, root = store
         folder = f"{root}/{name}"
-        snapshot = snapshot_of(f"{root}/images", f"{folder}-snapshot", source="folder", channels=1)
-        job(folder, snapshot, fitted, cluster, resources=StepResources(workers=1, readers=0), **more)
+        snapshot = commit_images(f"{root}/images", f"{folder}-snapshot", source="folder", channels=1)
+        run_encode_job(folder, snapshot, fitted, cluster, resources=StepResources(workers=1, readers=0), **more)
         return folder
 
     return make
@@ -76,9 +77,9 @@ def picture(number: int) -> bytes:
     return sink.getvalue()
 
 
-def test_transient_faults_change_nothing(run, proxy):
+def test_transient_faults_do_not_change_the_dataset(run, proxy):
     whole = run("whole")
-    assert verify_dataset(whole) == [] and len(rows_of(whole)) == IMAGES
+    assert verify_dataset(whole) == [] and len(dataset_rows(whole)) == IMAGES
     proxy.share = 0.15
     faulty = run("faulty")
     assert all(proxy.seen[fault] > 3 for fault in ("throttled", "reset", "slow", "cut")), proxy.seen
@@ -86,7 +87,7 @@ def test_transient_faults_change_nothing(run, proxy):
     assert read_dataset(faulty).digest == read_dataset(whole).digest and read_dataset(faulty).facts.rejects == 0
 
 
-def test_an_object_deleted_in_the_middle_is_a_reject_confirmed_by_the_store(run, proxy, store):
+def test_an_object_deleted_during_the_job_is_rejected(run, proxy, store):
     _, root = store
     gone = f"{root}/images/2/059.png"
 
@@ -104,7 +105,7 @@ def test_an_object_deleted_in_the_middle_is_a_reject_confirmed_by_the_store(run,
         objects.write_bytes(gone, picture(59))
 
 
-def test_a_lasting_fault_fails_the_job_which_resumes_later(run, proxy):
+def test_a_lasting_fault_fails_the_job_and_the_next_run_resumes_it(run, proxy):
     writes: list[str] = []
 
     def break_after_three(method: str, path: str) -> None:
@@ -117,16 +118,16 @@ def test_a_lasting_fault_fails_the_job_which_resumes_later(run, proxy):
     proxy.before, proxy.broken = (lambda method, path: None), False
     again: list[str] = []
     proxy.before = lambda method, path: again.append(path) if is_shard(method, path) else None
-    folder = run("broken", wait=TIME_TO_LIVE + 5)  # the lease could not be given back either: it has to grow stale
-    assert verify_dataset(folder) == [] and len(rows_of(folder)) == IMAGES
-    assert len(set(again)) <= 8 - 3 + 2  # what was written, and noted, is not written again
+    folder = run("broken", wait=TIME_TO_LIVE + 5)  # the lease could not be released either: it has to expire
+    assert verify_dataset(folder) == [] and len(dataset_rows(folder)) == IMAGES
+    assert len(set(again)) <= 8 - 3 + 2  # shards that were written and recorded are not written again
 
 
 def is_shard(method: str, path: str) -> bool:
     return method == "PUT" and "/part-" in path and "/.work/" not in path
 
 
-def test_no_secret_is_in_anything_that_was_written(run, store, s3):
+def test_no_written_object_contains_a_secret(run, store, s3):
     _, root = store
     for path in objects.object_sizes(f"{root}/whole"):
         assert s3.secret.encode() not in objects.read_bytes(f"{root}/whole/{path}")

@@ -1,4 +1,4 @@
-"""The registry of sources: its names, its archive formats, and a source that a test adds."""
+"""The source registry: its names, its archive formats, and a source added by a test."""
 
 import io
 import uuid
@@ -21,7 +21,7 @@ def _index_zip(file: objects.StoredObject, config: ImagesConfig) -> ArchiveIndex
     with objects.open_object(file.uri) as source, zipfile.ZipFile(source) as packed:
         infos = packed.infolist()
     members = [
-        ArchiveMember(each.filename, each.filename.split("-")[0], each.filename, each.file_size) for each in infos
+        ArchiveMember(info.filename, info.filename.split("-")[0], info.filename, info.file_size) for info in infos
     ]
     return ArchiveIndex(members)
 
@@ -55,11 +55,11 @@ def zipped(monkeypatch, photo, encoded) -> tuple[ImagesConfig, dict[str, bytes]]
     return ImagesConfig(source="zip", uri=root, image_size=16), images  # type: ignore[arg-type]
 
 
-def test_the_registry_has_exactly_the_names_that_the_config_takes():
+def test_the_registry_has_exactly_the_source_names_of_the_config():
     assert tuple(SOURCES) == get_args(SourceName)
 
 
-def test_bundled_sources_and_no_others_do_without_a_uri():
+def test_only_bundled_sources_need_no_uri():
     assert [name for name, source in SOURCES.items() if source.bundled] == list(BUNDLED_SOURCES)
     for name, source in SOURCES.items():
         if source.bundled:
@@ -69,18 +69,18 @@ def test_bundled_sources_and_no_others_do_without_a_uri():
                 ImagesConfig(source=name, image_size=16)
 
 
-def test_an_extension_means_one_archive_format():
+def test_each_extension_belongs_to_one_archive_format():
     formats = {source.archive for source in SOURCES.values() if source.archive}
     assert len({each.extension for each in formats}) == len(formats)
     assert all(archive_format(f"s3://bucket/Some.{each.extension.upper()}") is each for each in formats)
 
 
-def test_a_packed_file_that_no_source_reads_is_named():
+def test_an_unknown_archive_extension_is_reported():
     with pytest.raises(StorageError, match=r"a\.rar must end with one of \['parquet', 'tar'\]"):
         archive_format("a.rar")
 
 
-def test_a_source_that_is_registered_is_listed_and_its_members_are_fetched(zipped):
+def test_a_registered_source_is_listed_and_its_members_are_fetched(zipped):
     config, images = zipped
     listing = list_images(config, "unused")
     assert {row["key"]: fetch_image(row) for row in listing.table.to_pylist()} == images
@@ -89,7 +89,7 @@ def test_a_source_that_is_registered_is_listed_and_its_members_are_fetched(zippe
     assert PixelReader(config, 0).read(rows).shape == (6, 16, 16, 3)
 
 
-def test_a_rewritten_file_of_a_registered_source_is_noticed(zipped):
+def test_a_rewritten_file_of_a_registered_source_is_detected(zipped):
     config, images = zipped
     row = list_images(config, "unused").table.to_pylist()[0]
     write_zip(row["uri"], {row["member"]: images[row["key"]], "other.png": b""})

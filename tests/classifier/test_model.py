@@ -1,4 +1,4 @@
-"""The classifier: what it accepts, that it reads an image alone, and that it learns digits."""
+"""The classifier: accepted inputs, independence from the batch, and learning real digits."""
 
 import pytest
 import torch
@@ -7,50 +7,29 @@ from torch.nn import functional as F
 
 from components.classifier.config import ClassifierArchitecture
 from components.classifier.model import Classifier
-from components.classifier.objective import ClassifierObjective
 from components.config import TrainingConfig
-from components.training.batches import ImageBatch
 
 TRAINING = TrainingConfig(updates=200, batch_size=64, learning_rate=2e-3)
 
 
-def classifier(hidden=4, channels=1, classes=3):
+def make_classifier(hidden=4, channels=1, classes=3):
     torch.manual_seed(0)
     return Classifier(ClassifierArchitecture(hidden=hidden), channels=channels, classes=classes).eval()
 
 
 @pytest.mark.parametrize("size", [(8, 8), (33, 47), (64, 32)])
 def test_a_score_does_not_depend_on_the_rest_of_the_batch(size):
-    model, images = classifier(channels=3).double(), torch.rand(5, 3, *size, dtype=torch.float64) * 2 - 1
+    model, images = make_classifier(channels=3).double(), torch.rand(5, 3, *size, dtype=torch.float64) * 2 - 1
     whole = model(images)
     assert whole.shape == (5, 3)
     torch.testing.assert_close(torch.cat([model(image[None]) for image in images]), whole)
 
 
 def test_logits_are_the_last_layer_of_the_features():
-    model, images = classifier(), torch.rand(2, 1, 16, 16)
+    model, images = make_classifier(), torch.rand(2, 1, 16, 16)
     features = model.features(images)
     assert features.shape == (2, model.width)
     torch.testing.assert_close(features @ model.head.weight.T + model.head.bias, model(images))
-
-
-def test_the_objective_is_the_mean_negative_log_probability():
-    objective = ClassifierObjective(classifier())
-    batch = ImageBatch(torch.randint(0, 256, (4, 16, 16, 1), dtype=torch.uint8), torch.tensor([0, 2, 1, 0]))
-    loss, metrics = objective(batch)
-    logits = objective.model(batch.pixels.permute(0, 3, 1, 2) / 127.5 - 1)
-    expected = -logits.softmax(1)[torch.arange(4), batch.labels].log().mean()
-    torch.testing.assert_close(loss, expected)
-    assert metrics["accuracy"] == (logits.argmax(1) == batch.labels).sum() / 4
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"), [([0, -1], r"1 of 2 have none.*one folder per class"), ([0, 3], r"0 \.\. 2, got 0 \.\. 3")]
-)
-def test_images_without_a_usable_label_are_refused(labels, message):
-    batch = ImageBatch(torch.zeros(2, 16, 16, 1, dtype=torch.uint8), torch.tensor(labels))
-    with pytest.raises(ValueError, match=message):
-        ClassifierObjective(classifier())(batch)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +40,12 @@ def test_images_without_a_usable_label_are_refused(labels, message):
         (torch.full((1, 1, 4, 4), torch.nan), "finite, got 16 NaN or infinite values of 16"),
     ],
 )
-def test_images_that_cannot_be_read_are_refused(images, message):
+def test_images_with_wrong_shapes_or_values_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
-        classifier()(images)
+        make_classifier()(images)
 
 
-def test_dropout_zeroes_its_fraction_of_the_features_in_training_alone():
+def test_dropout_zeroes_its_fraction_of_the_features_only_in_training():
     model = Classifier(ClassifierArchitecture(hidden=4), channels=1, classes=3, dropout=0.25)
     features = torch.ones(400, model.width)
     dropped = (model.train().dropout(features) == 0).float().mean()
@@ -74,12 +53,12 @@ def test_dropout_zeroes_its_fraction_of_the_features_in_training_alone():
 
 
 @pytest.mark.slow
-def test_it_learns_real_digits():
+def test_the_classifier_learns_real_digits():
     pixels, labels = load_digits(return_X_y=True)
     images = F.interpolate(torch.tensor(pixels).float().view(-1, 1, 8, 8) / 8 - 1, size=16, mode="bilinear")
     labels, order = torch.tensor(labels), torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     held_out, train = order[:360], order[360:]
-    model = classifier(hidden=12, classes=10).train()
+    model = make_classifier(hidden=12, classes=10).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=TRAINING.learning_rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, TRAINING.updates)
     for _ in range(TRAINING.updates):

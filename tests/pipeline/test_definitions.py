@@ -1,5 +1,6 @@
-"""A schedule's tick becomes a run that ends well, by the daemon that `ui` starts."""
+"""The job and the schedule of a config, and a run that the daemon of `ui` starts by the schedule."""
 
+import dataclasses
 import os
 import sys
 import time
@@ -7,13 +8,24 @@ import time
 import dagster as dg
 import pytest
 
+from pipeline.definitions import JOB, definitions_of
 from tests.services.processes import Server, free_port
+
+
+def test_one_config_gives_one_schedule_and_one_job(finished):
+    _, config, _ = finished
+    nightly = dataclasses.replace(config.orchestration, schedule="0 3 * * *")
+    definitions = definitions_of(dataclasses.replace(config, orchestration=nightly))
+    schedule = definitions.resolve_schedule_def("scheduled")
+    assert schedule.cron_schedule == "0 3 * * *" and schedule.job_name == JOB
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    assert not list(definitions_of(config).schedules or [])
 
 
 @pytest.mark.slow
 @pytest.mark.services
-def test_a_tick_of_the_schedule_becomes_a_finished_run(finished, tmp_path, monkeypatch):
-    """Every minute, on a DAG that is done: the run finds so."""
+def test_a_tick_of_the_schedule_starts_a_run_that_succeeds(finished, tmp_path, monkeypatch):
+    """The schedule ticks every minute; the DAG is finished, so that the run only finds its artifacts."""
     config_file, _, _ = finished
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     command = [sys.executable, "-m", "pipeline", "ui", config_file, "--port", str(free_port())]
@@ -31,7 +43,7 @@ def test_a_tick_of_the_schedule_becomes_a_finished_run(finished, tmp_path, monke
 
 
 def wait_for_success(instance: dg.DagsterInstance, seconds: float) -> dg.DagsterRun:
-    """The first run that ended well."""
+    """The first run that succeeded, within `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for run in instance.get_runs():

@@ -16,7 +16,7 @@ from components.errors import LeaseLost, StorageError, TooManyRejects
 from components.progress import Progress
 from components.store import parquet
 from tests.codes.conftest import write_pictures
-from tests.codes.jobs import SMALL, WAVES, job, parts, rows_of, snapshot_of
+from tests.codes.jobs import SMALL, WAVES, commit_images, dataset_rows, run_encode_job, shard_write_times
 
 FORMAT_1_TOKENIZER = Path(__file__).parents[1] / "store" / "format_1" / "tokenizer"
 
@@ -29,36 +29,36 @@ def pictures(tmp_path) -> Path:
 
 @pytest.fixture
 def encode(fitted, pictures, tmp_path):
-    """encode(name): a job on what `pictures` holds now, into a folder of that name."""
+    """encode(name): run a job on the current content of `pictures` into the folder `name`."""
 
     def run(name: str = "codes", tokenizer=fitted, **more):
-        snapshot = snapshot_of(str(pictures), str(tmp_path / f"snapshot-{len(list(tmp_path.iterdir()))}"))
-        return job(str(tmp_path / name), snapshot, tokenizer, None, **more)
+        snapshot = commit_images(str(pictures), str(tmp_path / f"snapshot-{len(list(tmp_path.iterdir()))}"))
+        return run_encode_job(str(tmp_path / name), snapshot, tokenizer, None, **more)
 
     return run
 
 
 @pytest.fixture
 def made_shards(monkeypatch):
-    """Names of the shards that encoders make; `stop_after` of them, encoders fail."""
+    """Names of the shards that are encoded; after `stop_after` of them encoding fails."""
     make = ShardEncoder.make_shard
 
-    class Made(list):
+    class ShardNames(list):
         stop_after = 1000
 
-    made = Made()
+    names = ShardNames()
 
     def make_shard(encoder, request, *more):
-        if len(made) >= made.stop_after:
+        if len(names) >= names.stop_after:
             raise RuntimeError("the process is stopped here")
-        made.append(request.name)
+        names.append(request.name)
         return make(encoder, request, *more)
 
     monkeypatch.setattr(ShardEncoder, "make_shard", make_shard)
-    return made
+    return names
 
 
-def test_the_facts_are_those_of_the_dataset(encode, tmp_path):
+def test_the_facts_match_the_dataset(encode, tmp_path):
     output = encode()
     dataset = read_dataset(str(tmp_path / "codes"))
     facts = CodesFacts.read(output.facts.record())
@@ -69,13 +69,13 @@ def test_the_facts_are_those_of_the_dataset(encode, tmp_path):
     assert (dataset.facts.image_size, dataset.facts.channels) == (16, 1)
 
 
-def test_unusable_images_are_rejects_and_too_many_of_them_fail(encode, pictures, tmp_path):
+def test_unusable_images_are_rejected_and_too_many_fail_the_job(encode, pictures, tmp_path):
     (pictures / "0" / "bad.png").write_bytes(b"nonsense")
     (pictures / "1" / "gone.png").symlink_to(tmp_path / "nowhere")
     assert encode(max_rejects=0.02).facts.rejects == 2
     rejects = parquet.from_bytes((tmp_path / "codes" / "rejects.parquet").read_bytes()).to_pylist()
     assert {row["key"]: row["reason"] for row in rejects} == {"0/bad.png": "not_an_image", "1/gone.png": "missing"}
-    assert verify_dataset(str(tmp_path / "codes")) == [] and len(rows_of(str(tmp_path / "codes"))) == 100
+    assert verify_dataset(str(tmp_path / "codes")) == [] and len(dataset_rows(str(tmp_path / "codes"))) == 100
     with pytest.raises(TooManyRejects, match=r"at most 1\.00% .* got 2 of 102(.|\n)*not_an_image"):
         encode("other", max_rejects=0.01)
     assert not (tmp_path / "other" / "manifest.json").exists()
@@ -89,21 +89,21 @@ def test_a_shard_without_any_usable_image_is_not_written(encode, pictures, tmp_p
 
 
 @pytest.mark.parametrize(("config", "in_work"), [(SMALL, "notes"), (WAVES, "waves")])
-def test_a_stopped_job_resumes_with_the_shards_it_lacks(encode, made_shards, tmp_path, config, in_work):
+def test_a_stopped_job_resumes_with_the_missing_shards(encode, made_shards, tmp_path, config, in_work):
     whole = encode("whole", config=config).digest
     made_shards.clear()
     made_shards.stop_after = 9  # 8 shards per wave in WAVES: its second wave has begun
     with pytest.raises(RuntimeError, match="stopped here"):
         encode("stopped", config=config)
-    written = parts(tmp_path / "stopped")
+    written = shard_write_times(tmp_path / "stopped")
     assert len(written) == 9 and any((tmp_path / "stopped" / ".work" / in_work).iterdir())
     made_shards.clear()
     assert encode("stopped", config=config).digest == whole and len(made_shards) == 13 - 9
-    assert {name: parts(tmp_path / "stopped")[name] for name in written} == written
+    assert {name: shard_write_times(tmp_path / "stopped")[name] for name in written} == written
     assert not (tmp_path / "stopped" / ".work").exists()
 
 
-def test_a_recorded_shard_whose_file_is_cut_is_made_again(encode, made_shards, tmp_path):
+def test_a_recorded_shard_with_a_truncated_file_is_encoded_again(encode, made_shards, tmp_path):
     made_shards.stop_after = 3
     with pytest.raises(RuntimeError, match="stopped here"):
         encode()
@@ -115,7 +115,7 @@ def test_a_recorded_shard_whose_file_is_cut_is_made_again(encode, made_shards, t
     assert cut.name in made_shards and len(made_shards) == 13 - 2 and verify_dataset(str(tmp_path / "codes")) == []
 
 
-def test_only_new_changed_and_relabelled_rows_cost_anything(encode, made_shards, pictures, tmp_path):
+def test_unchanged_rows_are_not_encoded_again(encode, made_shards, pictures, tmp_path):
     encode()
     made_shards.clear()
     assert encode().facts.version == 1 and made_shards == []
@@ -123,10 +123,10 @@ def test_only_new_changed_and_relabelled_rows_cost_anything(encode, made_shards,
     (pictures / "0" / "0030.png").unlink()
     assert encode().facts.version == 2 and len(made_shards) == 2 + 1  # two shards of new rows, one rewritten
     encode("fresh")
-    assert rows_of(str(tmp_path / "codes")) == rows_of(str(tmp_path / "fresh"))
+    assert dataset_rows(str(tmp_path / "codes")) == dataset_rows(str(tmp_path / "fresh"))
 
 
-def test_distrusted_shards_are_made_again(encode, made_shards, tmp_path):
+def test_distrusted_shards_are_encoded_again(encode, made_shards, tmp_path):
     digest = encode().digest
     made_shards.clear()
     path = read_dataset(str(tmp_path / "codes")).shards[4].path
@@ -134,24 +134,24 @@ def test_distrusted_shards_are_made_again(encode, made_shards, tmp_path):
 
 
 def test_an_image_that_changed_since_the_snapshot_fails_the_job(fitted, pictures, tmp_path):
-    snapshot = snapshot_of(str(pictures), str(tmp_path / "snapshot"))
+    snapshot = commit_images(str(pictures), str(tmp_path / "snapshot"))
     (pictures / "0" / "0000.png").write_bytes(b"another size")
     with pytest.raises(StorageError, match=r"0000\.png changed since the snapshot listed it: run again"):
-        job(str(tmp_path / "codes"), snapshot, fitted, None)
+        run_encode_job(str(tmp_path / "codes"), snapshot, fitted, None)
     assert not (tmp_path / "codes" / "manifest.json").exists()
 
 
-def test_nothing_is_written_once_the_lease_is_lost(encode, tmp_path):
+def test_nothing_is_written_after_the_lease_is_lost(encode, tmp_path):
     class LosingTheLease(Progress):
         def update(self, job: str, **state) -> None:
             (tmp_path / "codes" / ".lease" / "000099.json").write_text("{}")
 
     with pytest.raises(LeaseLost, match="taken over by a newer run"):
         encode(progress=LosingTheLease())
-    assert parts(tmp_path / "codes") == {} and not (tmp_path / "codes" / "manifest.json").exists()
+    assert shard_write_times(tmp_path / "codes") == {} and not (tmp_path / "codes" / "manifest.json").exists()
 
 
-def test_the_process_gets_its_threads_back(encode, fitted, monkeypatch):
+def test_the_thread_count_of_the_process_is_restored(encode, fitted, monkeypatch):
     threads = []
     make = ShardEncoder.make_shard
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Labels: tables, names, numbers, and what is no label."""
+"""Labels: tables, names, numbers, and values that are not labels."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,14 +8,14 @@ from components.images.sources.labels import number_labels
 from components.images.sources.registry import list_images
 
 
-def test_names_are_numbered_in_sorted_order_and_numbers_stay():
+def test_names_are_numbered_in_sorted_order_and_numbers_are_kept():
     assert number_labels(["dog", None, "cat", "dog"]) == ([1, None, 0, 1], ("cat", "dog"))
     assert number_labels([2, -1, None, 0]) == ([2, None, None, 0], ("0", "1", "2"))
     assert number_labels([0, 3], ["ant", "bee"]) == ([0, 3], ("ant", "bee", "2", "3"))
     assert number_labels([None, None]) == ([None, None], ())
 
 
-def test_an_identifier_is_no_label():
+def test_an_identifier_is_refused_as_a_label():
     with pytest.raises(ValueError, match="must be class numbers below 1048576, got 123456789"):
         number_labels([1, 123456789])
 
@@ -48,7 +48,7 @@ def test_a_table_labels_the_files_it_names(tree, tmp_path, settings, kind):
         ("key,label\ncat/00.png,0.5\n", "labels must be integers or strings, got double"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused(tree, tmp_path, settings, text, message):
+def test_a_label_table_that_does_not_match_is_refused(tree, tmp_path, settings, text, message):
     path = tmp_path / "labels.csv"
     if text is not None:
         path.write_text(text)

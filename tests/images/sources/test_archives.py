@@ -1,4 +1,4 @@
-"""WebDataset tars and Parquet tables against the images that were packed, on a disk and on an object store."""
+"""WebDataset tars and Parquet tables compared with the packed images, on local disk and in an object store."""
 
 import io
 import json
@@ -53,7 +53,7 @@ def test_a_tar_gives_images_with_labels_from_cls_or_json(root, pictures, setting
     write_tar(f"{root}/0.tar", half | {f"a/{number:02}.cls": str(number % 3).encode() for number in range(10)})
     fields = {f"b.{number}.json": json.dumps({"label": number % 2}).encode() for number in range(20, 30)}
     write_tar(f"{root}/deep/1.tar", {f"{n:02}.png": pictures[n] for n in range(30, 40)} | {"30.json": b'{"label": 2}'})
-    assert fields  # a name's part after its first dot is its kind: these belong to no image
+    assert fields  # the extension starts at the first dot of a name, so these fields belong to no image
     write_tar(f"{root}/2.tar", fields | {"x.txt": b"no image"})
     listing = list_images(settings(source="webdataset", uri=root), "unused")
     rows = {row["key"]: row for row in listing.table.to_pylist()}
@@ -64,7 +64,7 @@ def test_a_tar_gives_images_with_labels_from_cls_or_json(root, pictures, setting
 
 
 @pytest.mark.parametrize("layout", ["struct", "binary"])
-def test_a_table_gives_images_by_file_and_row(root, pictures, settings, layout):
+def test_a_parquet_table_gives_images_in_file_and_row_order(root, pictures, settings, layout):
     images = [{"bytes": data, "path": None} for data in pictures] if layout == "struct" else pictures
     table = pa.table({"image": images, "label": [number % 4 - 1 for number in range(40)]})
     write_parquet(f"{root}/train-0.parquet", table.slice(0, 25), row_group_size=10)
@@ -78,7 +78,7 @@ def test_a_table_gives_images_by_file_and_row(root, pictures, settings, layout):
     assert (np.abs(pixels[:, 8, 8, 0].astype(int) - 6 * np.arange(40)) <= 4).all()
 
 
-def test_names_of_classes_are_taken_from_hugging_face(root, pictures, settings):
+def test_class_names_come_from_hugging_face_metadata(root, pictures, settings):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
     rows = {"image": [Image.open(io.BytesIO(data)) for data in pictures[:4]], "label": [0, 1, 1, 0]}
     sink = io.BytesIO()
@@ -89,7 +89,7 @@ def test_names_of_classes_are_taken_from_hugging_face(root, pictures, settings):
     assert inspect_rows(listing.table, settings(source="parquet", uri=root)) == []
 
 
-def test_a_row_group_is_read_once_however_its_rows_are_cut(tmp_path, pictures, settings, monkeypatch):
+def test_each_row_group_is_read_once(tmp_path, pictures, settings, monkeypatch):
     write_parquet(f"{tmp_path}/t.parquet", pa.table({"image": pictures}), row_group_size=20)
     rows = list_images(settings(source="parquet", uri=str(tmp_path)), "unused").table.to_pylist()
     reads = []
@@ -97,14 +97,14 @@ def test_a_row_group_is_read_once_however_its_rows_are_cut(tmp_path, pictures, s
     assert [fetch_image(row) for row in rows] == pictures and len(reads) == 2
 
 
-def test_bad_images_in_packed_files_are_rejects_and_absent_ones_too(root, pictures, settings):
+def test_bad_and_missing_images_in_archives_are_rejected(root, pictures, settings):
     write_parquet(f"{root}/t.parquet", pa.table({"image": [b"text", None, b"", pictures[0]]}))
     config = settings(source="parquet", uri=root)
     reasons = [reject.reason for reject in inspect_rows(list_images(config, "unused").table, config)]
     assert reasons == ["not_an_image", "empty", "empty"]
 
 
-def test_a_packed_file_that_was_rewritten_is_noticed(root, pictures, settings):
+def test_a_rewritten_archive_is_detected(root, pictures, settings):
     write_tar(f"{root}/0.tar", {"a.jpg": pictures[0], "b.jpg": pictures[3]})
     (row, _) = list_images(settings(source="webdataset", uri=root), "unused").table.to_pylist()
     write_tar(f"{root}/0.tar", {"c.jpg": pictures[1], "b.jpg": pictures[2]})
@@ -122,7 +122,7 @@ def test_a_packed_file_that_was_rewritten_is_noticed(root, pictures, settings):
         ("parquet", pa.table({"image": [b"x"], "label": [0.5]}), r"labels must be integers or strings, got double"),
     ],
 )
-def test_other_files_are_refused(tmp_path, settings, source, content, message):
+def test_files_of_another_format_are_refused(tmp_path, settings, source, content, message):
     uri = f"{tmp_path}/0.{'tar' if source == 'webdataset' else 'parquet'}"
     write_parquet(uri, content) if isinstance(content, pa.Table) else objects.write_bytes(uri, content)
     with pytest.raises(ValueError, match=message):

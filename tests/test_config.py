@@ -1,4 +1,4 @@
-"""The two sides of every setting: what makes the result, and what only says how it is made."""
+"""Every setting is on one of two sides: it determines the result, or only how the result is made."""
 
 import dataclasses
 
@@ -39,20 +39,20 @@ EXECUTION = {
 
 
 def config_types(value):
-    """Every config class that a config is made of."""
+    """The classes of a config and of all configs inside it."""
     if dataclasses.is_dataclass(value):
         yield type(value)
-        for each in dataclasses.fields(value):
-            yield from config_types(getattr(value, each.name))
+        for child in dataclasses.fields(value):
+            yield from config_types(getattr(value, child.name))
     elif isinstance(value, dict):
-        for each in value.values():
-            yield from config_types(each)
+        for child in value.values():
+            yield from config_types(child)
     elif isinstance(value, tuple):
-        for each in value:
-            yield from config_types(each)
+        for child in value:
+            yield from config_types(child)
 
 
-def test_every_field_of_every_section_has_the_side_listed_here():
+def test_every_field_of_every_section_is_listed_on_its_side():
     sides = {kind.__name__: field_sides(kind) for kind in set(config_types(load_config("digits")))}
     listed = {
         name: dict.fromkeys(RESULT.get(name, "").split(), "result")
@@ -62,7 +62,7 @@ def test_every_field_of_every_section_has_the_side_listed_here():
     assert sides == listed
 
 
-def test_fingerprints_hold_the_result_s_settings_alone():
+def test_fingerprints_contain_only_settings_of_the_result():
     config = load_config("digits")
     settings = result_settings(config)
     assert set(settings) == set(RESULT["PipelineConfig"].split())
@@ -71,7 +71,7 @@ def test_fingerprints_hold_the_result_s_settings_alone():
     assert to_plain(config)["vqvae"]["training"]["checkpoint_every"] == config.vqvae.training.checkpoint_every
 
 
-def test_a_class_that_joins_both_sides_may_declare_nothing_itself():
+def test_a_class_of_both_sides_must_not_declare_fields():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Undecided(PipelineConfig):
         verbose: bool = False
@@ -86,11 +86,11 @@ def test_a_new_execution_setting_is_in_no_fingerprint():
         size: int = 1
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class How(Execution):
+    class Threads(Execution):
         threads: int = 2
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Both(How, Recipe):
+    class Both(Threads, Recipe):
         pass
 
     assert result_settings(Both()) == {"size": 1} and to_plain(Both()) == {"size": 1, "threads": 2}
