@@ -1,7 +1,7 @@
 """pipeline/dag.py as orchestrator assets: a loop that names no step.
 
 The orchestrator adds order, retries, gates as checks, schedules and its UI to the table. pipeline/memo.py decides
-whether a step's work runs. Another orchestrator needs a file like this one and nothing else.
+whether a step's work runs; pipeline/definitions.py adds the job, the schedule and the orchestrator's instance.
 """
 
 import base64

@@ -4,10 +4,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import get_args
 
 from components.errors import ExitCode, exit_code_of
-from components.images.config import BUNDLED_SOURCES, SourceName
+from components.images.config import BUNDLED_SOURCES, SOURCE_SUMMARIES
 from pipeline.exits import exit_code_table
 
 
@@ -168,11 +167,12 @@ def _add_codes_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     encode.add_argument("images", help="where the images are: a path, s3://bucket/prefix or any fsspec URL")
     encode.add_argument("output", help="where the dataset goes: into <output>/<tokenizer digest>/")
+    sources = [name for name in SOURCE_SUMMARIES if name not in BUNDLED_SOURCES]
     encode.add_argument(
         "--source",
         default="files",
-        choices=[name for name in get_args(SourceName) if name not in BUNDLED_SOURCES],
-        help="files: any tree; folder: one folder per class; webdataset: tars; parquet: tables (default: %(default)s)",
+        choices=sources,
+        help=f"{'; '.join(f'{name}: {SOURCE_SUMMARIES[name]}' for name in sources)} (default: %(default)s)",
     )
     encode.add_argument("--labels", default=None, help="CSV or Parquet table of labels for --source files")
     overrides = "override images.<setting>, codes.<setting> or resources.<setting>"

@@ -158,7 +158,7 @@ def test_the_orchestrator_recipe_is_code_that_imports():
     (code,) = re.findall(r"```python\n(.*?)```", TEXTS["CONTRIBUTING.md"], re.DOTALL)
     names: dict[str, object] = {}
     exec(compile(code, "CONTRIBUTING.md", "exec"), names)
-    assert callable(names["run_plainly"])
+    assert callable(names["materialise"])
 
 
 def test_no_figure_is_missing():

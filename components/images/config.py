@@ -9,6 +9,14 @@ IMAGES_VERSION = 2
 
 SourceName = Literal["digits", "folder", "files", "webdataset", "parquet"]
 """Names of the sources that components/images/sources/registry.py lists."""
+SOURCE_SUMMARIES: dict[SourceName, str] = {
+    "digits": "scikit-learn's bundled handwritten digits",
+    "folder": "one folder per class",
+    "files": "any tree",
+    "webdataset": "tars",
+    "parquet": "tables",
+}
+"""What each source is, in a few words, for the help of the command line."""
 BUNDLED_SOURCES: tuple[SourceName, ...] = ("digits",)
 """Sources that bring their own images and take no uri."""
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from components.tokenizer.config import LevelConfig, VQVAEArchitecture, VQVAEFitting
 from components.tokenizer.nearest_codes import nearest_codes
-from components.tokenizer.quantizer import Quantized, Quantizer, codebook_use, count_codes
+from components.tokenizer.quantizer import Quantized, Quantizer, codebook_use, count_codes, rank_and_workers
 
 CANDIDATES_PER_VECTOR = 8
 """Encoder outputs from which one new vector is drawn."""
@@ -111,7 +111,7 @@ class EMAQuantizer(Quantizer):
         """At the first update, replace all vectors by encoder outputs; `flat` (v, d) are this worker's."""
         if int(self.updates) > 0:
             return
-        rank, workers = _rank_and_workers()
+        rank, workers = rank_and_workers()
         sizes = flat.new_zeros(workers)  # (workers)
         sizes[rank] = len(flat)
         if workers > 1:
@@ -124,7 +124,7 @@ class EMAQuantizer(Quantizer):
 
         Counts are float32: exact while a worker has fewer than 2^24 vectors per update.
         """
-        (k, d), (rank, workers) = self.codebook.shape, _rank_and_workers()
+        (k, d), (rank, workers) = self.codebook.shape, rank_and_workers()
         reduced = flat.new_zeros(k + k * d + workers)  # one buffer, so that one all-reduce adds everything
         counts, sums, sizes = reduced.split([k, k * d, workers])  # views (k), (k d), (workers)
         counts.copy_(count_codes(codes, k))
@@ -155,7 +155,7 @@ class EMAQuantizer(Quantizer):
         count = int(which.sum())  # r
         pool = _draw_candidates(flat, sizes.long(), CANDIDATES_PER_VECTOR * count, generator)  # (p, d)
         drawn = flat.new_empty(count, flat.shape[1])  # (r, d)
-        rank, workers = _rank_and_workers()
+        rank, workers = rank_and_workers()
         if rank == 0:
             drawn.copy_(_spread_out(pool.cpu(), self.codebook[~which].cpu(), count, generator))
         if workers > 1:
@@ -167,18 +167,13 @@ class EMAQuantizer(Quantizer):
         self.born[which] = self.updates
 
 
-def _rank_and_workers() -> tuple[int, int]:
-    """This worker's rank and the number of workers."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
 def _draw_candidates(flat: Tensor, sizes: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """`count` vectors drawn from those of all workers (all of them where there are fewer), the same on each: (p, d).
 
     `flat` (v, d) are this worker's vectors, `sizes` (workers) the number of each worker's. Vectors are numbered through
     all workers in the order of their ranks: this worker has those from `before` to `before + v - 1`.
     """
-    rank, workers = _rank_and_workers()
+    rank, workers = rank_and_workers()
     total, before = int(sizes.sum()), int(sizes[:rank].sum())
     chosen = torch.arange(total) if total <= count else torch.randint(total, (count,), generator=generator)  # (p)
     local = ((chosen >= before) & (chosen < before + len(flat))).nonzero()[:, 0]  # positions in `chosen`

@@ -105,7 +105,7 @@ class Tokenizer(nn.Module):
         maps, error = [], torch.zeros(len(images), device=images.device)  # error (n)
         for codes, outputs, quantizer in self._encoded(images):
             maps.append(codes)
-            error += (quantizer.lookup(codes) - outputs.float()).square().mean(dim=(1, 2, 3))  # (n)
+            error += quantizer.distances(outputs, codes)  # (n)
         return tuple(maps), error
 
     @torch.no_grad()

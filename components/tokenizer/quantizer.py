@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple, Self
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from components.tokenizer.config import LevelConfig, VQVAEArchitecture, VQVAEFitting
@@ -25,11 +26,12 @@ class Quantized(NamedTuple):
     """One level's encoder outputs after quantization."""
 
     vectors: Tensor
-    """(n, d, h, w) chosen vectors; their gradient passes unchanged to the encoder outputs (straight-through)."""
+    """(n, d, h, w) chosen vectors; their gradient passes straight through the choice of the codes."""
     codes: Tensor
     """int64 (n, h, w)."""
     distance: Tensor
-    """Mean of |sg[e] - E(x)|^2 over all numbers: equation 2's commitment term without beta."""
+    """Mean of |sg[e] - E(x)|^2 over all numbers, of the outputs as the quantizer compares them: equation 2's commitment
+    term without beta. 0 where a kind of quantizer has no such term."""
     statistics: CodebookUse
 
 
@@ -59,6 +61,13 @@ class Quantizer(nn.Module, ABC):
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes int64 (n, h, w) -> vectors (n, d, h, w)."""
 
+    def distances(self, features: Tensor, codes: Tensor) -> Tensor:
+        """Mean of |e - E(x)|^2 over each image's numbers, float32 (n), for features (n, d, h, w) and their codes.
+
+        A quantizer that transforms the outputs before it compares them overrides this.
+        """
+        return (self.lookup(codes) - features.float()).square().mean(dim=(1, 2, 3))  # (n)
+
     @abstractmethod
     def mean(self) -> Tensor:
         """Mean of the vectors, weighted by how often each is used: (d)."""
@@ -75,3 +84,8 @@ def codebook_use(counts: Tensor) -> CodebookUse:
     fractions = counts / counts.sum()  # (k)
     perplexity = torch.exp(-torch.xlogy(fractions, fractions).sum())  # ()
     return CodebookUse(perplexity, (counts > 0).float().mean())  # () each
+
+
+def rank_and_workers() -> tuple[int, int]:
+    """This worker's rank and the number of workers."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

@@ -83,6 +83,8 @@ def test_a_failed_gate_blocks_later_steps_and_promotion(retry_config):
     assert not materialise(strict, session)
     assert session.calls == ["images", "tokenizer"] and session.failure is None
     assert session.promote() == {}
+    lenient = Session(retry_config)
+    assert lenient.run_step(lenient.steps["tokenizer"]).good  # the shared pipeline's verdict is recorded as before
 
 
 def test_the_instance_stores_figures_and_links(retry_config):

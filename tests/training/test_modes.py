@@ -1,5 +1,6 @@
 """Precision, memory format and compilation of a fit: close to the plain one, the same names, resumed bit for bit."""
 
+import functools
 import itertools
 
 import pytest
@@ -30,7 +31,7 @@ def tokenizer():
 
 def prior(**settings):
     sizes = {"hidden": 16, "residual_hidden": 8, "layers": 2, "attention_layers": 1, "attention_heads": 2}
-    config = PriorConfig(**sizes, conditioning_layers=1, output_layers=1, dropout=0.2, training=ONE, **settings)
+    config = PriorConfig(**sizes | settings, conditioning_layers=1, output_layers=1, dropout=0.2, training=ONE)
     model = Prior(
         config,
         shape=(4, 4),
@@ -113,16 +114,22 @@ def test_such_a_fit_resumes_bit_for_bit(kind, settings, tmp_path):
 
 
 @pytest.mark.slow
-@KINDS
-def test_a_compiled_fit_has_no_graph_breaks_and_stays_close(kind, tmp_path):
-    (plain, losses), (compiled, found) = fitted(kind, tmp_path), fitted(kind, tmp_path, compile=True)
-    assert found == pytest.approx(losses, rel=0.02)  # compiled code draws other dropout masks
+@pytest.mark.parametrize(
+    ("kind", "backend"), [(tokenizer, "aot_eager"), (prior, "aot_eager"), (classifier, "inductor")]
+)
+def test_a_compiled_fit_has_no_graph_breaks_and_stays_close(kind, backend, tmp_path, monkeypatch):
+    """Generated code of the tokenizer and the prior is compared in tests/tokenizer/test_model.py, tests/priors/test_model.py
+    and below; "aot_eager" traces and differentiates as "inductor" does and saves half a minute of C++ compilation each."""
+    plain, losses = fitted(kind, tmp_path)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    compiled, compiled_losses = fitted(kind, tmp_path, compile=True)
+    assert compiled_losses == pytest.approx(losses, rel=0.02)  # compiled code draws other dropout masks
     assert list(compiled.state_dict()) == list(plain.state_dict())
 
 
 @pytest.mark.slow
-def test_everything_together_compiles_whole():
-    objective = prior(recompute=True).train()
+def test_recomputation_and_bfloat16_compile_together_without_graph_breaks():
+    objective = prior(recompute=True, layers=1).train()
     objective.model.compile(fullgraph=True)
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = objective(batch(prior, 0))

@@ -85,7 +85,7 @@ def journal(tmp_path) -> RunJournal:
 
 @pytest.fixture
 def fit(tmp_path, snapshot, journal):
-    """fit(cluster, workers=1, dies_at=0): (result, records of each rank); without a cluster it works in this process."""
+    """fit(cluster, workers=1, dies_at=0): (result, records of each rank); cluster None works in this process."""
     lease = acquire_lease(str(tmp_path / "lease"), wait_seconds=0, report=print)
     feed = ImageFeed(folder=snapshot, schedule=TRAINING, order_seed=0, readers=1)
 
