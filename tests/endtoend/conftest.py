@@ -1,6 +1,7 @@
 """One finished run of the shrunk digits pipeline, shared by the end-to-end tests."""
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -8,29 +9,38 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from benchmarks.tiny import OVERRIDES
 from tests.services.processes import Server, free_port, listens
 from tests.services.ray_cluster import RayCluster
 
 ROOT = Path(__file__).resolve().parents[2]
-OUTSIDE = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "DAGSTER_HOME", "AWS_ENDPOINT_URL")
+STEPS = ("images", "tokenizer", "codes", "prior_top", "prior_bottom", "classifier", "judge", "generator", "evaluation")
+SERVICE_VARIABLES = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "DAGSTER_HOME", "AWS_ENDPOINT_URL")
+"""Environment variables that would make a run use a service outside the test."""
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment without what would lead a run elsewhere."""
-    kept = {key: value for key, value in os.environ.items() if key not in OUTSIDE}
-    return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
+    """This process's environment without SERVICE_VARIABLES, and with `more`."""
+    inherited = {key: value for key, value in os.environ.items() if key not in SERVICE_VARIABLES}
+    return inherited | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
 
 
-def command(verb: str, *arguments: str, overrides: tuple[str, ...] = OVERRIDES) -> list[str]:
-    """The command line of a verb on the shrunk preset; later overrides win."""
-    return [sys.executable, "-m", "pipeline", verb, *arguments, *(word for one in overrides for word in ("--set", one))]
+def set_options(overrides: Iterable[str]) -> list[str]:
+    """The overrides as options of the command line; later ones win."""
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def run_command(*overrides: str, module: str = "pipeline") -> list[str]:
+    """`python -m pipeline run` on the shrunk preset."""
+    return [sys.executable, "-m", module, "run", "digits", *set_options((*OVERRIDES, *overrides))]
 
 
 @dataclass(frozen=True)
@@ -39,35 +49,45 @@ class Place:
 
     folder: Path
 
-    def run(
-        self, *overrides: str, config: str = "digits", timeout: float = 400, **variables: str
-    ) -> subprocess.CompletedProcess:
-        """`python -m pipeline run`, in this folder."""
-        line = command("run", config, overrides=(*OVERRIDES, *overrides))
-        return subprocess.run(
-            line, cwd=self.folder, env=environment(**variables), capture_output=True, text=True, timeout=timeout
-        )
+    def run(self, *overrides: str, timeout: float = 400, **variables: str) -> subprocess.CompletedProcess:
+        """`python -m pipeline run` on the shrunk preset, in this folder."""
+        return self._execute(run_command(*overrides), timeout, variables)
 
-    def pipeline(self, *arguments: str, timeout: float = 200, **variables: str) -> subprocess.CompletedProcess:
+    def run_without_ray(self, *overrides: str) -> subprocess.CompletedProcess:
+        """The same, its steps in the driver's process: for tests that Ray has no part in."""
+        return self._execute(run_command(*overrides, module="tests.endtoend.without_ray"), 400, {})
+
+    def pipeline(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
         """Any other verb, without overrides."""
-        line = [sys.executable, "-m", "pipeline", *arguments]
+        return self._execute([sys.executable, "-m", "pipeline", *arguments], 200, variables)
+
+    def _execute(self, command: list[str], timeout: float, variables: dict[str, str]) -> subprocess.CompletedProcess:
         return subprocess.run(
-            line, cwd=self.folder, env=environment(**variables), capture_output=True, text=True, timeout=timeout
+            command, cwd=self.folder, env=environment(**variables), capture_output=True, text=True, timeout=timeout
         )
 
     def digests(self) -> dict[str, set[str]]:
         """Digest of every committed artifact, by step."""
-        import json
-
-        found: dict[str, set[str]] = {}
+        digests: dict[str, set[str]] = {}
         for manifest in (self.folder / "runs" / "artifacts").glob("*/*/manifest.json"):
-            found.setdefault(manifest.parent.parent.name, set()).add(json.loads(manifest.read_text())["digest"])
-        return found
+            digests.setdefault(manifest.parent.parent.name, set()).add(json.loads(manifest.read_text())["digest"])
+        return digests
+
+
+def client(place: Place) -> MlflowClient:
+    """Reads the runs of a place."""
+    return MlflowClient(f"sqlite:///{place.folder}/runs/mlflow.db")
+
+
+def step_runs(place: Place, step: str) -> list[Run]:
+    """MLflow runs of one step."""
+    experiment = client(place).get_experiment_by_name("digits")
+    return client(place).search_runs([experiment.experiment_id], f"tags.`vqvae2.step` = '{step}'")
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A folder with a finished run. Tests that change it work on a `copy_of` it."""
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A folder with a finished run, on Ray. Tests that change it work on a `copy_of` it."""
     place = Place(tmp_path_factory.mktemp("finished"))
     result = place.run()
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
@@ -77,7 +97,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture
 def copy_of(tmp_path: Path):
-    """copy_of(place) may be changed at will: afterwards it is as before, at the same place (its paths are absolute)."""
+    """copy_of(place) returns `place` itself, whose artifacts contain absolute paths, and restores it after the test."""
 
     def copy(place: Place) -> Place:
         shutil.copytree(place.folder / "runs", tmp_path / "backup")
@@ -91,7 +111,7 @@ def copy_of(tmp_path: Path):
 
 
 def restore(backup: Path, folder: Path) -> None:
-    """Files are replaced, databases written over: this process has MLflow's open."""
+    """Replace the files, and overwrite MLflow's database, which this process has open."""
     for entry in folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
@@ -99,8 +119,8 @@ def restore(backup: Path, folder: Path) -> None:
         if entry.is_dir():
             shutil.copytree(entry, folder / entry.name)
     databases = [sqlite3.connect(place / "mlflow.db") for place in (backup, folder)]
-    with contextlib.closing(databases[0]) as kept, contextlib.closing(databases[1]) as live:
-        kept.backup(live)
+    with contextlib.closing(databases[0]) as saved, contextlib.closing(databases[1]) as live:
+        saved.backup(live)
 
 
 @contextlib.contextmanager
@@ -109,7 +129,7 @@ def ray_head(cpus: int, folder: Path) -> Iterator[RayCluster]:
     cluster = RayCluster(f"127.0.0.1:{(port := free_port())}", secrets.token_hex(32))
     line = [Path(sys.executable).parent / "ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}"]
     line += ["--include-dashboard=false", "--node-ip-address=127.0.0.1"]
-    cleared = [f"--unset={name}" for name in OUTSIDE]
+    cleared = [f"--unset={name}" for name in SERVICE_VARIABLES]
     settings = {**cluster.environment, "RAY_USAGE_STATS_ENABLED": "0"}
     del settings["RAY_ADDRESS"]  # it would join instead of starting
     command = ["env", *cleared, *line]

@@ -9,7 +9,7 @@ from components.workspace import Workspace
 from pipeline.config_files import load_config
 from pipeline.dag import dag_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def run_dag(config, root) -> dict[str, Artifact]:
@@ -31,6 +31,6 @@ def run_dag(config, root) -> dict[str, Artifact]:
     return artifacts
 
 
-def test_a_plain_loop_makes_the_artifacts_of_the_pipeline(finished, tmp_path):
+def test_a_plain_loop_makes_the_artifacts_of_the_pipeline(finished_run, tmp_path):
     artifacts = run_dag(load_config("digits", list(OVERRIDES)), tmp_path)
-    assert {name: {artifact.digest} for name, artifact in artifacts.items()} == finished.digests()
+    assert {name: {artifact.digest} for name, artifact in artifacts.items()} == finished_run.digests()

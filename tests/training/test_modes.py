@@ -44,8 +44,13 @@ def prior(**settings):
     return PriorObjective(model, dimensions=64)
 
 
-def classifier():
-    return ClassifierObjective(Classifier(ClassifierConfig(hidden=4, stages=2, training=ONE), channels=1, classes=2))
+def classifier(stages=2):
+    config = ClassifierConfig(hidden=4, stages=stages, training=ONE)
+    return ClassifierObjective(Classifier(config, channels=1, classes=2))
+
+
+def small_classifier():
+    return classifier(stages=1)
 
 
 def batch(kind, update, size=6):
@@ -115,11 +120,11 @@ def test_such_a_fit_resumes_bit_for_bit(kind, settings, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "backend"), [(tokenizer, "aot_eager"), (prior, "aot_eager"), (classifier, "inductor")]
+    ("kind", "backend"), [(tokenizer, "aot_eager"), (prior, "aot_eager"), (small_classifier, "inductor")]
 )
 def test_a_compiled_fit_has_no_graph_breaks_and_stays_close(kind, backend, tmp_path, monkeypatch):
-    """Generated code of the tokenizer and the prior is compared in tests/tokenizer/test_model.py, tests/priors/test_model.py
-    and below; "aot_eager" traces and differentiates as "inductor" does and saves half a minute of C++ compilation each."""
+    """ "aot_eager" traces and differentiates as the default "inductor" does, without half a minute of C++ compilation.
+    Generated code of the tokenizer and the prior is run in their test_model.py, and of the prior below."""
     plain, losses = fitted(kind, tmp_path)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     compiled, compiled_losses = fitted(kind, tmp_path, compile=True)

@@ -53,8 +53,8 @@ class ArchiveFormat:
     read_member: Callable[[str, str, str], bytes]
     """(uri, member, version) -> encoded image. `version` is the etag of the packed file, or empty where each image has
     an etag of its own; a reader that caches must use it as part of the key. The bytes are those of an image file (PNG,
-    JPEG, ...). Raises UnusableImage (components/images/decode.py) for a member that cannot be read at all, which becomes
-    a reject, and StorageError or FileNotFoundError for the packed file; any other error stops the step."""
+    JPEG, ...). Raises UnusableImage (components/images/decode.py) for a member that cannot be read, which becomes a
+    reject, and StorageError or FileNotFoundError for the packed file; any other error stops the step."""
 
 
 def list_archives(config: ImagesConfig, archive: ArchiveFormat) -> Listing:
