@@ -5,8 +5,8 @@ CONFIG ?= digits
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 unexport PYTHONDONTWRITEBYTECODE         # tests start many processes: each would compile the project again
 
-# Two worker processes. Tests that share something costly are in one group (tests/conftest.py), which one worker runs.
-PYTEST = $(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+# Two worker processes share the tests, in the groups of tests/worker_groups.py.
+PYTEST = $(VENV)/bin/python -m pytest -q -n 2 --durations 15
 
 .PHONY: run test test-quick test-slow test-ray test-services lint bench clean
 

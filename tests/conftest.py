@@ -1,4 +1,4 @@
-"""Fixtures that tests of several components share, and the distribution of the tests over worker processes."""
+"""Fixtures that tests of several components share; the distribution of the tests over worker processes."""
 
 import os
 from collections.abc import Iterator
@@ -9,42 +9,21 @@ import pytest
 import torch
 
 from components.workspace import ComputeCluster
+from tests.worker_groups import GroupScheduling, check_groups, start_order
 
 pytest_plugins = ["tests.services.plugin"]
 
-FIXTURE_GROUPS = {
-    "finished_run": "pipeline",
-    "local_ray": "ray",
-    "s3": "services",
-    "postgres": "services",
-    "ray_cluster": "services",
-}
-"""Costly session fixtures, each with the group of the tests that use it: one worker process runs a whole group, so that
-a fixture is made once. Every other test belongs to the group of its file."""
-FIRST_GROUPS = (
-    "pipeline",
-    "ray",
-    "tests/endtoend/test_encode.py",
-    "services",  # after "ray": it starts a Ray with other environment variables
-    "tests/training/test_modes.py",
-    "tests/endtoend/test_bad_input.py",
-)
-"""Groups that start first, because they take longest; all others follow in the order of collection."""
 
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its group, and order the groups; within a group the order of collection stays."""
-    groups = {item: _group_of(item) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: FIRST_GROUPS.index(groups[item]) if groups[item] in FIRST_GROUPS else len(FIRST_GROUPS))
+    """Tests of the longest groups first; within a group the order of collection stays."""
+    check_groups(items)
+    items.sort(key=lambda item: start_order(item.nodeid))
 
 
-def _group_of(item: pytest.Item) -> str:
-    fixtures = getattr(item, "fixturenames", ())
-    shared = [group for fixture, group in FIXTURE_GROUPS.items() if fixture in fixtures]
-    return shared[0] if shared else item.nodeid.split("::")[0]
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log) -> GroupScheduling:
+    """Two worker processes share the groups."""
+    return GroupScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -29,18 +29,15 @@ def tokenizer():
     return TokenizerObjective(Tokenizer(config, channels=1, fitting=config), beta=config.beta)
 
 
-def prior(**settings):
+BOTTOM = {"shape": (4, 4), "above": (MapSpec(2, 2, 8),)}
+TOP = {"shape": (2, 2), "above": ()}
+
+
+def prior(level=BOTTOM, **settings):
     sizes = {"hidden": 16, "residual_hidden": 8, "layers": 2, "attention_layers": 1, "attention_heads": 2}
-    config = PriorConfig(**sizes | settings, conditioning_layers=1, output_layers=1, dropout=0.2, training=ONE)
-    model = Prior(
-        config,
-        shape=(4, 4),
-        codebook_size=8,
-        classes=2,
-        above=(MapSpec(2, 2, 8),),
-        dropout=config.dropout,
-        recompute=config.recompute,
-    )
+    sizes |= {"conditioning_layers": len(level["above"]), "output_layers": 1}
+    config = PriorConfig(**sizes | settings, dropout=0.2, training=ONE)
+    model = Prior(config, codebook_size=8, classes=2, dropout=config.dropout, recompute=config.recompute, **level)
     return PriorObjective(model, dimensions=64)
 
 
@@ -134,7 +131,7 @@ def test_a_compiled_fit_has_no_graph_breaks_and_stays_close(kind, backend, tmp_p
 
 @pytest.mark.slow
 def test_recomputation_and_bfloat16_compile_together_without_graph_breaks():
-    objective = prior(recompute=True, layers=1).train()
+    objective = prior(TOP, recompute=True, layers=1).train()
     objective.model.compile(fullgraph=True)
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = objective(batch(prior, 0))
