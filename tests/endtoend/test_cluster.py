@@ -9,95 +9,104 @@ from typing import NamedTuple
 import pytest
 from mlflow import MlflowClient
 
+from benchmarks.tiny import FITS
 from components.artifacts import Artifact
 from components.store import commits
-from tests.endtoend.conftest import Place
+from tests.endtoend.conftest import STEPS, Place
 
 pytestmark = [pytest.mark.ray, pytest.mark.services, pytest.mark.slow]
 
-STEPS = {"images", "tokenizer", "codes", "prior_top", "prior_bottom", "classifier", "judge", "generator", "evaluation"}
 SPREAD = ("resources.tokenizer.workers=2", "resources.tokenizer.cpus=1.6")
-"""Two workers of which a node of three CPUs holds one: their gradients and codebooks meet between the nodes."""
+"""Two workers, of which a node of three CPUs has room for one: gradients and codebooks are averaged across nodes."""
+SHORT_FITS = tuple(
+    f"{fit}.training.{setting}" for fit in FITS for setting in ("updates=4", "evaluate_every=2", "checkpoint_every=2")
+)
 
 
-class Away(NamedTuple):
-    """A finished run whose state is elsewhere."""
+class RemoteRun(NamedTuple):
+    """A finished run whose state is on servers."""
 
     place: Place
     root: str
     """Artifact root."""
     variables: dict[str, str]
-    """All that the driver was told about where to work."""
+    """Addresses and credentials in the driver's environment."""
     output: str
 
     def again(self) -> subprocess.CompletedProcess:
         """The same command."""
-        return self.place.run(f"artifact_root={self.root}", *SPREAD, **self.variables)
+        return run_remotely(self.place, self.root, self.variables)
+
+
+def run_remotely(place: Place, root: str, variables: dict[str, str]) -> subprocess.CompletedProcess:
+    return place.run(f"artifact_root={root}", *SPREAD, *SHORT_FITS, **variables)
 
 
 @pytest.fixture(scope="module")
-def away(tmp_path_factory, s3, mlflow_server, ray_cluster):
-    """The pipeline, run by a driver that has these addresses and keys in its environment and nothing else."""
+def remote_run(tmp_path_factory, s3, mlflow_server, ray_cluster):
+    """The pipeline, run by a driver that knows the servers by its environment variables alone."""
     variables = {**ray_cluster.environment, **s3.environment, "MLFLOW_TRACKING_URI": mlflow_server}
-    place, root = Place(tmp_path_factory.mktemp("away")), f"s3://{s3.bucket}/pipeline"
-    result = place.run(f"artifact_root={root}", *SPREAD, **variables)
+    place, root = Place(tmp_path_factory.mktemp("remote")), f"s3://{s3.bucket}/pipeline"
+    result = run_remotely(place, root, variables)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3.environment.items():
             patch.setenv(name, value)
-        yield Away(place, root, variables, result.stdout)
+        yield RemoteRun(place, root, variables, result.stdout)
 
 
-def test_every_artifact_is_whole_on_s3_and_known_to_the_server(away):
-    client = MlflowClient(away.variables["MLFLOW_TRACKING_URI"])
+def test_every_artifact_is_whole_on_s3_and_known_to_the_server(remote_run):
+    client = MlflowClient(remote_run.variables["MLFLOW_TRACKING_URI"])
     experiment = client.get_experiment_by_name("digits")
     runs = client.search_runs([experiment.experiment_id], "tags.`vqvae2.step` != ''")
     made = {run.data.tags["vqvae2.step"]: Artifact.from_json(run.data.tags["vqvae2.artifact"]) for run in runs}
-    assert set(made) == STEPS and len(runs) == len(STEPS)
+    assert set(made) == set(STEPS) and len(runs) == len(STEPS)
     for artifact in made.values():
-        assert artifact.uri.startswith(away.root) and commits.artifact_faults(artifact.uri, artifact.digest) == []
+        assert artifact.uri.startswith(remote_run.root) and commits.artifact_faults(artifact.uri, artifact.digest) == []
         for file in commits.read_manifest(artifact.uri)["files"]:
             commits.read_verified(artifact.uri, file)  # compares the SHA-256
 
 
-def test_nothing_is_left_on_the_drivers_disk_but_pictures_and_the_orchestrators_state(away):
-    assert {path.name for path in (away.place.folder / "runs").iterdir()} == {"dagster", "latest"}
+def test_the_drivers_disk_has_only_pictures_and_the_orchestrators_state(remote_run):
+    assert {path.name for path in (remote_run.place.folder / "runs").iterdir()} == {"dagster", "latest"}
 
 
-def test_the_models_are_registered_on_the_server_and_promoted(away):
-    client = MlflowClient(away.variables["MLFLOW_TRACKING_URI"])
+def test_the_models_are_registered_on_the_server_and_promoted(remote_run):
+    client = MlflowClient(remote_run.variables["MLFLOW_TRACKING_URI"])
     for name in ("digits-tokenizer", "digits-generator"):
         model = client.get_model_version_by_alias(name, "champion")
         assert set(model.aliases) == {"challenger", "champion"}
         assert client.get_run(model.run_id).info.status == "FINISHED"
 
 
-def test_a_registered_model_is_used_from_where_the_server_keeps_it(away):
-    result = away.place.pipeline(
-        "sample", "models:/digits-generator@champion", "--count", "2", "--keep", "1", **away.variables
+def test_a_registered_model_is_used_from_where_the_server_keeps_it(remote_run):
+    result = remote_run.place.pipeline(
+        "sample", "models:/digits-generator@champion", "--count", "2", "--keep", "1", **remote_run.variables
     )
     assert result.returncode == 0, result.stderr
-    assert len(list((away.place.folder / "samples").glob("*-seed0.png"))) == 20
+    assert len(list((remote_run.place.folder / "samples").glob("*-seed0.png"))) == 20
 
 
-def test_a_second_run_does_no_work(away):
-    result = away.again()
+def test_a_second_run_does_no_work(remote_run):
+    result = remote_run.again()
     assert result.returncode == 0, result.stderr
     assert "nothing to do" in result.stdout and "joining Ray" not in result.stdout
 
 
-def test_both_nodes_worked_and_the_fit_of_the_tokenizer_spanned_them(away):
+def test_both_nodes_worked_and_the_tokenizer_was_fitted_across_them(remote_run):
     """No node has the CPUs for both of its workers; the other four fits have one worker each."""
-    assert "2 node(s), 6 CPUs" in away.output
-    workers = [actor for actor in actors_of(away) if "TrainWorker" in actor["class"]]
+    assert "2 node(s), 6 CPUs" in remote_run.output
+    workers = [actor for actor in actors_of(remote_run) if "TrainWorker" in actor["class"]]
     assert len(workers) == 6 and len({actor["node"] for actor in workers}) == 2
 
 
-def actors_of(away: Away) -> list[dict[str, str]]:
-    """Every actor that ever lived, as a driver without this project on its path hears of it."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | away.variables
+def actors_of(remote_run: RemoteRun) -> list[dict[str, str]]:
+    """All actors, past and present, as a driver without this project on its path sees them."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | remote_run.variables
     line = [sys.executable, "-c", ASK]
-    result = subprocess.run(line, env=kept, cwd=away.place.folder, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        line, env=environment, cwd=remote_run.place.folder, capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -105,6 +114,6 @@ def actors_of(away: Away) -> list[dict[str, str]]:
 ASK = """
 import json, ray
 ray.init(log_to_driver=False, logging_level="error")
-found = ray._private.state.actors().values()
-print(json.dumps([{"class": one["ActorClassName"], "node": one["Address"]["NodeID"]} for one in found]))
+actors = ray._private.state.actors().values()
+print(json.dumps([{"class": actor["ActorClassName"], "node": actor["Address"]["NodeID"]} for actor in actors]))
 """

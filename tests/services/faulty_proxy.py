@@ -1,4 +1,4 @@
-"""A proxy before an S3 server that lets requests fail as a busy store does: throttled, reset, slow, or cut short."""
+"""A proxy for an S3 server that makes requests fail as on a busy store: throttled, reset, slow, or cut short."""
 
 import contextlib
 import http.client
@@ -19,22 +19,22 @@ FAULTS = ("throttled", "reset", "slow", "cut")
 
 
 class FaultyProxy:
-    """Hands requests on to `target`; a share of them, drawn by a seed, meets a fault."""
+    """Forwards requests to `target`; a random fraction of them, `share`, gets a fault. The random seed is fixed."""
 
     def __init__(self, target: str) -> None:
         self.target = urlsplit(target)
         self.share = 0.0
         self.seen: Counter[str] = Counter()
-        """Faults that happened, by name."""
+        """Number of requests by fault; empty name: without a fault."""
         self.before: Callable[[str, str], None] = lambda method, path: None
-        """Called before each request that is handed on."""
+        """Called with method and path before each forwarded request."""
         self.broken = False
         """Whether every request is throttled."""
         self._draw = random.Random(0)
         self._lock = threading.Lock()
 
     def draw(self) -> str:
-        """The fault that the next request meets; empty: none."""
+        """The fault of the next request; empty: none."""
         with self._lock:
             if self.broken:
                 return "throttled"
@@ -87,7 +87,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        """The server's own answer; it is shown the Host that the client signed."""
+        """The server's reply; it gets the Host header that the client signed."""
         connection = http.client.HTTPConnection(self.owner.target.hostname, self.owner.target.port, timeout=60)
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -123,9 +123,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.connection.close()
 
     def log_message(self, *_: object) -> None:
-        """Nothing: tests look at `seen`."""
+        """Write no log: tests read `seen`."""
 
     def finish(self) -> None:
-        """What is left of a connection that was reset cannot be flushed."""
+        """A connection that was reset cannot be flushed."""
         with contextlib.suppress(OSError, ValueError):
             super().finish()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install what the tests marked `services` start: PostgreSQL from the system's packages, OpenStack Swift (an S3
-# server) in an environment of its own under .cache/. Does nothing where both are there.
+# Install the servers of the tests marked `services`: PostgreSQL from the system's packages, OpenStack Swift (an S3
+# server) in its own virtual environment under .cache/. Does nothing if both are installed.
 #   tests/services/install.sh [postgresql] [swift]
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -10,7 +10,7 @@ install_postgresql() {
     if compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null; then return; fi
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    # Only the programs are wanted: tests make a cluster of their own, so the package shall make none.
+    # Tests create their own database cluster, so the package must not create one.
     mkdir -p /etc/postgresql-common/createcluster.d
     echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/no-main-cluster.conf
     apt-get install -qq -y --no-install-recommends postgresql

@@ -1,4 +1,4 @@
-"""A real MLflow tracking server on loopback: runs in PostgreSQL, artifacts in S3."""
+"""An MLflow tracking server on loopback: runs in PostgreSQL, artifacts in S3."""
 
 import contextlib
 import sys
@@ -14,7 +14,7 @@ from tests.services.swift_server import ObjectStore
 def mlflow_server(folder: Path, postgres: str, s3: ObjectStore) -> Iterator[str]:
     """A running server with its log in `folder`; yields its URL.
 
-    Clients write artifacts to the bucket themselves, with their own AWS_* variables: the server passes none on.
+    Clients write artifacts directly to the bucket, with their own AWS_* variables.
     """
     port = free_port()
     environment = {

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server on loopback, from the system's package, with a cluster of its own."""
+"""A PostgreSQL server on loopback, from the system's package, with its own database cluster."""
 
 import contextlib
 import os
@@ -20,15 +20,15 @@ OWNER = "tests"
 
 
 def _programs() -> Path:
-    """Folder with the newest initdb and postgres that the system has."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    """Folder with the newest installed initdb and postgres."""
+    candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     on_path = shutil.which("initdb")
-    if not found and not on_path:
+    if not candidates and not on_path:
         raise RuntimeError(
             "the tests need PostgreSQL, and no initdb is in /usr/lib/postgresql/*/bin or on the PATH: "
             "run tests/services/install.sh postgresql as root (apt-get install postgresql)"
         )
-    return found[-1].parent if found else Path(on_path).parent
+    return candidates[-1].parent if candidates else Path(on_path).parent
 
 
 def _initialise(programs: Path, folder: Path, user: str | None, password: str) -> None:
@@ -54,10 +54,10 @@ def _accepts(url: str) -> bool:
 
 @contextlib.contextmanager
 def postgres_server() -> Iterator[str]:
-    """A running server; yields the SQLAlchemy URL of its first database. Ended, and its data removed, on leaving.
+    """A running server; yields the SQLAlchemy URL of its first database. Stopped, and its data removed, at the end.
 
-    PostgreSQL refuses to run as root: then it runs as the user that its package made, in a folder that this user
-    can reach (pytest's own is closed to all others).
+    PostgreSQL refuses to run as root: for root it runs as the user that its package created, in a folder that this
+    user can read (other users cannot read pytest's folders).
     """
     programs, port, password = _programs(), free_port(), secrets.token_hex(16)
     user = "postgres" if os.geteuid() == 0 else None
@@ -81,7 +81,7 @@ def postgres_server() -> Iterator[str]:
 
 
 def new_database(url: str, name: str) -> str:
-    """Create the empty database `name` on the server of `url`; returns its own SQLAlchemy URL."""
+    """Create the empty database `name` on the server of `url`; returns its SQLAlchemy URL."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(f'CREATE DATABASE "{name}"'))

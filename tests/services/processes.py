@@ -1,4 +1,4 @@
-"""Server processes of the tests: each in a group of its own, ended by its pid and by nothing else."""
+"""Server processes for tests: each has its own process group, and is stopped by that group."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class Server:
-    """One running server program; what it prints goes to `log`."""
+    """One running server program; its output goes to `log`."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Server:
             )
 
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
-        """Return when `ready()`; RuntimeError with the end of the log when the server ends or `seconds` pass before."""
+        """Return when `ready()`; raise RuntimeError with the end of the log if the server ends or `seconds` pass."""
         deadline = time.monotonic() + seconds
         while not ready():
             if self._process.poll() is not None:
@@ -52,7 +52,7 @@ class Server:
         return f"the end of its log {self.log}:\n{self.log.read_text(errors='replace')[-3000:]}"
 
     def stop(self) -> None:
-        """End the server and all that it started; twice is as good as once."""
+        """Stop the server and all processes that it started; a second call does nothing."""
         for stop_signal in (self._stop_signal, signal.SIGKILL):
             try:
                 os.killpg(self._process.pid, stop_signal)
@@ -65,7 +65,7 @@ class Server:
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on now."""
+    """A TCP port of loopback on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A real Ray cluster of two nodes on loopback, whose workers know nothing of this project but what a driver sends."""
+"""A Ray cluster of two nodes on loopback, whose workers have only the code that a driver sends."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ NOT_PASSED_ON = ("AWS_", "MLFLOW_", "RAY_", "PYTHONPATH")
 
 @dataclass(frozen=True)
 class RayCluster:
-    """Where the cluster's head listens and how to be let in."""
+    """Address of the cluster's head, and the token to connect."""
 
     address: str
     token: str
@@ -29,19 +29,19 @@ class RayCluster:
 
 @contextlib.contextmanager
 def ray_cluster(folder: Path) -> Iterator[RayCluster]:
-    """A running cluster with its log in `folder`; ended on leaving."""
-    told, token = folder / "address", secrets.token_hex(32)
+    """A running cluster with its log in `folder`; stopped at the end."""
+    address_file, token = folder / "address", secrets.token_hex(32)
     settings = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
     }
-    foreign = [name for name in os.environ if name.startswith(NOT_PASSED_ON) and name not in settings]
-    command = ["env", *(f"--unset={name}" for name in foreign), sys.executable, PROGRAM, told]
+    inherited = [name for name in os.environ if name.startswith(NOT_PASSED_ON) and name not in settings]
+    command = ["env", *(f"--unset={name}" for name in inherited), sys.executable, PROGRAM, address_file]
     server = Server(command, log=folder / "ray.log", environment=settings)
     try:
-        server.wait_until(told.exists, seconds=120)
-        yield RayCluster(told.read_text(), token)
+        server.wait_until(address_file.exists, seconds=120)
+        yield RayCluster(address_file.read_text(), token)
     finally:
         server.stop()

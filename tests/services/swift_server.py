@@ -1,7 +1,7 @@
-"""A real S3 server on loopback: OpenStack Swift, one device, four processes (swift/ has their settings).
+"""An S3 server on loopback: OpenStack Swift, one device, four processes (swift/ has their settings).
 
-Like S3 it refuses a wrong secret and honours `If-None-Match: *` for an object that is there. Unlike S3 it looks before
-it writes, so of several puts in the same few milliseconds more than one may win: no test may race it.
+Like S3 it refuses a wrong secret and supports `If-None-Match: *` for an existing object. Unlike S3 it checks before it
+writes, so that several simultaneous puts may all succeed: no test may depend on such a race.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ STORAGE = ("account", "container", "object")
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """Where an S3 server listens and how to be let in."""
+    """Address and credentials of an S3 server, and its bucket."""
 
     endpoint: str
     key: str
@@ -89,7 +89,7 @@ def _write_settings(folder: Path, ports: dict[str, int], secret: str) -> None:
 
 @contextlib.contextmanager
 def swift_server(folder: Path) -> Iterator[ObjectStore]:
-    """A running server with its data in `folder` and an empty bucket; ended on leaving."""
+    """A running server with its data in `folder` and an empty bucket; stopped at the end."""
     _install()
     _require_extended_attributes(folder)
     ports = {name: free_port() for name in (*STORAGE, "proxy")}

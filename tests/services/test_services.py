@@ -1,4 +1,4 @@
-"""The store and the tracker against real servers."""
+"""The store and the tracker with real servers."""
 
 import os
 import urllib.error
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.services
 
 @pytest.fixture
 def root(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """A function from a test's name to a URI of its own, with the environment's S3 variables set."""
+    """root(name): a URI in the bucket, with the S3 variables set in the environment."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     return lambda name: f"s3://{s3.bucket}/{name}"
 
 
-def test_artifact_is_saved_and_found_whole(root) -> None:
+def test_a_saved_artifact_has_no_faults(root) -> None:
     folder = root("whole")
     digest = commits.save_artifact(folder, {"a.bin": b"a" * 1000, "deep/b.bin": b""}, {"rows": 1})
     assert commits.artifact_faults(folder, digest) == []
@@ -30,7 +30,7 @@ def test_artifact_is_saved_and_found_whole(root) -> None:
     assert objects.read_bytes(f"{folder}/a.bin") == b"a" * 1000
 
 
-def test_missing_and_cut_files_are_noticed(root) -> None:
+def test_missing_and_truncated_files_are_detected(root) -> None:
     folder = root("damaged")
     digest = commits.save_artifact(folder, {"gone.bin": b"1", "cut.bin": b"22"}, {})
     objects.delete(f"{folder}/gone.bin")
@@ -38,49 +38,49 @@ def test_missing_and_cut_files_are_noticed(root) -> None:
     assert [fault.split(" ")[0] for fault in commits.artifact_faults(folder, digest)] == ["cut.bin", "gone.bin"]
 
 
-def test_only_one_of_two_creators_wins(root) -> None:
+def test_an_existing_object_is_not_created_again(root) -> None:
     uri = root("lease")
     assert objects.create_bytes(uri, b"first")
     assert not objects.create_bytes(uri, b"second")
     assert objects.read_bytes(uri) == b"first"
 
 
-def test_missing_object_is_told_from_a_failing_store(root) -> None:
+def test_a_missing_object_differs_from_a_failing_store(root) -> None:
     with pytest.raises(FileNotFoundError):
         objects.read_bytes(root("nothing-here"))
 
 
-def test_wrong_secret_is_refused_with_a_cure(root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_secret_is_refused_with_advice(root, monkeypatch: pytest.MonkeyPatch) -> None:
     objects.write_bytes(root("secret"), b"1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StorageError, match="AWS_ENDPOINT_URL and the credentials"):
         objects.check_writable(root("secret"))
 
 
-def test_missing_bucket_is_refused_with_a_cure(root) -> None:
+def test_a_missing_bucket_is_refused_with_advice(root) -> None:
     with pytest.raises(StorageError, match="Check the bucket's name"):
         objects.check_writable("s3://no-such-bucket/artifacts")
 
 
-def test_closed_port_is_refused_with_a_cure(root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_port_is_refused_with_advice(root, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):
         objects.check_writable(root("closed"))
 
 
-def test_deleted_folder_is_gone(root) -> None:
+def test_a_deleted_folder_has_no_objects(root) -> None:
     commits.save_artifact(root("folder"), {"a": b"1", "b/c": b"2"}, {})
     objects.delete(root("folder"))
     assert objects.object_sizes(root("folder")) == {}
 
 
-def test_local_copy_holds_the_committed_bytes(root, tmp_path) -> None:
+def test_a_local_copy_has_the_committed_bytes(root, tmp_path) -> None:
     commits.save_artifact(root("copy"), {"a/b.bin": b"content"}, {})
     assert (commits.local_copy(root("copy"), tmp_path) / "a/b.bin").read_bytes() == b"content"
 
 
-def test_parquet_goes_through_the_arrow_filesystem(root) -> None:
+def test_parquet_files_use_the_arrow_filesystem(root) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -90,7 +90,7 @@ def test_parquet_goes_through_the_arrow_filesystem(root) -> None:
     assert parquet.read_table(path, filesystem=fs).equals(table)
 
 
-def test_mlflow_keeps_runs_in_postgres_and_artifacts_in_s3(mlflow_server: str, root, tmp_path) -> None:
+def test_mlflow_stores_runs_in_postgres_and_artifacts_in_s3(mlflow_server: str, root, tmp_path) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(mlflow_server)
@@ -108,6 +108,6 @@ def test_mlflow_server_refuses_a_foreign_host_header(mlflow_server: str) -> None
         urllib.request.urlopen(request)
 
 
-def test_servers_set_nothing_global(s3: ObjectStore, postgres: str) -> None:
+def test_servers_set_no_environment_variables(s3: ObjectStore, postgres: str) -> None:
     assert postgres.startswith("postgresql+psycopg2://")
     assert os.environ.get("AWS_ENDPOINT_URL") != s3.endpoint

@@ -1,5 +1,5 @@
-"""A Ray cluster of two nodes on this machine: `python two_nodes.py <file>` writes its address into <file> once both
-nodes are there, and ends them when it is told to end."""
+"""A Ray cluster of two nodes on this machine: `python two_nodes.py <file>` writes its address into <file> when both
+nodes run, and stops them on SIGTERM or SIGINT."""
 
 import signal
 import sys
@@ -9,10 +9,10 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 
 CPUS = 3
-"""Logical CPUs of a node."""
+"""Logical CPUs per node."""
 
 
-def main(told: Path) -> None:
+def main(address_file: Path) -> None:
     """Start the nodes and wait for a signal."""
     stop = threading.Event()
     cluster = Cluster()
@@ -20,9 +20,9 @@ def main(told: Path) -> None:
         cluster.add_node(num_cpus=CPUS, include_dashboard=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    written = told.with_suffix(".new")
-    written.write_text(cluster.address)
-    written.rename(told)
+    new_file = address_file.with_suffix(".new")
+    new_file.write_text(cluster.address)
+    new_file.rename(address_file)
     stop.wait()
     cluster.shutdown()
 

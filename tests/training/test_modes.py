@@ -29,15 +29,18 @@ def tokenizer():
     return TokenizerObjective(Tokenizer(config, channels=1, fitting=config), beta=config.beta)
 
 
-BOTTOM = {"shape": (4, 4), "above": (MapSpec(2, 2, 8),)}
-TOP = {"shape": (2, 2), "above": ()}
-
-
-def prior(level=BOTTOM, **settings):
+def prior(**settings):
     sizes = {"hidden": 16, "residual_hidden": 8, "layers": 2, "attention_layers": 1, "attention_heads": 2}
-    sizes |= {"conditioning_layers": len(level["above"]), "output_layers": 1}
-    config = PriorConfig(**sizes | settings, dropout=0.2, training=ONE)
-    model = Prior(config, codebook_size=8, classes=2, dropout=config.dropout, recompute=config.recompute, **level)
+    config = PriorConfig(**sizes, conditioning_layers=1, output_layers=1, dropout=0.2, training=ONE, **settings)
+    model = Prior(
+        config,
+        shape=(4, 4),
+        codebook_size=8,
+        classes=2,
+        above=(MapSpec(2, 2, 8),),
+        dropout=config.dropout,
+        recompute=config.recompute,
+    )
     return PriorObjective(model, dimensions=64)
 
 
@@ -74,13 +77,13 @@ class Observer:
             state.save(self.folder)
 
 
-def fitted(kind, folder, resume=None, **settings):
+def fitted(kind, folder, resume=None, last_size=4, **settings):
     """(objective, held-out losses after each update)."""
     torch.manual_seed(0)
     objective, observer = kind(), Observer(folder)
     data = FitData(
         batches=lambda start: (batch(kind, update) for update in itertools.count(start)),
-        held_out=lambda: [batch(kind, 10**6), batch(kind, 10**6 + 1, size=4)],
+        held_out=lambda: [batch(kind, 10**6), batch(kind, 10**6 + 1, size=last_size)],
     )
     config = TrainingConfig(
         updates=6, batch_size=6, learning_rate=1e-3, weight_ema=0.5, evaluate_every=1, checkpoint_every=1, **settings
@@ -115,23 +118,34 @@ def test_such_a_fit_resumes_bit_for_bit(kind, settings, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "backend"), [(tokenizer, "aot_eager"), (prior, "aot_eager"), (small_classifier, "inductor")]
-)
-def test_a_compiled_fit_has_no_graph_breaks_and_stays_close(kind, backend, tmp_path, monkeypatch):
-    """ "aot_eager" traces and differentiates as the default "inductor" does, without half a minute of C++ compilation.
-    Generated code of the tokenizer and the prior is run in their test_model.py, and of the prior below."""
-    plain, losses = fitted(kind, tmp_path)
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    compiled, compiled_losses = fitted(kind, tmp_path, compile=True)
+@pytest.fixture
+def without_cpp(monkeypatch):
+    """Compilation without its last stage: it traces and differentiates, but generates no C++, which takes a second per
+    kernel. Generated code of the tokenizer and the prior is run in their test_model.py."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+
+def assert_compiled_stays_close(kind, folder, **options):
+    plain, losses = fitted(kind, folder, **options)
+    compiled, compiled_losses = fitted(kind, folder, compile=True, **options)
     assert compiled_losses == pytest.approx(losses, rel=0.02)  # compiled code draws other dropout masks
     assert list(compiled.state_dict()) == list(plain.state_dict())
 
 
 @pytest.mark.slow
-def test_recomputation_and_bfloat16_compile_together_without_graph_breaks():
-    objective = prior(TOP, recompute=True, layers=1).train()
+@KINDS
+def test_a_compiled_fit_has_no_graph_breaks_and_stays_close(kind, tmp_path, without_cpp):
+    assert_compiled_stays_close(kind, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_fit_with_generated_code_stays_close(tmp_path):
+    assert_compiled_stays_close(small_classifier, tmp_path, last_size=6)  # equal sizes: one graph per mode
+
+
+@pytest.mark.slow
+def test_recomputation_and_bfloat16_compile_together_without_graph_breaks(without_cpp):
+    objective = prior(recompute=True).train()
     objective.model.compile(fullgraph=True)
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = objective(batch(prior, 0))
