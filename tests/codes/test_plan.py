@@ -144,6 +144,7 @@ def test_an_unchanged_snapshot_gives_the_same_dataset(job):
     assert job.run(images, 50, 5).digest == first.digest  # other sizes of shards and waves encode nothing again
 
 
+@pytest.mark.slow
 def test_memory_depends_on_the_rows_per_wave_and_not_on_all_rows(tmp_path):
     """Two planners of synthetic rows in separate processes, the second with five times as many rows."""
     peaks = [_peak_memory(tmp_path / str(rows), rows) for rows in (200_000, 1_000_000)]
