@@ -109,6 +109,10 @@ def _failures(session: Session) -> Iterator[None]:
     try:
         yield
         session.failure = None  # a retry succeeded after an earlier failure
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as interrupt:
+        session.failure = KeyboardInterrupt()
+        # The orchestrator would retry an interrupted step.
+        raise dg.Failure(description="stopped by Ctrl-C", allow_retries=False) from interrupt
     except Exception as error:
         session.failure = error
         if not retry_helps(error):

@@ -54,9 +54,9 @@ def materialise(config: PipelineConfig, session: Session) -> bool:
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         try:
             return job.execute_in_process(instance=instance, raise_on_error=False, run_config=quiet).success
-        # The orchestrator turns Ctrl-C into its own error; cli.py expects the usual one.
-        except dg.DagsterExecutionInterruptedError:
-            raise KeyboardInterrupt from None
+        except dg.DagsterExecutionInterruptedError:  # Ctrl-C between two steps
+            session.failure = KeyboardInterrupt()
+            return False
 
 
 def instance_folder(config: PipelineConfig) -> Path:

@@ -68,6 +68,12 @@ def test_an_error_that_retries_cannot_fix_is_not_retried(retry_config):
     assert session.calls.count("tokenizer") == 1 and isinstance(session.failure, TooFewResources)
 
 
+def test_an_interrupted_step_is_not_retried(retry_config):
+    session = FailingSession(retry_config, times=9, error=KeyboardInterrupt())
+    assert not materialise(retry_config, session)
+    assert session.calls.count("tokenizer") == 1 and isinstance(session.failure, KeyboardInterrupt)
+
+
 def test_retry_delays_grow_exponentially(retry_config):
     policies = {
         asset.op.retry_policy for asset in assets_of(retry_config, Session(retry_config)) if asset.op.retry_policy
