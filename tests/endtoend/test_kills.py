@@ -9,7 +9,6 @@ import time
 import pytest
 from mlflow.entities import Run
 
-from components.errors import ExitCode
 from tests.endtoend.conftest import STEPS, Place, client, environment, run_command, step_runs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -46,18 +45,6 @@ def test_an_orphan_on_a_standing_cluster_and_its_successor_never_both_write(fini
     assert place.digests() == digests
 
 
-def test_ctrl_c_while_two_fits_run_stops_at_once(finished_run, copy_of):
-    place = copy_of(finished_run)
-    finished = place.digests()
-    driver = start_driver_at(
-        "prior_bottom", place, "priors.top.training.updates=9000", "priors.bottom.training.updates=9000"
-    )
-    os.kill(driver.pid, signal.SIGINT)
-    output, _ = driver.communicate(timeout=60)
-    assert driver.returncode == ExitCode.STOPPED and "continues from the last checkpoint" in output
-    assert place.digests() == finished
-
-
 def every_run(place: Place) -> list[Run]:
     return [run for step in STEPS for run in step_runs(place, step)]
 
@@ -72,25 +59,18 @@ def forget(place: Place, steps: list[str]) -> None:
 
 def kill_driver_at(step: str, place: Place, **variables: str) -> int:
     """Start a run, and kill it with SIGKILL once it works on `step`; returns the process id."""
-    driver = start_driver_at(step, place, **variables)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    return driver.pid
-
-
-def start_driver_at(step: str, place: Place, *overrides: str, **variables: str) -> subprocess.Popen:
-    """Start a run, and return its process once it works on `step`."""
     driver = subprocess.Popen(
-        run_command(*overrides),
+        run_command(),
         cwd=place.folder,
         env=environment(**variables),
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
     wait_for(step, driver, place)
-    return driver
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    return driver.pid
 
 
 def wait_for(step: str, driver: subprocess.Popen, place: Place) -> None:
