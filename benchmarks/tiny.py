@@ -9,7 +9,7 @@ OVERRIDES = (
         for fit in FITS
         for setting in ("updates=30", "evaluate_every=15", "checkpoint_every=15")
     ),
-    "evaluation.samples_per_class=4",
+    "evaluation.samples=40",
     "evaluation.shares=[1.0, 0.5]",
     "evaluation.keep=0.5",
     "gates.reconstruction_error=2",

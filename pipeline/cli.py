@@ -100,6 +100,8 @@ def _add_config_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser
     _add_config(run).set_defaults(verb=_run)
     status = _add_verb(verbs, "status", "show the state of each step, runs and registered models")
     _add_config(status, required=False).set_defaults(verb=_status)
+    results = _add_verb(verbs, "results", "print the results card of the newest run as Markdown tables")
+    _add_config(results, required=False).set_defaults(verb=_results)
     ui = _add_verb(verbs, "ui", "open the orchestrator's UI (with scheduler) on this pipeline")
     _add_config(ui, required=False)
     ui.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
@@ -214,6 +216,12 @@ def _status(options: argparse.Namespace) -> int:
     from pipeline.verbs.status import print_status
 
     return print_status(options.config, options.overrides)
+
+
+def _results(options: argparse.Namespace) -> int:
+    from pipeline.verbs.results import print_results
+
+    return print_results(options.config, options.overrides)
 
 
 def _ui(options: argparse.Namespace) -> int:

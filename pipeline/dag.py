@@ -130,6 +130,7 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
             version=GENERATOR_VERSION,
             facts=GeneratorFacts,
             work=_generator(config),
+            resources=resources.codes,
             package=_generator_package(config),
         ),
         Step(
@@ -142,6 +143,7 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
             work=_evaluation(config),
             resources=resources.codes,
             gates=evaluation_gates(config.gates),
+            observe=_programs(config) if config.evaluation.features or config.evaluation.lpips else None,
         ),
     ]
     return {step.name: step for step in steps}
@@ -241,7 +243,9 @@ def _generator(config: PipelineConfig) -> StepWork:
     def work(inputs: Inputs, workspace: Workspace) -> StepOutput:
         from components.generator.step import assemble_generator
 
-        return assemble_generator(config.generator, inputs, workspace=workspace)
+        return assemble_generator(
+            config.generator, inputs, resources=config.resources.codes, workspace=workspace
+        )
 
     return work
 
@@ -260,6 +264,17 @@ def _evaluation(config: PipelineConfig) -> StepWork:
         )
 
     return work
+
+
+def _programs(config: PipelineConfig) -> Callable[[], Mapping[str, Any]]:
+    """Contents of the user's feature extractors: another program under the same name gives other figures."""
+
+    def observe() -> Mapping[str, Any]:
+        from components.evaluation.features.program import evaluation_programs
+
+        return {"programs": evaluation_programs(config.evaluation.features, config.evaluation.lpips)}
+
+    return observe
 
 
 # --- the registered models --------------------------------------------------------------------------------------------

@@ -32,16 +32,18 @@ class Gate:
 
     name: str
     meaning: str
-    figure: Callable[[Any], float]
-    """The figure, from the step's facts."""
+    figure: Callable[[Any], float | None]
+    """The figure, from the step's facts; None where it does not exist: the gate then has no say."""
     limit: Callable[[Any], float]
     """The limit, which may depend on the facts too."""
     at_most: bool
     """Whether the limit is the largest value that passes; False: the smallest."""
 
-    def judge(self, facts: Any) -> Verdict:
-        """Compare the figure of `facts` with the limit."""
+    def judge(self, facts: Any) -> Verdict | None:
+        """Compare the figure of `facts` with the limit; None where there is no figure."""
         value, limit = self.figure(facts), self.limit(facts)
+        if value is None:
+            return None
         return Verdict(self.name, value <= limit if self.at_most else value >= limit, value, limit, self.meaning)
 
 
@@ -88,12 +90,12 @@ def prior_gates(limits: Gates) -> tuple[Gate, ...]:
 
 
 def evaluation_gates(limits: Gates) -> tuple[Gate, ...]:
-    """The judge must recognise samples, before and after rejection."""
+    """The judge must recognise samples, before and after rejection, where there are classes to recognise."""
 
-    def drawn(facts: EvaluationFacts) -> float:
+    def drawn(facts: EvaluationFacts) -> float | None:
         return facts.judge_accuracy
 
-    def kept(facts: EvaluationFacts) -> float:
+    def kept(facts: EvaluationFacts) -> float | None:
         return facts.kept_accuracy
 
     meaning = "fraction of samples read as the class asked for"
@@ -103,9 +105,9 @@ def evaluation_gates(limits: Gates) -> tuple[Gate, ...]:
     )
 
 
-def _at_most(name: str, meaning: str, figure: Callable[[Any], float], limit: float) -> Gate:
+def _at_most(name: str, meaning: str, figure: Callable[[Any], float | None], limit: float) -> Gate:
     return Gate(name=name, meaning=meaning, figure=figure, limit=lambda facts: limit, at_most=True)
 
 
-def _at_least(name: str, meaning: str, figure: Callable[[Any], float], limit: float) -> Gate:
+def _at_least(name: str, meaning: str, figure: Callable[[Any], float | None], limit: float) -> Gate:
     return Gate(name=name, meaning=meaning, figure=figure, limit=lambda facts: limit, at_most=False)

@@ -61,8 +61,9 @@ class Step:
         return digest_of({"version": self.version, "settings": self.settings})[:12]
 
     def judge(self, artifact: Artifact) -> list[Verdict]:
-        """Every gate's verdict on its artifact."""
+        """The verdict on its artifact of every gate that has a figure to judge."""
         if not self.gates:
             return []
         facts = artifact.read(self.facts)
-        return [gate.judge(facts) for gate in self.gates]
+        verdicts = [gate.judge(facts) for gate in self.gates]
+        return [verdict for verdict in verdicts if verdict is not None]

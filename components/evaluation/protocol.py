@@ -1,192 +1,281 @@
-"""The evaluation of one generator: which sets of images are compared, and how many images of each.
+"""The evaluation of one generator in its order: draw, describe, compare, search, fit.
 
-The judge took no part in training the generator or in rejection. Every figure is reported beside the best value that
-can be expected: the same measure of equally many real images.
-
-Shapes: y classes, d draws per class, n m images, f features.
+The judge took no part in making samples or in rejection. Every figure stands beside the value of real images (the
+floor) and of reconstructions (the ceiling), measured on equally many images.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from components.classifier.model import Classifier
-from components.classifier.objective import check_labels
-from components.config import require
+from components.evaluation.classification_score import (
+    DrawnSamples,
+    RealImages,
+    Reconstructions,
+    classification_scores,
+)
+from components.evaluation.compare import Comparison, compare_sets
 from components.evaluation.config import EvaluationConfig
-from components.evaluation.judge import Classification, classify, reconstruct_pixels
-from components.evaluation.measures import registered
-from components.evaluation.measures.kinds import MeasureInputs
-from components.evaluation.scores import ClassScore, Fidelity, Scores, TradeOffPoint
-from components.generator.ancestral import Generator
-from components.generator.rejection import best_indices, draws_needed
-from components.generator.samples import Samples
-from components.training.batches import ImageBatch
+from components.evaluation.describe import QuerySet
+from components.evaluation.draws import DrawPlan, evenly, plan_draws
+from components.evaluation.image_sets import (
+    ImageSet,
+    RealSet,
+    describe_images,
+    draw_samples,
+    halves_of_training,
+    ordered,
+    unseen_images,
+)
+from components.evaluation.laboratory import Laboratory
+from components.evaluation.measures.bits import bits_per_dimension
+from components.evaluation.measures.kinds import ComparisonSettings
+from components.evaluation.memorisation_search import SearchResult, search_training
+from components.evaluation.scores import (
+    ClassificationScore,
+    ClassScore,
+    FeatureScores,
+    Figure,
+    LevelLikelihood,
+    Recognition,
+    Reconstruction,
+    Scores,
+)
+from components.images.snapshot import Snapshot
+from components.images.split import TRAIN
+from components.priors.config import SamplingConfig
+
+MAX_QUERIES = 5000
+"""Largest number of samples, and of unseen images, whose nearest training image is sought."""
+NORMAL_95 = 1.96
+"""Standard deviations to either side of a 95% interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Figures and the samples they were measured on, class by class."""
+class Extractor:
+    """One extractor of features, as the report names it."""
+
+    name: str
+    digest: str
+    preprocessing: str
+    statistics: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is measured: the generator and what is known about it before anything is drawn."""
+
+    classes: tuple[str, ...]
+    """Names of the classes; none where the images have no labels."""
+    sampling: SamplingConfig
+    """How the generator draws by default."""
+    rejection: str
+    """'' or why rejection is off."""
+    split: str
+    """Split of the images that nothing was fitted to."""
+    likelihood: tuple[LevelLikelihood, ...]
+    codes_per_image: tuple[int, ...]
+    """Codes of each level, top first."""
+    images: str
+    """URI of the snapshot."""
+    codes: str
+    """URI of the code dataset."""
+    tokenizer: str
+    """URI."""
+    judge_knows_classes: bool
+    extractors: tuple[Extractor, ...]
+    """The judge first."""
+
+
+class Evaluation(NamedTuple):
+    """All figures, and what the pictures show."""
 
     scores: Scores
-    before: Samples
-    """`samples_per_class` per class, nothing rejected."""
-    after: Samples
-    """Equally many, the best of a larger draw."""
+    plan: DrawPlan
+    samples: ImageSet
+    search: SearchResult
+    queries: np.ndarray
+    """Positions int64 (q,) of the samples that were sought."""
 
 
-def draws_per_class(config: EvaluationConfig) -> int:
-    """Draws per class that `evaluate_samples` needs: enough for the smallest share of the curve."""
-    return draws_needed(config.samples_per_class, min(config.curve))
-
-
-def evaluate_samples(
-    generator: Generator,
-    judge: Classifier,
-    drawn: Samples,
-    *,
-    train: ImageBatch,
-    held_out: ImageBatch,
-    nats_per_code: Sequence[float],
-    config: EvaluationConfig,
-    seed: int,
-) -> Evaluation:
-    """Compare samples of `generator` with real images: those it was fitted to, without copies, and held-out ones.
-
-    `drawn` are `draws_per_class(config)` samples of every class, class by class, nothing rejected. Each share of the
-    curve selects from the first of them, so that all points have equally many samples and no sample is drawn twice.
-    `nats_per_code` are the priors' held-out losses, top first. `seed` shuffles real images and seeds the score's fit.
-    Raises ValueError for images without a label or classes with fewer than 2 training images.
-    """
-    names = generator.classes
-    fits = judge.classes == len(names)
-    require(fits, f"the judge must have the generator's {len(names)} classes, got {judge.classes}")
-    for part in (train, held_out):
-        check_labels(part.labels, len(names))
-    real, other_real = (  # (n, f) each
-        classify(judge, train.pixels[half]).features
-        for half in _halves(train, len(names), config.samples_per_class, seed)
+def evaluate(laboratory: Laboratory, subject: Subject) -> Evaluation:
+    """Measure a generator; the order of the steps is that of their figures in the report."""
+    config, snapshot = laboratory.config, laboratory.snapshot
+    plan = plan_draws(class_sizes(snapshot, len(subject.classes)), config)
+    halves = halves_of_training(snapshot, config.real_images)
+    samples = draw_samples(laboratory, plan, subject.sampling)
+    reference = describe_images(laboratory, "reference", halves[0], reconstruct=False)
+    others = describe_images(laboratory, "other", halves[1], reconstruct=True)
+    unseen = describe_images(
+        laboratory, "unseen", unseen_images(snapshot, subject.split, config.real_images), reconstruct=True
     )
-    draw = _reject(drawn.cpu(), judge, config)
-    before, after = draw.kept(1.0), draw.kept(config.keep)
-    inputs = MeasureInputs(
-        generator=generator,
-        judge=judge,
-        samples=before,
-        train=train,
-        held_out=held_out,
-        reconstructed=reconstruct_pixels(generator.tokenizer, held_out.pixels),
-        nats_per_code=nats_per_code,
-        config=config,
-        seed=seed,
+    kept = {share: plan.kept(samples.rows["probability"], share) for share in config.curve}
+    queries = evenly(kept[1.0], MAX_QUERIES)
+    search = search_training(
+        laboratory,
+        QuerySet(samples.folder, tuple(queries.tolist())),
+        QuerySet(unseen.images.folder, tuple(range(min(MAX_QUERIES, len(unseen.images))))),
     )
-    scores = _scores(inputs, draw, real=real, other_real=other_real)
-    return Evaluation(scores=scores, before=before, after=after)
-
-
-def measure_fidelity(real: Tensor, others: Tensor, config: EvaluationConfig) -> Fidelity:
-    """Every registered measure between features of real images (n, f) and of another set (m, f), by name."""
-    return {measure.name: measure.compute(real, others, config) for measure in registered.FEATURE_MEASURES}
-
-
-# --- rejection --------------------------------------------------------------------------------------------------------
-
-
-class _JudgedDraw(NamedTuple):
-    """One draw, d per class, the judge's output for it, and which samples rejection keeps."""
-
-    samples: Samples
-    judged: Classification
-    indices: dict[float, Tensor]
-    """Share -> positions int64 (y, samples_per_class) of the samples that rejection keeps."""
-
-    def kept(self, share: float) -> Samples:
-        """The samples that rejection keeps, class by class."""
-        return self.samples.take(self.indices[share].flatten())
-
-
-def _reject(samples: Samples, judge: Classifier, config: EvaluationConfig) -> _JudgedDraw:
-    classes, count, draws = judge.classes, config.samples_per_class, draws_per_class(config)
-    whole = torch.equal(samples.labels, torch.arange(classes).repeat_interleave(draws))
-    require(whole, f"there must be {draws} samples of each of {classes} classes, class by class, got {len(samples)}")
-    probability = samples.probability.view(classes, draws)  # (y, d)
-    offsets = torch.arange(classes)[:, None] * draws  # (y, 1): where each class begins
-    indices = {
-        share: best_indices(probability[:, : draws_needed(count, share)], count) + offsets for share in config.curve
-    }
-    return _JudgedDraw(samples, classify(judge, samples.pixels), indices)
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
-
-
-def _scores(inputs: MeasureInputs, draw: _JudgedDraw, *, real: Tensor, other_real: Tensor) -> Scores:
-    """`real` and `other_real` (n, f) are features of two disjoint halves of training images."""
-    config, labels = inputs.config, inputs.held_out.labels
-    of_real, of_reconstructed = (  # Classifications of the m held-out images
-        classify(inputs.judge, pixels) for pixels in (inputs.held_out.pixels, inputs.reconstructed)
-    )
-    values = {measure.name: measure.compute(inputs) for measure in registered.GENERATOR_MEASURES}
-    return Scores(
-        samples=len(inputs.samples),
-        compared=len(real),
-        curve=_trade_off(draw, real, config),
+    scores = Scores(
+        samples=plan.samples,
+        shares=config.curve,
         keep=config.keep,
-        tracked_per_share=tuple(measure.name for measure in registered.FEATURE_MEASURES if measure.tracked_per_share),
-        real_accuracy=_accuracy(of_real.classes, labels),
-        reconstructed_accuracy=_accuracy(of_reconstructed.classes, labels),
-        floor=measure_fidelity(real, other_real, config),
-        generator_measures={name: value for name, value in values.items() if value is not None},
-        classes=_class_scores(inputs.generator.classes, draw, config, of_real.classes, labels),
+        rejection=subject.rejection,
+        split=subject.split,
+        unseen=len(unseen.images),
+        recognition=recognition(subject, samples, kept, unseen, config) if subject.judge_knows_classes else None,
+        features=_feature_scores(laboratory, subject, samples, kept, reference, others),
+        reconstruction=_reconstruction(unseen),
+        likelihood=subject.likelihood,
+        bits_per_dimension=_bits(subject, snapshot),
+        memorisation=search.figures,
+        classification=_classification(laboratory, subject, samples, kept) if subject.judge_knows_classes else (),
+    )
+    return Evaluation(scores, plan, samples, search, queries)
+
+
+def class_sizes(snapshot: Snapshot, classes: int) -> list[int]:
+    """Training images of each class, without copies; their number alone where there are no classes."""
+    rows = snapshot.originals(TRAIN)
+    if classes == 0:
+        return [rows.num_rows]
+    return np.bincount(np.asarray(rows["label"].fill_null(0)), minlength=classes).tolist()
+
+
+# --- recognition ------------------------------------------------------------------------------------------------------
+
+
+def recognition(
+    subject: Subject, samples: ImageSet, kept: dict[float, np.ndarray], unseen: RealSet, config: EvaluationConfig
+) -> Recognition:
+    """How often the judge recognises the class, of samples at each share, of unseen images and reconstructions."""
+    right = _recognised(samples)
+    right_real = _recognised(unseen.images)
+    assert unseen.reconstructions is not None
+    before, after = kept[1.0], kept[config.keep]
+    of_samples, of_real = samples.rows["labels"].numpy(), unseen.images.rows["labels"].numpy()
+    return Recognition(
+        curve=tuple(_proportion(right[positions]) for positions in kept.values()),
+        real=_proportion(right_real),
+        reconstructions=_proportion(_recognised(unseen.reconstructions)),
+        classes=tuple(
+            ClassScore(
+                name=name,
+                before=_mean(right[before][of_samples[before] == label]),
+                after=_mean(right[after][of_samples[after] == label]),
+                real=_mean(right_real[of_real == label]),
+            )
+            for label, name in enumerate(subject.classes)
+        ),
     )
 
 
-def _trade_off(draw: _JudgedDraw, real: Tensor, config: EvaluationConfig) -> tuple[TradeOffPoint, ...]:
-    """One point per share; `real` (n, f) are features of real images, compared with as many kept samples."""
-    points = []
-    for share, indices in draw.indices.items():
-        # As many samples as real images: a measure's bias then is the same for both.
-        compared = draw.judged.features[indices[:, : len(real) // len(indices)].flatten()]  # (n, f)
-        accuracy = _accuracy(draw.judged.classes[indices], draw.samples.labels[indices])
-        fidelity = measure_fidelity(real, compared, config)
-        points.append(TradeOffPoint(share=share, accuracy=accuracy, fidelity=fidelity))
-    return tuple(points)
+def _recognised(images: ImageSet) -> np.ndarray:
+    """bool (n,)."""
+    return (images.rows["judged"] == images.rows["labels"]).numpy()
 
 
-def _class_scores(
-    names: Sequence[str], draw: _JudgedDraw, config: EvaluationConfig, judged_real: Tensor, real_labels: Tensor
-) -> tuple[ClassScore, ...]:
-    """`judged_real` int64 (n,) are the judge's classes of the held-out images with `real_labels`."""
-    judged = draw.judged.classes
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _proportion(right: np.ndarray) -> Figure:
+    """The fraction, with the normal approximation's interval."""
+    value = float(right.mean())
+    spread = NORMAL_95 * (value * (1 - value) / len(right)) ** 0.5
+    return Figure(value=value, low=max(0.0, value - spread), high=min(1.0, value + spread))
+
+
+# --- features ---------------------------------------------------------------------------------------------------------
+
+
+def _feature_scores(
+    laboratory: Laboratory,
+    subject: Subject,
+    samples: ImageSet,
+    kept: dict[float, np.ndarray],
+    reference: RealSet,
+    others: RealSet,
+) -> tuple[FeatureScores, ...]:
+    """Every measure of every extractor, all sets with equally many images."""
+    config, workspace = laboratory.config, laboratory.workspace
+    settings = ComparisonSettings(
+        neighbours=config.neighbours, manifold_images=config.manifold_images, seed=workspace.seed
+    )
+    compared = min(len(kept[1.0]), len(others.images))
+    real = evenly(np.arange(len(others.images)), compared)
+    assert others.reconstructions is not None
+    sets = [samples.take(evenly(positions, compared)) for positions in kept.values()]
+    sets += [others.images.take(real), others.reconstructions.take(real)]
+    arguments = [(each.name, reference.images.all(), sets, settings, each.statistics) for each in subject.extractors]
+    comparisons: list[Comparison] = laboratory.run_all("comparing", compare_sets, arguments)
     return tuple(
-        ClassScore(
-            name=name,
-            before=_accuracy(judged[draw.indices[1.0][label]], label),
-            after=_accuracy(judged[draw.indices[config.keep][label]], label),
-            real=_accuracy(judged_real[real_labels == label], label),
+        FeatureScores(
+            extractor=extractor.name,
+            digest=extractor.digest,
+            preprocessing=extractor.preprocessing,
+            features=comparison.features,
+            compared=compared,
+            reference=len(reference.images),
+            statistics=extractor.statistics or "",
+            curve=tuple(comparison.sets[:-2]),
+            floor=comparison.sets[-2],
+            ceiling=comparison.sets[-1],
         )
-        for label, name in enumerate(names)
+        for extractor, comparison in zip(subject.extractors, comparisons, strict=True)
     )
 
 
-def _accuracy(judged: Tensor, labels: Tensor | int) -> float:
-    return (judged == labels).double().mean().item()
+# --- reconstruction and likelihood ------------------------------------------------------------------------------------
 
 
-def _halves(images: ImageBatch, classes: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Positions of two disjoint sets with equally many images per class, at most `most`, shuffled by `seed`."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(images.labels), generator=generator)  # all images, shuffled
-    by_class = [order[images.labels[order] == label] for label in range(classes)]
-    # Two disjoint sets of equal size: at most half of the smallest class each.
-    count = min(most, min(len(positions) for positions in by_class) // 2)
-    require(
-        count >= 1,
-        "each class must have at least 2 training images, so that real images can be compared with real images, got "
-        "fewer: add images",
+def _reconstruction(unseen: RealSet) -> Reconstruction:
+    assert unseen.reconstructions is not None
+    rows = unseen.reconstructions.rows
+    names = [name for name in ("psnr", "ssim", "squared_error", "lpips") if name in rows]
+    return Reconstruction(images=len(unseen.images), figures={name: mean_figure(rows[name]) for name in names})
+
+
+def mean_figure(values: Tensor) -> Figure:
+    """The mean of `values` (n,), with the interval of its standard error."""
+    mean = values.double().mean().item()
+    spread = NORMAL_95 * values.double().std(correction=0).item() / len(values) ** 0.5
+    return Figure(value=mean, low=mean - spread, high=mean + spread)
+
+
+def _bits(subject: Subject, snapshot: Snapshot) -> float:
+    nats = [level.held_out if level.test is None else level.test for level in subject.likelihood]
+    pixels = snapshot.pixels
+    return bits_per_dimension(nats, subject.codes_per_image, pixels.image_size**2 * pixels.channels)
+
+
+# --- the classification accuracy score --------------------------------------------------------------------------------
+
+
+def _classification(
+    laboratory: Laboratory, subject: Subject, samples: ImageSet, kept: dict[float, np.ndarray]
+) -> tuple[ClassificationScore, ...]:
+    config, snapshot = laboratory.config, laboratory.snapshot
+    if config.cas_updates == 0:
+        return ()
+    rows = snapshot.originals(TRAIN)
+    images = min(rows.num_rows, len(samples))
+    chosen = samples.take(evenly(np.arange(len(samples)), images))  # as drawn: nothing is rejected
+    ids = np.sort(np.asarray(rows["id"])[ordered(rows)[:images]])
+    return classification_scores(
+        config,
+        {
+            "real images": RealImages(subject.images, ids),
+            "reconstructions": Reconstructions(subject.codes, ids),
+            "samples": DrawnSamples(chosen.folder, chosen.positions, chosen.labels, len(subject.likelihood)),
+        },
+        images=images,
+        snapshot=subject.images,
+        split=subject.split,
+        judge=laboratory.instruments.judge,
+        tokenizer=subject.tokenizer,
+        resources=laboratory.resources,
+        workspace=laboratory.workspace,
     )
-    first = torch.cat([positions[:count] for positions in by_class])  # (y * count,)
-    return first, torch.cat([positions[count : 2 * count] for positions in by_class])

@@ -1,25 +1,18 @@
 """The evaluation as one HTML page that needs no other file: figures, pictures, trade-off, lineage."""
 
 import base64
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from components.evaluation import chart
+from components.evaluation.card import Card, show
 from components.evaluation.measures import registered
-from components.evaluation.protocol import Evaluation
-from components.evaluation.scores import Scores
-from components.generator.ancestral import Generator
-from components.generator.samples import Samples
-from components.images.tensors import to_images
-from components.pictures import MAX_CLASSES_SHOWN, prefix_grid, reconstruction_grid, sample_grid
-from components.tokenizer.prefixes import decode_prefixes
-from components.training.batches import ImageBatch
+from components.evaluation.scores import CONFIDENCE, FeatureScores, Figure, Scores
+from components.pictures import MAX_CLASSES_SHOWN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +24,11 @@ class ReportPictures:
     after: bytes
     """Samples that rejection kept, one row per class."""
     reconstruction: bytes
-    """Held-out images above their reconstructions."""
+    """Unseen images above their reconstructions."""
     levels: bytes
-    """Held-out images decoded from the top level alone, then with each lower level added (figure 3)."""
+    """Unseen images decoded from the top level alone, then with each lower level added (figure 3)."""
+    nearest: bytes
+    """The samples that are nearest to a training image, above these images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +53,14 @@ class FigureCard(NamedTuple):
     meaning: str
 
 
-def paint_pictures(evaluation: Evaluation, generator: Generator, held_out: ImageBatch, columns: int) -> ReportPictures:
-    """The report's pictures, `columns` images per row."""
-    pixels = held_out.pixels[:columns]  # (n, h, w, c)
-    device = next(generator.tokenizer.parameters()).device
-    with torch.no_grad():
-        maps = generator.tokenizer.encode(to_images(pixels.to(device)))  # (n, h, w) per level
-    prefixes = decode_prefixes(generator.tokenizer, maps)
-    original, reconstruction = pixels.numpy(), list(prefixes.values())[-1]
-    return ReportPictures(
-        before=_class_rows(evaluation.before, generator.classes, columns),
-        after=_class_rows(evaluation.after, generator.classes, columns),
-        reconstruction=reconstruction_grid(original, reconstruction, columns),
-        levels=prefix_grid(original, prefixes),
-    )
-
-
 def render_report(
-    *, title: str, scores: Scores, pictures: ReportPictures, lineage: Sequence[LineageRow], settings: str
+    *,
+    title: str,
+    scores: Scores,
+    card: Card,
+    pictures: ReportPictures,
+    lineage: Sequence[LineageRow],
+    settings: str,
 ) -> str:
     """The page as HTML. `settings` is shown as it is, `lineage` in its order."""
     environment = Environment(
@@ -86,82 +71,127 @@ def render_report(
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "thousands": "{:,}".format, "data_uri": _data_uri}
+    classes = () if scores.recognition is None else scores.recognition.classes
     return environment.get_template("report.html.j2").render(
         title=title,
         scores=scores,
+        card=card,
+        show=show,
+        confidence=CONFIDENCE,
         pictures=pictures,
         lineage=lineage,
         settings=settings,
-        headline=_headline_cards(scores),
-        details=_detail_cards(scores),
+        headline=[*_recognition_cards(scores), *_feature_cards(scores.features[0], headline=True)],
+        details=[*_feature_cards(scores.features[0], headline=False), *_other_cards(scores)],
         measures=registered.FEATURE_MEASURES,
+        figure_text=figure_text,
         chart=chart,
         trade_off=chart.trade_off_chart(scores),
-        shown_classes=min(MAX_CLASSES_SHOWN, len(scores.classes)),
+        quality=chart.quality_charts(scores),
+        classes=classes,
+        shown_classes=min(MAX_CLASSES_SHOWN, len(classes)),
     )
 
 
-def _class_rows(samples: Samples, names: Sequence[str], columns: int) -> bytes:
-    """One row per class; at most MAX_CLASSES_SHOWN classes, evenly spread."""
-    count = min(MAX_CLASSES_SHOWN, len(names))
-    shown = [index * len(names) // count for index in range(count)]  # class numbers
-    rows = {names[label]: samples.pixels[samples.labels == label][:columns].numpy() for label in shown}
-    return sample_grid(rows)
+def figure_text(figure: Figure, value_format: str) -> str:
+    """The value, with half its interval, or 'refused'."""
+    return show(vars(figure), value_format)
 
 
 # --- cards ------------------------------------------------------------------------------------------------------------
 
 
-def _headline_cards(scores: Scores) -> list[FigureCard]:
+def _recognition_cards(scores: Scores) -> list[FigureCard]:
+    recognition = scores.recognition
+    if recognition is None:
+        return []
     reached = (
-        f"Reconstructions: {_percent(scores.reconstructed_accuracy)}; real images: {_percent(scores.real_accuracy)}"
+        f"Reconstructions: {_percent(recognition.reconstructions.value)}; real images: "
+        f"{_percent(recognition.real.value)}"
     )
     drawn = FigureCard(
         "Recognised, as drawn",
-        _percent(scores.before.accuracy),
+        _percent(recognition.curve[0].value),
         reached,
         f"Fraction of {scores.samples:,} samples that the judge recognises as the requested class. The judge is a "
         "classifier that took no part in making them.",
     )
     kept = FigureCard(
         f"Recognised, best {_percent(scores.keep, 0)} kept",
-        _percent(scores.after.accuracy),
+        _percent(recognition.curve[scores.point(scores.keep)].value),
         reached,
         "The same for as many samples after rejection by another classifier (section 3.3).",
     )
-    return [drawn, kept, *_feature_cards(scores, headline=True)]
+    return [drawn, kept]
 
 
-def _detail_cards(scores: Scores) -> list[FigureCard]:
-    values = scores.generator_measures
-    return [
-        *_feature_cards(scores, headline=False),
-        *(
-            FigureCard(measure.title, measure.show(values[measure.name]), measure.reference(scores), measure.meaning)
-            for measure in registered.GENERATOR_MEASURES
-            if measure.name in values
+def _feature_cards(features: FeatureScores, *, headline: bool) -> list[FigureCard]:
+    cards = []
+    for measure in registered.FEATURE_MEASURES:
+        if measure.headline != headline:
+            continue
+        drawn, real, decoded = (each[measure.name] for each in (features.curve[0], features.floor, features.ceiling))
+        real_text, decoded_text = (figure_text(each, measure.value_format) for each in (real, decoded))
+        cards.append(
+            FigureCard(
+                f"{measure.title}, as drawn",
+                figure_text(drawn, measure.value_format),
+                drawn.refused or f"Real images: {real_text}; reconstructions: {decoded_text}",
+                measure.meaning,
+            )
+        )
+    return cards
+
+
+def _other_cards(scores: Scores) -> list[FigureCard]:
+    memorisation, pictures = scores.memorisation, scores.reconstruction
+    psnr, ssim = pictures.figures["psnr"].value or 0.0, pictures.figures["ssim"].value or 0.0
+    cards = [
+        FigureCard(
+            "Nearer than unseen images",
+            _percent(memorisation.copied_share),
+            "By chance: 1%",
+            f"Fraction of {memorisation.queries:,} samples nearer to one of all {memorisation.searched:,} training images "
+            "than 99% of the unseen images are. Copies would raise it.",
+        ),
+        FigureCard(
+            "Novelty",
+            f"{memorisation.ratio:.2f}",
+            "New images: 1; copies: 0",
+            "Median distance from a sample to the nearest training image, divided by that of unseen images.",
+        ),
+        FigureCard(
+            "Reconstruction",
+            f"{psnr:.1f} dB",
+            f"SSIM {ssim:.3f}",
+            f"Peak signal-to-noise ratio, mean over {pictures.images:,} unseen images: samples cannot be sharper.",
+        ),
+        FigureCard(
+            "Code length, bits/dim",
+            f"{scores.bits_per_dimension:.3f}",
+            "Uncompressed: 8",
+            "Bits per number of an unseen image that its codes cost under the priors; not a likelihood of pixels.",
         ),
     ]
-
-
-def _feature_cards(scores: Scores, *, headline: bool) -> list[FigureCard]:
-    return [
-        FigureCard(
-            f"{measure.title}, as drawn",
-            measure.show(scores.before.fidelity[measure.name]),
-            f"Real against real images: {measure.show(scores.floor[measure.name])}",
-            measure.meaning,
+    if scores.classification:
+        by_source = {score.fitted_to: score for score in scores.classification}
+        cards.append(
+            FigureCard(
+                "Classification accuracy score",
+                _percent(by_source["samples"].top_1),
+                f"Fitted to reconstructions: {_percent(by_source['reconstructions'].top_1)}; to real images: "
+                f"{_percent(by_source['real images'].top_1)}",
+                "Accuracy on unseen real images of a classifier that was fitted to samples alone.",
+            )
         )
-        for measure in registered.FEATURE_MEASURES
-        if measure.headline == headline
-    ]
+    return cards
 
 
 # --- filters of the template ------------------------------------------------------------------------------------------
 
 
-def _percent(value: float, digits: int = 1) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.{digits}%}"
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "n/a" if value is None else f"{value:.{digits}%}"
 
 
 def _data_uri(png: bytes) -> str:

@@ -1,36 +1,36 @@
-"""The evaluation step: draw from the generator, side by side on the cluster; measure; write the report."""
+"""The evaluation step: measure a committed generator on the cluster, paint the pictures, write figures and report."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from components.artifacts import Artifact
-from components.classifier.stored import load_classifier
+from components.classifier.stored import describe_classifier
 from components.config import StepResources
+from components.evaluation.card import CardContext, results_card
 from components.evaluation.config import EvaluationConfig
 from components.evaluation.facts import EvaluationFacts
-from components.evaluation.protocol import Evaluation, draws_per_class, evaluate_samples
-from components.evaluation.report import LineageRow, paint_pictures, render_report
-from components.evaluation.scores import Scores
-from components.generator.ancestral import Generator
-from components.generator.step import draw_side_by_side, load_committed_generator
-from components.images.pixels import PixelReader
+from components.evaluation.features.program import read_program_digest
+from components.evaluation.instruments import JUDGE, InstrumentSettings
+from components.evaluation.laboratory import Laboratory
+from components.evaluation.paint import paint_neighbours, paint_reconstructions, paint_samples
+from components.evaluation.protocol import Evaluation, Extractor, Subject, evaluate
+from components.evaluation.report import LineageRow, ReportPictures, render_report
+from components.evaluation.scores import LevelLikelihood, Scores
+from components.generator.facts import GeneratorFacts
 from components.images.snapshot import Snapshot, read_snapshot
-from components.images.split import HELD_OUT, TRAIN
-from components.priors.config import SamplingConfig
+from components.images.spread import class_rounds
+from components.pictures import MAX_CLASSES_SHOWN
 from components.priors.facts import PriorFacts
 from components.store import commits
-from components.training.batches import ImageBatch
+from components.tokenizer.stored import describe_tokenizer
 from components.workspace import StepOutput, Workspace
 
-MAX_REAL_IMAGES = 5000
-"""Largest number of real images per split: all are held in memory."""
-EVALUATION_SEED = 1_000_003
-"""Added to the pipeline's seed, so that the measured samples are not those that a user draws with that seed. The number
-itself means nothing: any that nobody chooses as a seed will do."""
+UNCONDITIONAL_ROWS = 4
+"""Rows of samples in a picture where there are no classes."""
 
 
 def evaluate_generator(
@@ -45,70 +45,160 @@ def evaluate_generator(
     """Measure the artifact `generator` of `inputs` against the snapshot `images` with the artifact `judge`.
 
     `inputs` are all artifacts that the generator was made from; the report lists them and shows `title` and `settings`
-    (text). The committed content is scores.json alone. report.html is a document of the output, because it names MLflow
-    runs, which must not change the artifact's digest.
+    (text). The committed content is scores.json and results.json. report.html is a document of the output, because it
+    names MLflow runs, which must not change the artifact's digest.
     """
-    generator = load_committed_generator(inputs["generator"].uri)
     snapshot = read_snapshot(inputs["images"].uri)
-    held_out = _original_images(snapshot, HELD_OUT)
-    evaluation = _measure(config, inputs, generator, snapshot, held_out, resources, workspace)
-    scores = evaluation.scores
-    pictures = paint_pictures(evaluation, generator, held_out, config.pictures)
-    page = render_report(
-        title=title, scores=scores, pictures=pictures, lineage=_lineage(inputs, workspace), settings=settings
+    laboratory = Laboratory(
+        config=config,
+        instruments=InstrumentSettings(
+            generator=inputs["generator"].uri,
+            judge=inputs["judge"].uri,
+            features=config.features,
+            lpips=config.lpips,
+            gpu=resources.gpus > 0,
+        ),
+        snapshot=snapshot,
+        resources=resources,
+        workspace=workspace,
     )
-    contents = {"scores.json": json.dumps(scores.figures(), indent=1, sort_keys=True).encode()}
+    subject = _subject(config, inputs, snapshot)
+    evaluation = evaluate(laboratory, subject)
+    scores = evaluation.scores
+    card = results_card(scores, _context(inputs, snapshot, subject, title, workspace))
+    pictures = _paint(laboratory, subject, evaluation)
+    page = render_report(
+        title=title,
+        scores=scores,
+        card=card,
+        pictures=pictures,
+        lineage=_lineage(inputs, workspace),
+        settings=settings,
+    )
+    contents = {"scores.json": _as_json(scores.figures()), "results.json": _as_json(card)}
     facts = _facts_of(scores)
     workspace.lease.check()
     return StepOutput(
         digest=commits.save_artifact(workspace.uri, contents, facts.record()),
         facts=facts,
-        pictures={"samples": pictures.before, "samples-kept": pictures.after, "levels": pictures.levels},
+        pictures={
+            "samples": pictures.before,
+            "samples-kept": pictures.after,
+            "levels": pictures.levels,
+            "nearest": pictures.nearest,
+        },
         documents={"report.html": page},
     )
 
 
-def _measure(
-    config: EvaluationConfig,
-    inputs: Mapping[str, Artifact],
-    generator: Generator,
-    snapshot: Snapshot,
-    held_out: ImageBatch,
-    resources: StepResources,
-    workspace: Workspace,
-) -> Evaluation:
-    """Draw samples and compare them with the real images of the snapshot."""
-    drawn = draw_side_by_side(
-        inputs["generator"].uri,
-        classes=range(len(generator.classes)),
-        count=draws_per_class(config),
-        seed=workspace.seed + EVALUATION_SEED,
-        sampling=SamplingConfig(temperature=config.temperature),
-        resources=resources,
-        workspace=workspace,
+def _as_json(value: object) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
+
+
+def _subject(config: EvaluationConfig, inputs: Mapping[str, Artifact], snapshot: Snapshot) -> Subject:
+    tokenizer = describe_tokenizer(commits.local_copy(inputs["tokenizer"].uri))
+    levels = [level.name for level in tokenizer.architecture.levels]
+    priors = {level: inputs[f"prior_{level}"].read(PriorFacts) for level in levels}
+    judge = describe_classifier(commits.local_copy(inputs["judge"].uri))
+    classes = snapshot.classes
+    return Subject(
+        classes=classes,
+        sampling=inputs["generator"].read(GeneratorFacts).sampling,
+        rejection="" if len(classes) > 1 else "there are no classes to tell apart, so nothing is rejected",
+        split=snapshot.unseen_split,
+        likelihood=tuple(
+            LevelLikelihood(
+                level=level,
+                train=facts.train_nats_per_code,
+                held_out=facts.nats_per_code,
+                test=facts.test_nats_per_code,
+            )
+            for level, facts in priors.items()
+        ),
+        codes_per_image=tuple((tokenizer.image_size // level.stride) ** 2 for level in tokenizer.architecture.levels),
+        images=inputs["images"].uri,
+        codes=inputs["codes"].uri,
+        tokenizer=inputs["tokenizer"].uri,
+        judge_knows_classes=judge.task == "classes",
+        extractors=(
+            Extractor(
+                name=JUDGE,
+                digest=inputs["judge"].digest,
+                preprocessing=f"{tokenizer.image_size} pixels, as decoded; fitted to tell {judge.task} apart",
+                statistics=None,
+            ),
+            *(
+                Extractor(
+                    name=each.name,
+                    digest=read_program_digest(each),
+                    preprocessing=each.describe(),
+                    statistics=each.statistics,
+                )
+                for each in config.features
+            ),
+        ),
     )
-    priors = [inputs[f"prior_{level.name}"].read(PriorFacts) for level in generator.tokenizer.architecture.levels]
-    return evaluate_samples(
-        generator,
-        load_classifier(commits.local_copy(inputs["judge"].uri)),
-        drawn,
-        train=_original_images(snapshot, TRAIN),
-        held_out=held_out,
-        nats_per_code=[prior.nats_per_code for prior in priors],
-        config=config,
+
+
+def _context(
+    inputs: Mapping[str, Artifact], snapshot: Snapshot, subject: Subject, title: str, workspace: Workspace
+) -> CardContext:
+    return CardContext(
+        title=title,
+        image_size=snapshot.pixels.image_size,
+        channels=snapshot.pixels.channels,
+        classes=len(subject.classes),
+        train_images=snapshot.originals("train").num_rows,
         seed=workspace.seed,
+        sampling=dataclasses.asdict(subject.sampling),
+        generator=inputs["generator"].digest,
+        dataset=inputs["images"].digest,
     )
 
 
-def _original_images(snapshot: Snapshot, split: str) -> ImageBatch:
-    """Images of a split without augmented copies: all, or MAX_REAL_IMAGES evenly spread ones."""
-    rows = snapshot.originals(split)
-    if rows.num_rows > MAX_REAL_IMAGES:
-        # Rows are sorted by key, often class by class: evenly spread rows keep the mix of classes.
-        rows = rows.take(pa.array(np.linspace(0, rows.num_rows - 1, MAX_REAL_IMAGES).astype(np.int64)))
-    pixels = PixelReader(snapshot.pixels, snapshot.seed).read(rows)  # (n, h, w, c)
-    labels = np.asarray(rows["label"].fill_null(-1)).astype(np.int64)  # (n,)
-    return ImageBatch(torch.from_numpy(pixels), torch.from_numpy(labels))
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def _paint(laboratory: Laboratory, subject: Subject, evaluation: Evaluation) -> ReportPictures:
+    columns, config = laboratory.config.pictures, laboratory.config
+    rows = laboratory.snapshot.originals(subject.split)
+    labels = np.asarray(rows["label"].fill_null(-1)).astype(np.int64)
+    shown = rows.take(pa.array(class_rounds(labels, np.asarray(rows["id"]))[:columns]))
+    probability = evaluation.samples.rows["probability"]
+    before, after = (
+        _sample_rows(subject, evaluation, evaluation.plan.kept(probability, share), columns)
+        for share in (1.0, config.keep)
+    )
+    nearest = evaluation.search.nearest
+    closest = np.argsort(nearest.distances, kind="stable")[:columns]  # (k,) of the queries
+    folder, settings, reader = evaluation.samples.folder, laboratory.instruments, laboratory.reader
+    neighbours = evaluation.search.training.take(pa.array(nearest.rows[closest]))
+    tasks = [(settings, folder, before), (settings, folder, after)]
+    painted = laboratory.run_all("painting samples", paint_samples, tasks)
+    (others,) = laboratory.run_all("painting images", paint_reconstructions, [(settings, reader, shown)])
+    (pairs,) = laboratory.run_all(
+        "painting neighbours",
+        paint_neighbours,
+        [(settings, folder, evaluation.queries[closest].tolist(), reader, neighbours)],
+    )
+    return ReportPictures(before=painted[0], after=painted[1], nearest=pairs, **others)
+
+
+def _sample_rows(
+    subject: Subject, evaluation: Evaluation, positions: np.ndarray, columns: int
+) -> dict[str, list[int]]:
+    """Positions of the samples in a picture, one row per class; at most MAX_CLASSES_SHOWN classes, evenly spread."""
+    if len(subject.classes) <= 1:
+        rows = {f"{row + 1}": positions[row * columns : (row + 1) * columns] for row in range(UNCONDITIONAL_ROWS)}
+        return {name: row.tolist() for name, row in rows.items() if len(row)}
+    labels = evaluation.samples.rows["labels"].numpy()[positions]
+    drawn = np.unique(labels)  # a rare class may have no sample
+    count = min(MAX_CLASSES_SHOWN, len(drawn))
+    chosen = drawn[np.arange(count) * len(drawn) // count]
+    return {subject.classes[label]: positions[labels == label][:columns].tolist() for label in chosen}
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
 
 
 def _lineage(inputs: Mapping[str, Artifact], workspace: Workspace) -> list[LineageRow]:
@@ -125,14 +215,11 @@ def _lineage(inputs: Mapping[str, Artifact], workspace: Workspace) -> list[Linea
 
 def _facts_of(scores: Scores) -> EvaluationFacts:
     """The judge's accuracies on real images and on reconstructions are in scores.json and the report only."""
-    measures = {
-        name.replace("/", "_"): value
-        for name, value in scores.figures().items()
-        if not name.startswith("judge_accuracy/")
-    }
+    figures = scores.figures()
+    measures = {name.replace("/", "_"): value for name, value in figures.items() if "judge_accuracy/" not in name}
     return EvaluationFacts(
-        judge_accuracy=scores.before.accuracy,
-        kept_accuracy=scores.after.accuracy,
+        judge_accuracy=figures.get("judge_accuracy/before"),
+        kept_accuracy=figures.get("judge_accuracy/after"),
         keep=scores.keep,
         samples=scores.samples,
         measures=measures,

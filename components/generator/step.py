@@ -1,20 +1,19 @@
 """The generator step puts the parts together; `draw_side_by_side` draws from a committed generator on the cluster."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-import ray
-
 from components.artifacts import Artifact
+from components.cluster.tasks import run_tasks
 from components.config import StepResources
 from components.generator.ancestral import Generator
+from components.generator.committed import load_committed_generator
 from components.generator.config import GeneratorConfig
 from components.generator.facts import GeneratorFacts
-from components.generator.rejection import generate_samples, labels_and_seeds
+from components.generator.rejection import best_indices, draws_needed, labels_and_seeds
 from components.generator.samples import DrawRequest, Samples, join_chunks
 from components.generator.sampling_progress import show_sampling
-from components.generator.stored import load_generator
 from components.pictures import MAX_CLASSES_SHOWN, sample_grid
 from components.priors.config import SamplingConfig
 from components.store import commits
@@ -22,13 +21,13 @@ from components.workspace import StepOutput, Workspace
 
 SAMPLES_PER_TASK = 100
 """Images per task: few enough to spread a draw over workers, enough to make a task's start-up time negligible."""
-TASK_RETRIES = 3
-"""How often a task is started again after its worker or node died."""
 SAMPLES_SHOWN = 10
 """Samples per class in the picture."""
 
 
-def assemble_generator(config: GeneratorConfig, parts: Mapping[str, Artifact], *, workspace: Workspace) -> StepOutput:
+def assemble_generator(
+    config: GeneratorConfig, parts: Mapping[str, Artifact], *, resources: StepResources, workspace: Workspace
+) -> StepOutput:
     """Copy `parts` (tokenizer, prior_<level>, classifier) into one folder that needs no other artifact; commit it."""
     contents = {}
     for name, artifact in parts.items():
@@ -39,15 +38,9 @@ def assemble_generator(config: GeneratorConfig, parts: Mapping[str, Artifact], *
     workspace.lease.check()
     digest = commits.save_artifact(workspace.uri, contents, facts.record())
     # Loaded from the store: this also shows that the committed parts fit each other.
-    picture = _first_samples(load_committed_generator(workspace.uri), config, workspace.seed)
+    classes = load_committed_generator(workspace.uri).classes
+    picture = _first_samples(classes, config, resources, workspace)
     return StepOutput(digest=digest, facts=facts, pictures={"samples": picture})
-
-
-def load_committed_generator(uri: str) -> Generator:
-    """The committed generator at `uri`."""
-    folder = commits.local_copy(uri)
-    parts = {file["path"].split("/")[0] for file in commits.read_manifest(uri)["files"]}
-    return load_generator({part: folder / part for part in parts})
 
 
 def draw_side_by_side(
@@ -68,27 +61,11 @@ def draw_side_by_side(
     """
     requests = DrawRequest(*labels_and_seeds(classes, count, seed)).split(SAMPLES_PER_TASK)
     report, total = show_sampling(workspace.progress), len(classes) * count
-    cluster = workspace.cluster
-    if cluster is None:
-        chunks = (_draw_chunk(uri, request, sampling, resources.gpus > 0) for request in requests)
-        return join_chunks(enumerate(chunks), total, report)
-    with cluster.reserve("drawing samples", resources):
-        return join_chunks(_draw_by_tasks(uri, requests, sampling, resources), total, report)
-
-
-def _draw_by_tasks(
-    uri: str, requests: Sequence[DrawRequest], sampling: SamplingConfig, resources: StepResources
-) -> Iterator[tuple[int, Samples]]:
-    """Number and samples of each request, as the tasks finish; at most `resources.workers` tasks run at a time."""
-    draw_task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=TASK_RETRIES)(_draw_chunk)
-    waiting = list(enumerate(requests))[::-1]  # the next one last: pop takes from the end
-    running: dict[ray.ObjectRef, int] = {}
-    while waiting or running:
-        while waiting and len(running) < resources.workers:
-            number, request = waiting.pop()
-            running[draw_task.remote(uri, request, sampling, resources.gpus > 0)] = number
-        finished, _ = ray.wait(list(running), num_returns=1)
-        yield running.pop(finished[0]), ray.get(finished[0])
+    arguments = [(uri, request, sampling, resources.gpus > 0) for request in requests]
+    chunks = run_tasks(
+        _draw_chunk, arguments, what="drawing samples", resources=resources, cluster=workspace.cluster
+    )
+    return join_chunks(chunks, total, report)
 
 
 def _draw_chunk(uri: str, request: DrawRequest, sampling: SamplingConfig, gpu: bool) -> Samples:
@@ -101,10 +78,21 @@ def _load_once(uri: str, gpu: bool) -> Generator:
     return load_committed_generator(uri).to("cuda" if gpu else "cpu")  # once per worker process
 
 
-def _first_samples(generator: Generator, config: GeneratorConfig, seed: int) -> bytes:
+def _first_samples(
+    names: Sequence[str], config: GeneratorConfig, resources: StepResources, workspace: Workspace
+) -> bytes:
     """Picture of samples drawn by default, one row per class."""
-    classes = range(min(len(generator.classes), MAX_CLASSES_SHOWN))
-    samples = generate_samples(
-        generator, classes=classes, count=SAMPLES_SHOWN, seed=seed, sampling=config.sampling, keep=config.keep
+    classes = range(min(len(names), MAX_CLASSES_SHOWN))
+    draws = draws_needed(SAMPLES_SHOWN, config.keep)
+    samples = draw_side_by_side(
+        workspace.uri,
+        classes=classes,
+        count=draws,
+        seed=workspace.seed,
+        sampling=config.sampling,
+        resources=resources,
+        workspace=workspace,
     )
-    return sample_grid({generator.classes[label]: samples.pixels[samples.labels == label].numpy() for label in classes})
+    best = best_indices(samples.probability.view(len(classes), draws), SAMPLES_SHOWN)  # (classes, SAMPLES_SHOWN)
+    pixels = samples.pixels.view(len(classes), draws, *samples.pixels.shape[1:])
+    return sample_grid({names[label]: pixels[label, best[label]].numpy() for label in classes})

@@ -43,7 +43,7 @@ def test_a_folder_with_corrupt_and_odd_files_is_used_without_them_unless_they_ar
         f"images.uri={images}",
         "images.channels=3",
         "images.held_out=0.2",
-        "evaluation.samples_per_class=4",
+        "evaluation.samples=12",
         "name=shapes",
     ]
     result = Place(tmp_path).run_without_ray(*settings, "images.max_rejects=0.01")

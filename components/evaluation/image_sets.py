@@ -1,0 +1,145 @@
+"""The sets of images that an evaluation compares, described part by part.
+
+    samples      draws of every class; each share of the trade-off curve keeps equally many by rejection
+    reference    half of the training images: what every set is compared with
+    others       the other half, and their reconstructions: the figures of real images, at the number of the samples
+    unseen       the test split (held-out images where there is none), and their reconstructions
+
+Shapes: d draws, r real images of a set.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from components.config import require
+from components.evaluation.compare import SetRows
+from components.evaluation.describe import (
+    RealPart,
+    describe_part,
+    draw_part,
+    read_real_part,
+    reconstructions_of,
+)
+from components.evaluation.draws import DrawPlan
+from components.evaluation.laboratory import Laboratory
+from components.evaluation.parts import join_rows, part_ranges, read_rows
+from components.generator.samples import DrawRequest
+from components.images.snapshot import Snapshot
+from components.images.split import TRAIN
+from components.images.spread import proportional_order
+from components.priors.config import SamplingConfig
+
+EVALUATION_SEED = 1_000_003
+"""Added to the pipeline's seed, so that the measured samples are not those that a user draws with that seed. The number
+itself means nothing: any that nobody chooses as a seed will do."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images that were described."""
+
+    folder: str
+    rows: dict[str, Tensor]
+    """A few numbers per image (describe.py); `labels` int64 (r,) among them."""
+
+    def take(self, positions: np.ndarray) -> SetRows:
+        """The images at `positions`, for a comparison."""
+        return SetRows(self.folder, positions, self.rows["labels"].numpy()[positions])
+
+    def all(self) -> SetRows:
+        """All images, for a comparison."""
+        return self.take(np.arange(len(self)))
+
+    def __len__(self) -> int:
+        return len(self.rows["labels"])
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """Real images and, where they were asked for, their reconstructions."""
+
+    table: pa.Table
+    """Rows of the snapshot, (r,)."""
+    images: ImageSet
+    reconstructions: ImageSet | None
+
+
+def draw_samples(laboratory: Laboratory, plan: DrawPlan, sampling: SamplingConfig) -> ImageSet:
+    """Draw and describe the samples of `plan`, class by class."""
+    folder = laboratory.folder("samples")
+    request = plan.request(laboratory.workspace.seed + EVALUATION_SEED)
+    ranges = part_ranges(len(request))
+    arguments = [
+        (
+            laboratory.instruments,
+            sampling,
+            DrawRequest(request.labels[part.start : part.stop], request.seeds[part.start : part.stop]),
+            folder,
+            number,
+        )
+        for number, part in enumerate(ranges)
+    ]
+    read = functools.partial(read_rows, folder)
+    images = [len(part) for part in ranges]
+    parts = laboratory.run_parts("drawing", draw_part, arguments, folder=folder, images=images, read=read)
+    return ImageSet(folder, join_rows(parts))
+
+
+def describe_images(laboratory: Laboratory, name: str, table: pa.Table, *, reconstruct: bool) -> RealSet:
+    """Describe the images of the snapshot's rows `table` as the set `name`."""
+    folder, ranges = laboratory.folder(name), part_ranges(table.num_rows)
+    arguments = [
+        (
+            laboratory.instruments,
+            laboratory.reader,
+            table.slice(part.start, len(part)).combine_chunks(),
+            folder,
+            number,
+            reconstruct,
+        )
+        for number, part in enumerate(ranges)
+    ]
+    parts: dict[int, RealPart] = laboratory.run_parts(
+        f"{name} images",
+        describe_part,
+        arguments,
+        folder=folder,
+        images=[len(part) for part in ranges],
+        read=functools.partial(read_real_part, folder, reconstruct=reconstruct),
+    )
+    images = join_rows({number: part.images for number, part in parts.items()})
+    others = {number: part.reconstructions for number, part in parts.items() if part.reconstructions is not None}
+    reconstructions = ImageSet(reconstructions_of(folder), join_rows(others)) if others else None
+    return RealSet(table, ImageSet(folder, images), reconstructions)
+
+
+def halves_of_training(snapshot: Snapshot, most: int) -> tuple[pa.Table, pa.Table]:
+    """Two disjoint sets of training images without copies, equally large, at most `most` each; classes in proportion.
+
+    Raises ValueError with fewer than 4 training images.
+    """
+    rows = snapshot.originals(TRAIN)
+    require(
+        rows.num_rows >= 4,
+        f"there must be at least 4 training images to compare real images with real images, got {rows.num_rows}: add "
+        "images",
+    )
+    order = ordered(rows)
+    count = min(most, rows.num_rows // 2)
+    return rows.take(pa.array(order[0 : 2 * count : 2])), rows.take(pa.array(order[1 : 2 * count : 2]))
+
+
+def unseen_images(snapshot: Snapshot, split: str, most: int) -> pa.Table:
+    """Images of a split that nothing was fitted to, at most `most`; classes in proportion."""
+    rows = snapshot.originals(split)
+    return rows.take(pa.array(ordered(rows)[:most]))
+
+
+def ordered(rows: pa.Table) -> np.ndarray:
+    """Positions int64 (r,) of a snapshot's rows, so that every beginning has the classes in proportion."""
+    labels = np.asarray(rows["label"].fill_null(-1)).astype(np.int64)
+    return proportional_order(labels, np.asarray(rows["id"]))

@@ -1,0 +1,3 @@
+"""The paper's own figures (replaced by the real file)."""
+
+PUBLISHED: tuple = ()
