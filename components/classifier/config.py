@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from components.config import TrainingConfig, require
 
-CLASSIFIER_VERSION = 1
+CLASSIFIER_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

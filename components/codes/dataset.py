@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -132,6 +133,7 @@ def commit_dataset(
     *,
     config: CodesConfig,
     previous: CodeDataset | None,
+    agreement: Mapping[str, float] = MappingProxyType({}),
 ) -> CodeDataset:
     """Commit `shards` as the dataset in `folder` by writing its manifest.
 
@@ -165,6 +167,7 @@ def commit_dataset(
         snapshot=snapshot.digest,
         snapshot_uri=objects.absolute(snapshot.folder),
         settings=asdict(config),
+        float32_agreement=dict(agreement),
     )
     commits.commit_artifact(folder, files, facts.record())
     # After the commit: a crash before this line leaves only files that no manifest lists.

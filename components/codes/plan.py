@@ -16,10 +16,9 @@ import pyarrow.parquet as pq
 from components.codes.schema import CodeSchema
 from components.codes.writer import Shard, row_versions, shard_name
 from components.images.snapshot import StoredSnapshot
-from components.images.split import HELD_OUT, TRAIN
+from components.images.split import SPLITS
 from components.store import objects
 
-SPLITS = (TRAIN, HELD_OUT)
 IDENTITY_COLUMNS = ("id", "version", "label", "split")
 ROWS_PER_HASH_CHUNK = 1 << 15
 """Rows hashed per chunk: bounds the memory that their keys and etags take as Python strings."""

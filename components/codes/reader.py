@@ -25,10 +25,11 @@ from components.codes.dataset import CodeDataset, read_dataset
 from components.codes.schema import CodeLevel, CodeSchema
 from components.config import require
 from components.errors import StorageError
+from components.images.spread import proportional_order
 from components.store import commits, parquet
 from components.training.batches import CodeBatch
 
-UNPACKED_LAYOUT = 2
+UNPACKED_LAYOUT = 3
 """Version of the unpacked files: part of their folder's name."""
 ROWS_PER_COUNT = 4096
 """Rows whose codes are counted at a time: all rows may be larger than memory."""
@@ -47,6 +48,8 @@ class CodeTable:
     """int64 (n,); -1 where an image has no label."""
     ids: np.ndarray
     """int64 (n,): the rows' ids in the snapshot."""
+    copies: np.ndarray
+    """int16 (n,): 0 for an image itself, above 0 for its augmented copies."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -55,6 +58,11 @@ class CodeTable:
         """The rows at `positions` (b,), in that order."""
         maps = tuple(torch.from_numpy(codes[positions].astype(np.int64)) for codes in self.maps)  # (b, h, w) per level
         return CodeBatch(maps, torch.from_numpy(np.array(self.labels[positions])))
+
+    def sample(self, count: int) -> np.ndarray:
+        """Positions int64 (m,) of `count` originals, all where there are fewer: those of Snapshot.sample."""
+        originals = np.flatnonzero(self.copies == 0)
+        return originals[proportional_order(self.labels[originals], self.ids[originals])[:count]]
 
     def number(self, level: str) -> int:
         """Index of the level called `level`, 0 for the top level; raises ValueError when there is none."""
@@ -83,7 +91,8 @@ def read_codes(folder: str, split: str, cache: Path | None = None) -> CodeTable:
                 _unpack(dataset, unpacked)
     levels = dataset.schema.levels
     maps = tuple(_mapped(unpacked / split / f"{level.name}.npy") for level in levels)
-    return CodeTable(split, levels, maps, _mapped(unpacked / split / "label.npy"), _mapped(unpacked / split / "id.npy"))
+    labels, ids, copies = (_mapped(unpacked / split / f"{name}.npy") for name in ("label", "id", "copy"))
+    return CodeTable(split, levels, maps, labels, ids, copies)
 
 
 @contextlib.contextmanager
@@ -131,7 +140,11 @@ class _SplitFiles:
         folder.mkdir()
         self.split = folder.name
         self._missing_rows = rows
-        shapes: dict[str, tuple[Any, tuple[int, ...]]] = {"id": (np.int64, (rows,)), "label": (np.int64, (rows,))}
+        shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "id": (np.int64, (rows,)),
+            "label": (np.int64, (rows,)),
+            "copy": (np.int16, (rows,)),
+        }
         for level in levels:
             shapes[level.name] = (level.type.to_pandas_dtype(), (rows, level.height, level.width))
         self._files = {name: (folder / f"{name}.npy").open("wb") for name in shapes}
@@ -153,7 +166,11 @@ class _SplitFiles:
 
 
 def _columns(table: pa.Table, levels: tuple[CodeLevel, ...]) -> dict[str, np.ndarray]:
-    columns = {"id": np.asarray(table["id"]), "label": np.asarray(table["label"].fill_null(-1)).astype(np.int64)}
+    columns = {
+        "id": np.asarray(table["id"]),
+        "label": np.asarray(table["label"].fill_null(-1)).astype(np.int64),
+        "copy": np.asarray(table["copy"]).astype(np.int16),
+    }
     for level in levels:
         codes = pa.chunked_array(table[level.name]).combine_chunks().flatten()  # (n * h * w,)
         columns[level.name] = np.asarray(codes).reshape(-1, level.height, level.width)  # (n, h, w)
@@ -163,22 +180,24 @@ def _columns(table: pa.Table, levels: tuple[CodeLevel, ...]) -> dict[str, np.nda
 # --- statistics of codes ----------------------------------------------------------------------------------------------
 
 
-def code_frequencies(table: CodeTable, level: str) -> np.ndarray:
-    """int64 (k,): how often each code of a level occurs."""
+def code_frequencies(table: CodeTable, level: str, rows: np.ndarray | None = None) -> np.ndarray:
+    """int64 (k,): how often each code of a level occurs in the rows at positions `rows`; None: in all rows."""
     number = table.number(level)
-    size = table.levels[number].codebook_size
+    size, total = table.levels[number].codebook_size, len(table) if rows is None else len(rows)
     counts = np.zeros(size, np.int64)
-    for start in range(0, len(table), ROWS_PER_COUNT):
-        counts += np.bincount(table.maps[number][start : start + ROWS_PER_COUNT].ravel(), minlength=size)
+    for start in range(0, total, ROWS_PER_COUNT):
+        chunk = slice(start, start + ROWS_PER_COUNT) if rows is None else rows[start : start + ROWS_PER_COUNT]
+        counts += np.bincount(table.maps[number][chunk].ravel(), minlength=size)
     return counts
 
 
-def unigram_entropy(train: CodeTable, held_out: CodeTable, level: str) -> float:
-    """Nats per held-out code under a model that knows only how frequent each code was in training.
+def unigram_entropy(train: CodeTable, held_out: CodeTable, level: str, rows: np.ndarray) -> float:
+    """Nats per code of the held-out `rows` (m,) under a model that knows only how frequent each code was in training.
 
+    A prior's nats can be compared with it where they were measured on the same rows.
     Add-one smoothing gives codes that never occur in training a finite cost. Any prior that has learned is below this.
     """
-    trained, measured = code_frequencies(train, level), code_frequencies(held_out, level)  # (k,) each
+    trained, measured = code_frequencies(train, level), code_frequencies(held_out, level, rows)  # (k,) each
     nats = math.log(trained.sum() + len(trained)) - np.log(trained + 1)  # (k,): -log((count + 1) / (sum + k))
     return float((measured * nats).sum() / measured.sum())
 

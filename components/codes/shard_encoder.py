@@ -20,7 +20,7 @@ import torch
 from components.codes.batch_encoder import BatchEncoder
 from components.codes.dataset import TOKENIZER_FOLDER
 from components.codes.job_record import ShardResult, record_shard
-from components.codes.plan import SPLITS, EncodeRequest, RewriteRequest, ShardRequest
+from components.codes.plan import EncodeRequest, RewriteRequest, ShardRequest
 from components.codes.progress import EncodeProgress
 from components.codes.schema import CodeSchema
 from components.codes.writer import Shard, build_shard, rewrite_rows, write_shard
@@ -28,6 +28,7 @@ from components.config import StepResources
 from components.images.config import PixelConfig
 from components.images.pixels import PixelReader, Refusal
 from components.images.rejects import Reject
+from components.images.split import SPLITS
 from components.store import commits, objects, parquet
 from components.store.lease import Lease
 from components.tokenizer.stored import load_tokenizer

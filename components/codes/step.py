@@ -17,11 +17,12 @@ import ray
 import ray.data
 
 from components.cluster.step import produce_while_listening, silence_ray_data
+from components.codes.agreement import float32_agreement
 from components.codes.config import CodesConfig
 from components.codes.dataset import CodeDataset, TokenizerFiles, commit_dataset, copy_tokenizer, read_dataset
 from components.codes.facts import CodesFacts
 from components.codes.job_record import JobRecord, ShardResult
-from components.codes.plan import SPLITS, ShardLedger, ShardRequest, Wave, plan_waves
+from components.codes.plan import ShardLedger, ShardRequest, Wave, plan_waves
 from components.codes.progress import EncodeProgress
 from components.codes.schema import CodeLevel, CodeSchema
 from components.codes.shard_encoder import EncodeSettings, InProcessEncoder
@@ -30,6 +31,7 @@ from components.codes.writer import Shard
 from components.config import StepResources, require
 from components.images.rejects import Reject, check_reject_fraction
 from components.images.snapshot import StoredSnapshot, open_snapshot
+from components.images.split import HELD_OUT, TEST, TRAIN
 from components.store import objects
 from components.tokenizer.stored import describe_tokenizer
 from components.workspace import ComputeCluster, StepOutput, Workspace
@@ -70,9 +72,20 @@ def encode_snapshot(
     )
     encoders = _encoders(config, snapshot, schema, resources, workspace)
     shards, rejects = _run_waves(waves, record, encoders, snapshot, workspace, max_rejects)
+    agreement = {}
+    if config.precision != "float32":
+        agreement = float32_agreement(workspace.uri, schema, shards, snapshot, tokenizer.folder)
     workspace.lease.check()
     dataset = commit_dataset(
-        workspace.uri, schema, shards, rejects, snapshot, tokenizer, config=config, previous=previous
+        workspace.uri,
+        schema,
+        shards,
+        rejects,
+        snapshot,
+        tokenizer,
+        config=config,
+        previous=previous,
+        agreement=agreement,
     )
     record.clear()
     return StepOutput(digest=dataset.digest, facts=_facts(dataset, snapshot))
@@ -126,10 +139,12 @@ def _facts(dataset: CodeDataset, snapshot: StoredSnapshot) -> CodesFacts:
         shards=facts.shards,
         rejects=facts.rejects,
         version=facts.version,
-        train_rows=facts.splits.get(SPLITS[0], 0),
-        held_out_rows=facts.splits.get(SPLITS[1], 0),
+        train_rows=facts.splits.get(TRAIN, 0),
+        held_out_rows=facts.splits.get(HELD_OUT, 0),
+        test_rows=facts.splits.get(TEST, 0),
         bytes=sum(shard.size for shard in dataset.shards),
         bytes_per_image=dataset.bytes_per_image,
+        float32_agreement=facts.float32_agreement,
     )
 
 

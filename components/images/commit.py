@@ -20,7 +20,7 @@ from components.images.facts import SnapshotFacts
 from components.images.listing import Listing
 from components.images.rejects import REJECTS_FILE, Reject, check_reject_fraction, rejects_table
 from components.images.snapshot import SNAPSHOT_FILE, SNAPSHOT_SCHEMA, relative_uri, snapshot_to_parquet
-from components.images.split import HELD_OUT, TRAIN, check_splits, split_of
+from components.images.split import HELD_OUT, TEST, TRAIN, assign_splits, check_splits
 from components.store import commits, objects, parquet
 
 
@@ -37,22 +37,21 @@ def build_snapshot(
 ) -> SnapshotContents:
     """Leave out the rejects and assign ids, splits and copies; raises TooManyRejects."""
     check_reject_fraction(rejects, listing.table.num_rows, config.max_rejects)
-    rejected_keys = pa.array([reject.key for reject in rejects], pa.string())
-    usable = listing.table.filter(pc.invert(pc.is_in(listing.table["key"], rejected_keys)))
-    splits = np.array([split_of(key, config.held_out) for key in usable["key"].to_pylist()], dtype=object)  # (images,)
+    usable = _usable_rows(listing, rejects)
+    splits = np.array(_splits(usable, config), dtype=object)  # (images,)
     table = _snapshot_rows(usable, splits, config.augment.copies, folder)
     contents = {
         SNAPSHOT_FILE: snapshot_to_parquet(table, listing.classes, config, seed),
         REJECTS_FILE: parquet.to_bytes(rejects_table(rejects)),
     }
-    held_out = int((splits == HELD_OUT).sum())
-    train_images = len(splits) - held_out
+    train_images = int((splits == TRAIN).sum())
     facts = SnapshotFacts(
         images=len(splits),
         rows=table.num_rows,
         train_images=train_images,
         train_rows=train_images * config.augment.copies,
-        held_out=held_out,
+        held_out=int((splits == HELD_OUT).sum()),
+        test=int((splits == TEST).sum()),
         classes=len(listing.classes),
         rejects=len(rejects),
         ignored_files=listing.ignored,
@@ -75,10 +74,10 @@ def commit_snapshot(
 
 def check_trainable(listing: Listing, rejects: Sequence[Reject], config: ImagesConfig) -> None:
     """Raise ValueError unless all usable images are labelled, no split is empty, and no class lacks training images."""
-    rejected_keys = {reject.key for reject in rejects}
-    rows = zip(listing.table["key"].to_pylist(), listing.table["label"].to_pylist(), strict=True)
-    usable = [(label, split_of(key, config.held_out)) for key, label in rows if key not in rejected_keys]
-    check_splits([split for _, split in usable], config.held_out)
+    table = _usable_rows(listing, rejects)
+    splits = _splits(table, config)
+    check_splits(splits, config.held_out, config.test)
+    usable = list(zip(table["label"].to_pylist(), splits, strict=True))
     unlabelled = sum(label is None for label, _ in usable)
     require(
         unlabelled == 0,
@@ -92,6 +91,16 @@ def check_trainable(listing: Listing, rejects: Sequence[Reject], config: ImagesC
         f"every class must keep at least one usable image to train on, got none for {len(empty)} of "
         f"{len(listing.classes)}, for example {empty[:3]}: add images of these classes or remove them",
     )
+
+
+def _usable_rows(listing: Listing, rejects: Sequence[Reject]) -> pa.Table:
+    """Rows of the listing without the rejects."""
+    rejected_keys = pa.array([reject.key for reject in rejects], pa.string())
+    return listing.table.filter(pc.invert(pc.is_in(listing.table["key"], rejected_keys)))
+
+
+def _splits(usable: pa.Table, config: ImagesConfig) -> list[str]:
+    return assign_splits(usable["key"].to_pylist(), usable["label"].to_pylist(), config.held_out, config.test)
 
 
 def _snapshot_rows(usable: pa.Table, splits: np.ndarray, copies: int, folder: str) -> pa.Table:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from components.config import Execution, require
 
-IMAGES_VERSION = 2
+IMAGES_VERSION = 3
 
 SourceName = Literal["digits", "folder", "files", "webdataset", "parquet"]
 """Names of the sources that components/images/sources/registry.py lists."""
@@ -80,7 +80,11 @@ class SourceConfig:
     label_column: str = "label"
     """Column (for webdataset: field of each .json) with the label, an integer or a name; it may be absent."""
     held_out: float = 0.1
-    """Fraction of the images never trained on, chosen by a hash of the key: stable when the dataset grows."""
+    """Fraction of the images that choose weights and are never trained on, chosen by a hash of the key: stable when the
+    dataset grows. A class always keeps one image to train on."""
+    test: float = 0.0
+    """Fraction of the images that only the evaluation sees, chosen by the same hash; 0: it measures on the held-out
+    images, which have chosen the weights."""
 
     def __post_init__(self) -> None:
         require(
@@ -97,6 +101,11 @@ class SourceConfig:
             f"images.labels must be left out unless source is 'files', got {self.labels!r}",
         )
         require(0 < self.held_out < 1, f"held_out must lie in (0, 1), got {self.held_out}")
+        require(
+            0 <= self.test < 1 - self.held_out,
+            f"test must not be negative and must leave images to train on beside held_out={self.held_out}, got "
+            f"{self.test}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

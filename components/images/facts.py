@@ -16,6 +16,8 @@ class SnapshotFacts(Facts):
     train_rows: int
     held_out: int
     """Held-out images; they have no copies."""
+    test: int = 0
+    """Test images; they have no copies."""
     classes: int
     rejects: int = 0
     """Files that cannot be used."""
@@ -27,4 +29,5 @@ class SnapshotFacts(Facts):
     def headline(self) -> str:
         """Images by split, and rows."""
         split = f"{self.train_images:,} to train on, {self.held_out:,} held out"
+        split += f", {self.test:,} to test on" if self.test else ""
         return f"{self.images:,} ({split}), {self.rows:,} rows with augmented copies"

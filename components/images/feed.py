@@ -10,7 +10,7 @@ import torch
 
 from components.config import TrainingSchedule
 from components.images.pixels import PixelReader
-from components.images.snapshot import Snapshot, read_snapshot
+from components.images.snapshot import Snapshot, label_numbers, read_snapshot
 from components.images.split import HELD_OUT, TRAIN
 from components.training.batches import ImageBatch
 from components.training.loop import FitData
@@ -74,14 +74,14 @@ class ImageFeed:
         return decode_on_cluster(decoder.decode, rows, tasks, images_per_batch=images_per_batch, readers=self.readers)
 
     def _held_out(self, rank: int, workers: int) -> Iterator[ImageBatch]:
-        """The originals of the held-out split; read again at each evaluation instead of kept in memory."""
+        """Originals of the held-out split, spread over the classes; read again at each evaluation, not kept."""
         snapshot = read_snapshot(self.folder)
         reader = _reader(snapshot)
-        rows = snapshot.originals(HELD_OUT).slice(0, self.schedule.held_out_samples)
+        rows = snapshot.sample(HELD_OUT, self.schedule.held_out_samples)
         worker_rows = rows.take(pa.array(np.arange(rank, rows.num_rows, workers)))
         for start in range(0, worker_rows.num_rows, self.schedule.batch_size):
             batch = worker_rows.slice(start, self.schedule.batch_size)
-            yield _image_batch(reader.read(batch), _labels(batch))
+            yield _image_batch(reader.read(batch), label_numbers(batch))
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,11 @@ class BatchDecoder:
         drawn = [batch_rows(update * size, size, self.order_seed, rows.num_rows) for update in updates]  # (size,) each
         slices = [worker_slice(batch, self.rank, self.workers) for batch in drawn]  # (size / workers,) each
         chosen = rows.take(pa.array(np.concatenate(slices)))  # n rows
-        return {"pixels": self.reader.read(chosen), "labels": _labels(chosen)}
+        return {"pixels": self.reader.read(chosen), "labels": label_numbers(chosen)}
 
 
 def _reader(snapshot: Snapshot) -> PixelReader:
     return PixelReader(snapshot.pixels, snapshot.seed)
-
-
-def _labels(rows: pa.Table) -> np.ndarray:
-    """int64 (n,); -1 where an image has no label."""
-    return np.asarray(rows["label"].fill_null(-1)).astype(np.int64)
 
 
 def _image_batch(pixels: np.ndarray, labels: np.ndarray) -> ImageBatch:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,6 +22,8 @@ from components.artifacts import digest_of
 from components.errors import StorageError
 from components.images.config import AugmentConfig, PixelConfig
 from components.images.decode import DECODING_RULES
+from components.images.split import HELD_OUT, TEST
+from components.images.spread import class_rounds, proportional_order
 from components.store import commits, objects, parquet
 
 SNAPSHOT_FORMAT = 2
@@ -33,7 +36,7 @@ SNAPSHOT_SCHEMA = pa.schema(
         pa.field("id", pa.int64(), nullable=False),  # hash of key and copy: the same in every snapshot
         pa.field("key", pa.string(), nullable=False),  # the image's name, equal in all its copies
         pa.field("label", pa.int32()),  # class number; null: not known
-        pa.field("split", pa.string(), nullable=False),  # train or held_out
+        pa.field("split", pa.string(), nullable=False),  # train, held_out or test
         pa.field("copy", pa.int16(), nullable=False),  # 0: the image itself
         pa.field("uri", pa.string(), nullable=False),
         pa.field("member", pa.string()),  # position inside the packed file that `uri` names; null: `uri` is the image
@@ -66,6 +69,26 @@ class Snapshot:
         """Rows of one split without the augmented copies."""
         rows = self.split(name)
         return rows.filter(pc.equal(rows["copy"], 0))
+
+    def sample(self, name: str, count: int) -> pa.Table:
+        """The first `count` originals of one split in `proportional_order`: the images of every figure."""
+        rows = self.originals(name)
+        return rows.take(pa.array(proportional_order(label_numbers(rows), np.asarray(rows["id"]))[:count]))
+
+    def gallery(self, name: str, count: int) -> pa.Table:
+        """The first `count` rows of one split, copies included, in `class_rounds`: the images of a picture."""
+        rows = self.split(name)
+        return rows.take(pa.array(class_rounds(label_numbers(rows), np.asarray(rows["id"]))[:count]))
+
+    @property
+    def evaluation_split(self) -> str:
+        """The split that the evaluation measures on: 'test', or 'held_out' where there are no test images."""
+        return TEST if self.split(TEST).num_rows else HELD_OUT
+
+
+def label_numbers(rows: pa.Table) -> np.ndarray:
+    """int64 (n,); -1 where an image has no label."""
+    return np.asarray(rows["label"].fill_null(-1)).astype(np.int64)
 
 
 @dataclass(frozen=True)

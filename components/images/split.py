@@ -1,4 +1,4 @@
-"""Which images are held out: decided by each key alone, so that a growing dataset moves no image between the splits."""
+"""Which images are trained on: decided by a hash of each key, so that a growing dataset moves hardly any image."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,20 +7,48 @@ from components.config import require
 
 TRAIN = "train"
 HELD_OUT = "held_out"
+"""Chooses weights and ends fits; never trained on."""
+TEST = "test"
+"""Measured by the evaluation alone."""
+SPLITS = (TRAIN, HELD_OUT, TEST)
 
 
-def split_of(key: str, held_out: float) -> str:
-    """'held_out' for a fraction `held_out` of all keys, 'train' for the others."""
-    hashed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")  # uniform in 0..2^64-1
-    # A larger held_out only moves images from 'train' to 'held_out', never back.
-    return HELD_OUT if hashed / 2**64 < held_out else TRAIN
+def split_of(key: str, held_out: float, test: float = 0.0) -> str:
+    """'held_out' for a fraction `held_out` of all keys, 'test' for a fraction `test`, 'train' for the others."""
+    # A larger `held_out` leaves every held-out image where it is, and only takes images from the other splits.
+    position = _position(key)
+    if position < held_out:
+        return HELD_OUT
+    return TEST if position < held_out + test else TRAIN
 
 
-def check_splits(splits: Sequence[str], held_out: float) -> None:
-    """Raise ValueError when one of the two splits is empty."""
-    held_out_images = splits.count(HELD_OUT)
+def assign_splits(keys: Sequence[str], labels: Sequence[int | None], held_out: float, test: float = 0.0) -> list[str]:
+    """The split of each image, in the order of `keys`; no class loses its last training image.
+
+    The image of a class whose key has the greatest hash is always trained on. In all but the smallest classes
+    `split_of` says that anyway. Images without a label are one class.
+    """
+    splits = [split_of(key, held_out, test) for key in keys]
+    last: dict[int | None, tuple[float, int]] = {}  # greatest (position, row) of each class
+    for row, (key, label) in enumerate(zip(keys, labels, strict=True)):
+        last[label] = max(last.get(label, (-1.0, -1)), (_position(key), row))
+    for _, row in last.values():
+        splits[row] = TRAIN
+    return splits
+
+
+def check_splits(splits: Sequence[str], held_out: float, test: float = 0.0) -> None:
+    """Raise ValueError when a split that the fractions ask for is empty."""
+    needed = (TRAIN, HELD_OUT, TEST) if test else (TRAIN, HELD_OUT)
+    empty = [name for name in needed if name not in splits]
+    counts = f"{splits.count(TRAIN)} to train on, {splits.count(HELD_OUT)} held out and {splits.count(TEST)} to test on"
     require(
-        0 < held_out_images < len(splits),
-        f"both splits must hold images, got {len(splits) - held_out_images} to train on and {held_out_images} held out "
-        f"with images.held_out={held_out}: add images or change images.held_out",
+        not empty,
+        f"every split must hold images, got {counts} with images.held_out={held_out} and images.test={test}: add "
+        "images or change these fractions",
     )
+
+
+def _position(key: str) -> float:
+    """Uniform in [0, 1), the same for equal keys."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64

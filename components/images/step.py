@@ -24,7 +24,7 @@ from components.workspace import StepOutput, Workspace
 
 IMAGES_PER_INSPECTION_TASK = 256
 PICTURE_ROWS, PICTURE_COLUMNS = 4, 12
-"""Training images in the step's picture."""
+"""Training rows in the step's picture."""
 
 
 def take_snapshot(config: ImagesConfig, *, workspace: Workspace) -> StepOutput:
@@ -83,8 +83,8 @@ def _inspect_on_cluster(listed: pa.Table, config: PixelConfig) -> Iterator[list[
 
 
 def _picture(folder: str) -> bytes:
-    """The first training rows of the snapshot in `folder`, as every model will see them."""
+    """Training rows of all classes of the snapshot in `folder`, as every model will see them."""
     snapshot = read_snapshot(folder)
-    rows = snapshot.split(TRAIN).slice(0, PICTURE_ROWS * PICTURE_COLUMNS)
+    rows = snapshot.gallery(TRAIN, PICTURE_ROWS * PICTURE_COLUMNS)
     pixels = PixelReader(snapshot.pixels, snapshot.seed).read(rows)
     return image_grid([pixels[start : start + PICTURE_COLUMNS] for start in range(0, len(pixels), PICTURE_COLUMNS)])

@@ -2,17 +2,16 @@
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from torch import nn
 
 from components.artifacts import Artifact
 from components.codes.facts import CodesFacts
 from components.codes.reader import CodeTable, read_codes, unigram_entropy
 from components.config import StepResources, TrainingConfig
-from components.images.split import HELD_OUT, TRAIN
+from components.images.split import HELD_OUT, TEST, TRAIN
 from components.priors.conditioning import MapSpec
 from components.priors.config import PriorConfig
 from components.priors.facts import PriorFacts
@@ -33,10 +32,11 @@ def fit_prior(
     """Fit p(codes of `level` | class, codes of the levels above) and commit the weights with the best held-out nats."""
     codes_facts = codes.read(CodesFacts)
     train, held_out = read_codes(codes.uri, TRAIN), read_codes(codes.uri, HELD_OUT)
+    measured_rows = held_out.sample(config.training.held_out_samples)
     description = _describe(config, level, train, codes_facts.classes)
     job = FitJob(
         build=functools.partial(_build, description, config, codes_facts.dimensions),
-        data=_CodeFeed(codes.uri, len(description.above), config.training, workspace.seed),
+        data=_CodeFeed(codes.uri, len(description.above), config.training, workspace.seed, codes_facts.test_rows > 0),
         config=config.training,
         resources=resources,
     )
@@ -44,11 +44,14 @@ def fit_prior(
     model = description.build()
     model.load_state_dict(result.weights)
     nats = result.fit_progress.held_out["nats_per_code"]
+    final = {name: metrics["nats_per_code"] for name, metrics in result.fit_progress.final.items()}
     facts = PriorFacts(
         nats_per_code=nats,
         bits_per_code=nats / math.log(2),
         bits_per_dimension=result.fit_progress.held_out["bits_per_dimension"],
-        unigram_nats=unigram_entropy(train, held_out, level),
+        unigram_nats=unigram_entropy(train, held_out, level, measured_rows),
+        train_nats_per_code=final[TRAIN],
+        test_nats_per_code=final.get(TEST),
         codes_per_image=math.prod(description.shape),
         best_update=result.fit_progress.best_update,
         updates=result.fit_progress.update,
@@ -87,11 +90,19 @@ class _CodeFeed:
     """Number of levels above."""
     config: TrainingConfig
     seed: int
+    has_test: bool
+    """Whether the dataset has a test split."""
 
     def __call__(self, rank: int, workers: int) -> FitData:
         """Data of worker `rank`."""
+
+        def sample(split: str) -> Callable[[], Iterator[CodeBatch]]:
+            return lambda: self._sample(split, rank, workers)
+
         return FitData(
-            batches=lambda start: self._batches(start, rank, workers), held_out=lambda: self._held_out(rank, workers)
+            batches=lambda start: self._batches(start, rank, workers),
+            held_out=sample(HELD_OUT),
+            final={split: sample(split) for split in ((TRAIN, TEST) if self.has_test else (TRAIN,))},
         )
 
     def _batches(self, start: int, rank: int, workers: int) -> Iterator[CodeBatch]:
@@ -101,9 +112,10 @@ class _CodeFeed:
             rows = batch_rows(update * size, size, self.seed, len(table))
             yield self._down_to_level(table.batch(worker_slice(rows, rank, workers)))
 
-    def _held_out(self, rank: int, workers: int) -> Iterator[CodeBatch]:
-        table = read_codes(self.folder, HELD_OUT)
-        rows = np.arange(rank, min(len(table), self.config.held_out_samples), workers)
+    def _sample(self, split: str, rank: int, workers: int) -> Iterator[CodeBatch]:
+        """Originals of a split, as many as are held out, spread over the classes."""
+        table = read_codes(self.folder, split)
+        rows = table.sample(self.config.held_out_samples)[rank::workers]
         for start in range(0, len(rows), self.config.batch_size):
             yield self._down_to_level(table.batch(rows[start : start + self.config.batch_size]))
 

@@ -13,12 +13,17 @@ from torch.nn import functional as F
 
 from components.tokenizer.config import LevelConfig, VQVAEArchitecture, VQVAEFitting
 from components.tokenizer.nearest_codes import nearest_codes
-from components.tokenizer.quantizer import Quantized, Quantizer, codebook_use, count_codes, rank_and_workers
+from components.tokenizer.quantizer import (
+    Quantized,
+    Quantizer,
+    codebook_use,
+    count_codes,
+    mixed_seed,
+    rank_and_workers,
+)
 
 CANDIDATES_PER_VECTOR = 8
 """Encoder outputs from which one new vector is drawn."""
-UPDATE_BITS = 32
-"""Bits of a random seed that hold the update; the level's seed is above them, so that no two levels share a stream."""
 SMALLEST_COUNT = 1e-20
 """Average count below which a vector does not move, because m_i / N_i approaches 0 / 0."""
 
@@ -151,7 +156,7 @@ class EMAQuantizer(Quantizer):
         `sizes` (workers) says how many vectors each worker has. Worker 0 chooses for all: processors that round
         differently would otherwise choose differently, and the workers' codebooks would no longer be equal.
         """
-        generator = torch.Generator().manual_seed((self.seed << UPDATE_BITS) + int(self.updates))
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, int(self.updates)))
         count = int(which.sum())  # r
         pool = _draw_candidates(flat, sizes.long(), CANDIDATES_PER_VECTOR * count, generator)  # (p, d)
         drawn = flat.new_empty(count, flat.shape[1])  # (r, d)

@@ -14,7 +14,7 @@ from components.config import require
 from components.tokenizer.config import VQVAEArchitecture, VQVAEFitting
 from components.tokenizer.decoder import ImageDecoder, doublings
 from components.tokenizer.encoder import Encoder, LowerHead, TopHead
-from components.tokenizer.quantizer import CodebookUse, Quantized, Quantizer
+from components.tokenizer.quantizer import CodebookUse, Quantized, Quantizer, mixed_seed
 from components.tokenizer.quantizers import QUANTIZERS
 
 DEFAULT_FITTING = VQVAEFitting()
@@ -42,9 +42,14 @@ class Tokenizer(nn.Module):
     """
 
     def __init__(
-        self, architecture: VQVAEArchitecture, *, channels: int, fitting: VQVAEFitting = DEFAULT_FITTING
+        self,
+        architecture: VQVAEArchitecture,
+        *,
+        channels: int,
+        fitting: VQVAEFitting = DEFAULT_FITTING,
+        seed: int = 0,
     ) -> None:
-        """`channels` of the images: 1 or 3. `fitting` matters in training only."""
+        """`channels` of the images: 1 or 3. `fitting` and `seed`, of the quantizers' draws, matter in training only."""
         super().__init__()
         require(channels >= 1, f"channels must be at least 1, got {channels}")
         self.architecture, self.channels, self.prefix_share = architecture, channels, fitting.prefix_share
@@ -66,7 +71,7 @@ class Tokenizer(nn.Module):
             for above, level in pairwise(levels)
         )
         self.quantizers = nn.ModuleList(
-            QUANTIZERS[architecture.quantizer].for_level(level, architecture, fitting, seed=index)
+            QUANTIZERS[architecture.quantizer].for_level(level, architecture, fitting, seed=mixed_seed(seed, index))
             for index, level in enumerate(levels)
         )
         self.decoder = ImageDecoder(architecture, channels=channels)

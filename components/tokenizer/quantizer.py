@@ -3,6 +3,7 @@
 Shapes: n images, h w sides of a code map, d code width, k codebook size, v vectors.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import NamedTuple, Self
 
@@ -47,7 +48,10 @@ class Quantizer(nn.Module, ABC):
     def for_level(
         cls, level: LevelConfig, architecture: VQVAEArchitecture, fitting: VQVAEFitting, *, seed: int
     ) -> Self:
-        """The quantizer of `level`, untrained; `seed` sets what it draws at random while it is fitted."""
+        """The quantizer of `level`, untrained; `seed` sets what it draws at random while it is fitted.
+
+        Levels and fits have different seeds.
+        """
 
     @abstractmethod
     def forward(self, features: Tensor) -> Quantized:
@@ -71,6 +75,12 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def mean(self) -> Tensor:
         """Mean of the vectors, weighted by how often each is used: (d)."""
+
+
+def mixed_seed(*parts: int) -> int:
+    """A seed that depends on every bit of all `parts`, in the 32 bits that torch's generator of the CPU keeps."""
+    text = " ".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
 
 
 def count_codes(codes: Tensor, codebook_size: int) -> Tensor:

@@ -2,6 +2,9 @@
 
 predict([base64 of a PNG or JPEG, ...], params={"reconstruct": True})
 -> [{"codes": {"top": [[...], ...], "bottom": ...}, "reconstruction": base64 of a PNG}, ...]
+
+It computes in float32. A dataset that was encoded with `codes.precision: bfloat16` has other codes for some positions,
+at an equal error; its manifest and `python -m pipeline show` say for how many.
 """
 
 from pathlib import Path

@@ -36,7 +36,7 @@ def fit_tokenizer(
     pixels = open_snapshot(images.uri).pixels
     painter = _Painter(images.uri)
     job = FitJob(
-        build=functools.partial(_build_objective, config, pixels.channels),
+        build=functools.partial(_build_objective, config, pixels.channels, workspace.seed),
         data=ImageFeed(
             folder=images.uri, schedule=config.training, order_seed=workspace.seed, readers=resources.readers
         ),
@@ -61,8 +61,8 @@ def fit_tokenizer(
     return StepOutput(digest=digest, facts=facts, pictures=painter.paint(model))
 
 
-def _build_objective(config: VQVAEConfig, channels: int) -> nn.Module:
-    return TokenizerObjective(Tokenizer(config, channels=channels, fitting=config), beta=config.beta)
+def _build_objective(config: VQVAEConfig, channels: int, seed: int) -> nn.Module:
+    return TokenizerObjective(Tokenizer(config, channels=channels, fitting=config, seed=seed), beta=config.beta)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class _Painter:
     def paint(self, model: Tokenizer) -> dict[str, bytes]:
         """`reconstruction`: images above their reconstructions; `levels`: decoded from ever more levels."""
         snapshot = read_snapshot(self.folder)
-        rows = snapshot.originals(HELD_OUT).slice(0, IMAGES_SHOWN)
+        rows = snapshot.gallery(HELD_OUT, IMAGES_SHOWN)
         pixels = PixelReader(snapshot.pixels, snapshot.seed).read(rows)  # uint8 (n, height, width, c)
         device = next(model.parameters()).device
         maps = model.encode(to_images(torch.from_numpy(pixels)).to(device))  # (n, h, w) per level

@@ -9,7 +9,7 @@ from torch import nn
 from components.store import commits, objects
 from components.training.job import CHECKPOINT_FILES, FitJob, FitReporter, FitResult, limit_threads, read_fit_result
 from components.training.loop import fit_objective
-from components.training.messages import EvaluationMessage, ProgressMessage
+from components.training.messages import EvaluationMessage, FinalMessage, ProgressMessage
 from components.training.state import FitState
 from components.workspace import Workspace
 
@@ -69,6 +69,9 @@ class _InProcessObserver:
     def evaluated(self, update: int, metrics: dict[str, float], objective: nn.Module) -> None:
         pictures = self._job.pictures(objective) if self._job.pictures else {}
         self._reporter.report(EvaluationMessage(update, metrics, pictures))
+
+    def measured(self, update: int, name: str, metrics: dict[str, float]) -> None:
+        self._reporter.report(FinalMessage(update, name, metrics))
 
     def checkpoint(self, state: FitState) -> None:
         self._workspace.lease.check()

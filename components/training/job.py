@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from components.config import StepResources, TrainingConfig
 from components.training.loop import FitData
-from components.training.messages import EvaluationMessage, ProgressMessage
+from components.training.messages import EvaluationMessage, FinalMessage, ProgressMessage
 from components.training.state import STATE_NUMBERS, STATE_TENSORS, FitProgress, read_fit_progress
 from components.workspace import Workspace
 
@@ -55,10 +55,12 @@ class FitReporter:
         self._job, self._workspace = job, workspace
         self._held_out = ""
 
-    def report(self, message: ProgressMessage | EvaluationMessage) -> None:
+    def report(self, message: ProgressMessage | EvaluationMessage | FinalMessage) -> None:
         """Show and log one message."""
         if isinstance(message, EvaluationMessage):
             self._report_evaluation(message)
+        elif isinstance(message, FinalMessage):
+            self._report_final(message)
         else:
             self._report_progress(message)
 
@@ -77,6 +79,15 @@ class FitReporter:
             unit="updates",
             rate=message.images_per_second,
             note=f"loss {message.metrics['loss']:.4f}{self._held_out}",
+        )
+
+    def _report_final(self, message: FinalMessage) -> None:
+        final = {f"final_{message.name}/{name}": value for name, value in message.metrics.items()}
+        self._workspace.journal.metrics(message.update, final)
+        updates = self._job.config.updates
+        note = f"best weights measured on {message.name}: {message.metrics['loss']:.4f}"
+        self._workspace.progress.update(
+            self._workspace.name, done=message.update, total=updates, unit="updates", note=note
         )
 
     def _report_evaluation(self, message: EvaluationMessage) -> None:

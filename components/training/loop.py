@@ -6,8 +6,8 @@ from (seed, u, rank), so a fit that resumes from update u continues as if it had
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -40,6 +40,9 @@ class Observer(Protocol):
     def evaluated(self, update: int, metrics: dict[str, float], objective: nn.Module) -> None:
         """Called after an evaluation, while `objective` still holds the evaluated weights."""
 
+    def measured(self, update: int, name: str, metrics: dict[str, float]) -> None:
+        """Called when the best weights were measured on the samples `name` of FitData.final."""
+
     def checkpoint(self, state: FitState) -> None:
         """Called when `state` is due to be saved."""
 
@@ -51,6 +54,9 @@ class SilentObserver:
         """Does nothing."""
 
     def evaluated(self, update: int, metrics: dict[str, float], objective: nn.Module) -> None:
+        """Does nothing."""
+
+    def measured(self, update: int, name: str, metrics: dict[str, float]) -> None:
         """Does nothing."""
 
     def checkpoint(self, state: FitState) -> None:
@@ -72,6 +78,9 @@ class FitData:
     """(first update) -> training batches from that update on, at least to the last one."""
     held_out: Callable[[], Iterable[Batch]]
     """This worker's slice of the held-out samples, each sample once."""
+    final: Mapping[str, Callable[[], Iterable[Batch]]] = field(default_factory=dict)
+    """This worker's slices of other samples by name, on which the best weights are measured once, after the fit; the
+    same names on every worker."""
 
 
 def learning_rate_at(config: TrainingConfig, update: int) -> float:
@@ -133,6 +142,8 @@ def fit_objective(
         if meter.due() or last or fit_progress.finished:
             observer.progress(fit_progress.update, *meter.take())
         fit_progress.finished |= last
+        if fit_progress.finished:
+            _measure_best(state, objective, data, observer, device)
         if fit_progress.finished or fit_progress.update % config.checkpoint_every == 0:
             observer.checkpoint(state)
     return state
@@ -174,6 +185,19 @@ def _evaluate_average(
     observer.evaluated(fit_progress.update, metrics, objective)
     state.swap_average()
     fit_progress.finished = bool(config.patience) and fit_progress.worse >= config.patience
+
+
+def _measure_best(state: FitState, objective: nn.Module, data: FitData, observer: Observer, device: str) -> None:
+    """Measure the best weights on each set of `data.final`; the objective keeps its own weights."""
+    if not data.final or not state.best:
+        return
+    own_weights = {name: value.clone() for name, value in objective.state_dict().items()}
+    objective.load_state_dict(state.best)
+    for name, batches in data.final.items():
+        metrics = evaluate_objective(objective, batches(), device)
+        state.fit_progress.final[name] = metrics
+        observer.measured(state.fit_progress.update, name, metrics)
+    objective.load_state_dict(own_weights)
 
 
 @torch.no_grad()

@@ -21,3 +21,13 @@ class EvaluationMessage:
     metrics: dict[str, float]
     pictures: dict[str, bytes]
     """PNGs by name."""
+
+
+@dataclass(frozen=True)
+class FinalMessage:
+    """Sent when the best weights were measured on samples besides the held-out ones."""
+
+    update: int
+    name: str
+    """Which samples: train, test."""
+    metrics: dict[str, float]

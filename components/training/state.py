@@ -30,6 +30,8 @@ class FitProgress:
     finished: bool = False
     held_out: dict[str, float] = field(default_factory=dict)
     """Held-out metrics at best_update."""
+    final: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Metrics of the best weights on other samples, by the name of these (FitData.final); empty before the end."""
 
 
 def read_fit_progress(folder: Path) -> FitProgress:

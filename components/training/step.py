@@ -22,7 +22,7 @@ from components.store.lease import Lease, heartbeat
 from components.training.in_process import fit_in_process
 from components.training.job import CHECKPOINT_FILES, FitJob, FitReporter, FitResult, limit_threads, read_fit_result
 from components.training.loop import fit_objective
-from components.training.messages import EvaluationMessage, ProgressMessage
+from components.training.messages import EvaluationMessage, FinalMessage, ProgressMessage
 from components.training.state import FitState
 from components.workspace import ComputeCluster, Workspace
 
@@ -205,6 +205,10 @@ class _WorkerObserver:
         if self._rank == 0:
             pictures = self._job.pictures(objective) if self._job.pictures else {}
             self._last_post = self._mailbox.post.remote(self._name, EvaluationMessage(update, metrics, pictures))
+
+    def measured(self, update: int, name: str, metrics: dict[str, float]) -> None:
+        if self._rank == 0:
+            self._last_post = self._mailbox.post.remote(self._name, FinalMessage(update, name, metrics))
 
     def checkpoint(self, state: FitState) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -22,6 +22,7 @@ from components.codes.dataset import (
     read_dataset,
     tokenizer_digest,
 )
+from components.codes.facts import DatasetFacts, describe_agreement
 from components.codes.verify import DatasetFault, verify_dataset
 from components.config import StepResources, result_settings
 from components.errors import ExitCode, StorageError, UsageError
@@ -268,6 +269,7 @@ def _print_dataset(dataset: CodeDataset) -> None:
         "rows": f"{facts.rows:,} ({splits}) in {len(dataset.shards):,} shards",
         "classes": f"{len(facts.classes):,}",
         "bytes": f"{format_bytes(total)}, {dataset.bytes_per_image:,.0f} per image (whole bits per code: {floor:,.0f})",
+        "precision": _describe_precision(facts),
         "rejects": _describe_rejects(dataset),
         "tokenizer": f"{facts.tokenizer[:12]} ({facts.tokenizer_model or 'not registered'})",
         "MLflow run": facts.tokenizer_run or "not known",
@@ -281,6 +283,14 @@ def _print_dataset(dataset: CodeDataset) -> None:
             level.name, f"{level.height}x{level.width}", str(level.codebook_size), f"{usage[level.name]:.1%}"
         )
     out.print(levels)
+
+
+def _describe_precision(facts: DatasetFacts) -> str:
+    precision = facts.settings.get("precision", "float32")
+    if precision == "float32":
+        return precision
+    measured = describe_agreement(facts.float32_agreement, "codes ")
+    return f"{precision}, {measured or 'some codes differ from those of the served float32 tokenizer (not measured)'}"
 
 
 def _describe_rejects(dataset: CodeDataset) -> str:

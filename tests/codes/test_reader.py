@@ -30,6 +30,13 @@ def test_a_split_is_read_completely_and_in_order(codes, tables):
         assert table.maps[0].dtype == np.uint16 and isinstance(table.maps[0], np.memmap)
 
 
+def test_a_sample_has_originals_of_every_class(tables):
+    for table in tables:
+        originals = np.flatnonzero(table.copies == 0)
+        assert sorted(table.sample(1000).tolist()) == originals.tolist() and len(originals) < len(table)
+        assert set(table.labels[table.sample(6)]) == set(table.labels[originals])
+
+
 def test_a_batch_is_int64_in_the_requested_order(tables):
     train = tables[0]
     batch = train.batch(np.array([5, 0, 5]))
@@ -109,7 +116,11 @@ def test_statistics_match_direct_counting(tables):
     train_counts, held_out_counts = (Counter(table.maps[0].ravel().tolist()) for table in tables)
     total = sum(train_counts.values())
     nats = sum(-math.log((train_counts[code] + 1) / (total + 16)) * count for code, count in held_out_counts.items())
-    assert unigram_entropy(train, held_out, "top") == pytest.approx(nats / sum(held_out_counts.values()))
+    every = np.arange(len(held_out))
+    assert unigram_entropy(train, held_out, "top", every) == pytest.approx(nats / sum(held_out_counts.values()))
+    codes = held_out.maps[0][[3, 1]].ravel().tolist()
+    few = -sum(math.log((train_counts[code] + 1) / (total + 16)) for code in codes) / len(codes)
+    assert unigram_entropy(train, held_out, "top", np.array([3, 1])) == pytest.approx(few)
     assert codebook_usage(held_out, "bottom") == len(set(held_out.maps[1].ravel().tolist())) / 512
     assert code_frequencies(train, "top").sum() == train.maps[0].size
     with pytest.raises(ValueError, match="level must be one of"):

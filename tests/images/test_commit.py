@@ -11,10 +11,10 @@ from components.errors import StorageError
 from components.images.commit import check_trainable, commit_snapshot, row_ids
 from components.images.config import AugmentConfig, PixelConfig
 from components.images.facts import SnapshotFacts
-from components.images.rejects import REJECTS_FILE, inspect_rows
+from components.images.rejects import REJECTS_FILE, Reject, inspect_rows
 from components.images.snapshot import SNAPSHOT_FILE, SNAPSHOT_SCHEMA, open_snapshot, read_snapshot
 from components.images.sources.registry import list_images
-from components.images.split import HELD_OUT, TRAIN, split_of
+from components.images.split import HELD_OUT, TEST, TRAIN, split_of
 from components.store import commits, parquet
 
 AUGMENT = AugmentConfig(copies=3, degrees=10)
@@ -36,6 +36,7 @@ def take_snapshot(settings, tree):
 def test_rows_follow_the_sorted_keys_and_only_training_images_have_copies(tree, tmp_path, take_snapshot):
     snapshot = take_snapshot(tmp_path / "s")
     expected = []
+    # 30 images per class: each has training images by the hash alone
     for key in sorted(f"{name}/{number:02}.png" for name in ("cat", "dog") for number in range(30)):
         split = split_of(key, 0.3)
         expected += [(key, split, copy) for copy in range(3 if split == TRAIN else 1)]
@@ -121,6 +122,24 @@ def test_the_seed_matters_only_with_augmented_copies(tree, tmp_path, take_snapsh
     assert plain[0] == plain[1]
 
 
+def test_test_images_are_originals_that_the_evaluation_uses(tmp_path, take_snapshot):
+    without, with_test = take_snapshot(tmp_path / "without"), take_snapshot(tmp_path / "with", test=0.2)
+    facts = SnapshotFacts.read(commits.read_manifest(str(tmp_path / "with"))["facts"])
+    assert facts.test == with_test.split(TEST).num_rows > 0 and f"{facts.test} to test on" in facts.headline()
+    assert set(with_test.split(TEST)["copy"].to_pylist()) == {0}
+    assert facts.train_images + facts.held_out + facts.test == facts.images == 60
+    assert (without.evaluation_split, with_test.evaluation_split) == (HELD_OUT, TEST)
+    assert with_test.split(HELD_OUT)["id"].equals(without.split(HELD_OUT)["id"])
+
+
+def test_pictures_and_figures_show_every_class(tmp_path, take_snapshot):
+    snapshot = take_snapshot(tmp_path / "s")
+    assert {row["label"] for row in snapshot.originals(HELD_OUT).slice(0, 2).to_pylist()} == {0}  # sorted by class
+    for rows in (snapshot.sample(HELD_OUT, 2), snapshot.gallery(HELD_OUT, 2), snapshot.gallery(TRAIN, 2)):
+        assert {row["label"] for row in rows.to_pylist()} == {0, 1}
+    assert set(snapshot.sample(TRAIN, 30)["copy"].to_pylist()) == {0}
+
+
 def test_a_packed_snapshot_can_be_moved(tmp_path, settings):
     config = settings(source="digits", uri=None, channels=1)
     for name in ("here", "there"):
@@ -132,13 +151,22 @@ def test_a_packed_snapshot_can_be_moved(tmp_path, settings):
     assert set(moved.table["uri"].to_pylist()) == {str(tmp_path / "moved" / "images.parquet")}
 
 
-def test_classes_without_training_images_and_unlabelled_images_are_refused(tree, settings):
+def test_a_class_keeps_its_last_training_image(tree, tmp_path, take_snapshot):
     for path in sorted((tree / "dog").iterdir()):
         if split_of(f"dog/{path.name}", 0.3) == TRAIN:
             path.unlink()
+    left = len(list((tree / "dog").iterdir()))
+    rows = take_snapshot(tmp_path / "s", augment=AugmentConfig()).table.to_pylist()
+    splits = [row["split"] for row in rows if row["label"] == 1]
+    assert left > 2 and sorted(splits) == [HELD_OUT] * (left - 1) + [TRAIN]
+
+
+def test_classes_without_usable_images_and_unlabelled_images_are_refused(tree, settings):
+    config = settings(uri=str(tree), held_out=0.3)
+    listing = list_images(config, "unused")
+    rejects = [Reject(key, "u", "empty", "") for key in listing.table["key"].to_pylist() if key.startswith("dog/")]
     with pytest.raises(ValueError, match=r"every class must keep at least one .* got none for 1 of 2.*'dog'"):
-        config = settings(uri=str(tree), held_out=0.3)
-        check_trainable(list_images(config, "unused"), [], config)
+        check_trainable(listing, rejects, config)
     unlabelled = settings(uri=str(tree), source="files", held_out=0.3)
     with pytest.raises(ValueError, match=r"every image must have a label .* have none: complete images\.labels"):
         check_trainable(list_images(unlabelled, "unused"), [], unlabelled)

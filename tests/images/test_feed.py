@@ -56,11 +56,19 @@ def test_batches_are_the_rows_of_the_sample_order(folder, config, rank, workers,
 
 
 def test_held_out_originals_are_split_among_the_workers(folder, config):
-    rows = read_snapshot(folder).originals(HELD_OUT).slice(0, SCHEDULE.held_out_samples)
+    rows = read_snapshot(folder).sample(HELD_OUT, SCHEDULE.held_out_samples)
     expected = PixelReader(config, PIXEL_SEED).read(rows)
     for rank in range(2):
         batches = list(image_feed(folder)(rank, 2).held_out())
         assert (np.concatenate([batch.pixels.numpy() for batch in batches]) == expected[rank::2]).all()
+
+
+def test_held_out_originals_have_the_classes_in_proportion(folder):
+    labels = read_snapshot(folder).originals(HELD_OUT)["label"].to_pylist()  # sorted by class
+    read = [label for batch in image_feed(folder)(0, 1).held_out() for label in batch.labels.tolist()]
+    assert len(read) == SCHEDULE.held_out_samples < len(labels) and 0 in labels[: len(read)]
+    for label in (0, 1):
+        assert abs(read.count(label) - len(read) * labels.count(label) / len(labels)) < 1
 
 
 def test_readers_are_ignored_without_ray(folder):

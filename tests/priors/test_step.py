@@ -1,7 +1,10 @@
 """The step in this process, on a small code dataset: what it commits and which figures it gives."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -26,7 +29,7 @@ CONFIG = PriorConfig(
     layers=1,
     filter_size=3,
     dropout=0.2,
-    training=TrainingConfig(updates=4, batch_size=8, evaluate_every=2),
+    training=TrainingConfig(updates=4, batch_size=8, evaluate_every=2, held_out_samples=64),
 )
 DIMENSIONS = 16 * 16 * 3
 
@@ -36,8 +39,11 @@ def fit(codes, tmp_path):
     """Fits the prior of a level; gives the folder and the step's output."""
     from components.priors.step import fit_prior
 
-    dataset = codes.write(tmp_path / "codes")
-    facts = CodesFacts(rows=50, usage={}, classes=3, dimensions=DIMENSIONS)
+    splits = ["test" if number % 3 == 0 else split for number, split in enumerate(codes.rows["split"].to_pylist())]
+    column = codes.rows.schema.get_field_index("split")
+    rows = codes.rows.set_column(column, codes.rows.schema.field(column), pa.array(splits))
+    dataset = replace(codes, rows=rows).write(tmp_path / "codes")
+    facts = CodesFacts(rows=50, usage={}, classes=3, dimensions=DIMENSIONS, test_rows=splits.count("test"))
     artifact = Artifact(
         kind="codes",
         uri=str(tmp_path / "codes"),
@@ -68,11 +74,18 @@ def test_classes_and_maps_come_from_the_code_dataset(fit):
 def test_figures_are_those_of_the_committed_weights(fit, tmp_path, level, number, positions):
     folder, output = fit(level)
     assert PriorFacts.read(commits.read_manifest(str(folder))["facts"]) == output.facts
-    held_out = read_codes(str(tmp_path / "codes"), "held_out")
-    batch = held_out.batch(torch.arange(len(held_out)).numpy())
     model = load_prior(folder)
-    with torch.no_grad():
-        nats = PriorObjective(model, dimensions=DIMENSIONS).eval()(batch)[0].item()
+    objective = PriorObjective(model, dimensions=DIMENSIONS).eval()
+
+    def measure(split):
+        table = read_codes(str(tmp_path / "codes"), split)
+        with torch.no_grad():
+            return objective(table.batch(np.flatnonzero(table.copies == 0)))[0].item()  # fewer than held_out_samples
+
+    nats = measure("held_out")
+    assert output.facts.train_nats_per_code == pytest.approx(measure("train"), rel=1e-5)
+    assert output.facts.test_nats_per_code == pytest.approx(measure("test"), rel=1e-5)
+    assert len({nats, measure("train"), measure("test")}) == 3
     assert output.facts.nats_per_code == pytest.approx(nats, rel=1e-5)
     assert output.facts.bits_per_dimension == pytest.approx(nats / math.log(2) * positions / DIMENSIONS, rel=1e-5)
     assert output.facts.codes_per_image == positions

@@ -7,7 +7,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from components.tokenizer import nearest_codes as module
+from components.tokenizer.config import LevelConfig, VQVAEArchitecture
 from components.tokenizer.ema_quantizer import EMAQuantizer
+from components.tokenizer.model import Tokenizer
 
 
 def make_quantizer(size=16, width=4, decay=0.9, restart_below=0.0, seed=0):
@@ -132,6 +134,32 @@ def test_a_loaded_state_continues_bit_for_bit_through_restarts():
         second(features(step))
     assert int(first.born.max()) > 4
     assert all(torch.equal(a, b) for a, b in zip(first.buffers(), second.buffers(), strict=True))
+
+
+def drawn_vectors(level, pipeline_seed):
+    """The first codebook of a level of a tokenizer with two equal levels, from the same outputs."""
+    levels = tuple(LevelConfig(name=name, stride=stride, codebook_size=16) for name, stride in (("a", 4), ("b", 2)))
+    tokenizer = Tokenizer(VQVAEArchitecture(levels=levels, hidden=8), channels=1, seed=pipeline_seed)
+    quantizer = tokenizer.quantizers[level]
+    quantizer._initialise(as_vectors(features(0, n=8, width=64)))
+    return quantizer.codebook
+
+
+def test_levels_and_seeds_draw_different_outputs():
+    first, *others = [drawn_vectors(level, seed) for level, seed in ((0, 0), (1, 0), (0, 1), (0, 2**32))]
+    assert torch.equal(first, drawn_vectors(0, 0))
+    for other in others:
+        assert not torch.equal(first.unique(dim=0), other.unique(dim=0))
+
+
+def test_a_restart_of_another_update_draws_other_outputs():
+    x, drawn = as_vectors(features(0, n=8)), []
+    for updates in (1, 2, 1):
+        quantizer = make_quantizer()
+        quantizer.updates.fill_(updates)
+        quantizer._replace(torch.ones(16, dtype=torch.bool), x, torch.tensor([float(len(x))]))
+        drawn.append(quantizer.codebook)
+    assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])
 
 
 def test_perplexity_and_usage_match_their_definition():

@@ -49,7 +49,7 @@ def fitted(images, tmp_path_factory):
 def test_the_committed_weights_have_the_error_in_the_facts(images, fitted):
     output, uri = fitted
     snapshot = read_snapshot(images.uri)
-    rows = snapshot.originals(HELD_OUT).slice(0, TRAINING.held_out_samples)
+    rows = snapshot.sample(HELD_OUT, TRAINING.held_out_samples)
     held_out = to_images(torch.from_numpy(PixelReader(snapshot.pixels, snapshot.seed).read(rows)))
     with torch.no_grad():
         reconstruction = load_tokenizer(commits.local_copy(uri))(held_out).reconstruction
@@ -61,6 +61,13 @@ def test_the_description_has_the_image_size_of_the_snapshot_and_no_fitting_setti
     folder = commits.local_copy(fitted[1])
     assert describe_tokenizer(folder) == TokenizerDescription(architecture=CONFIG, channels=1, image_size=16)
     assert "beta" not in (folder / "config.json").read_text()
+
+
+def test_the_pipeline_s_seed_reaches_the_quantizers():
+    from components.tokenizer.step import _build_objective
+
+    seeds = [[each.seed for each in _build_objective(CONFIG, 1, seed).model.quantizers] for seed in (0, 1)]
+    assert len({*seeds[0], *seeds[1]}) == 4 and max(seeds[0] + seeds[1]) < 2**32  # all bits that torch keeps
 
 
 def test_the_pictures_show_reconstructions_and_levels(fitted):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from components.config import TrainingConfig
 from components.training.batches import ImageBatch
 from components.training.loop import FitData, evaluate_objective, fit_objective, learning_rate_at
-from components.training.state import FitState
+from components.training.state import FitState, read_fit_progress
 
 
 class Line(nn.Module):
@@ -33,13 +33,16 @@ class Kept:
     """An observer that keeps what it is told and saves every checkpoint."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.progressed, self.losses, self.checkpoints = folder, [], {}, []
+        self.folder, self.progressed, self.losses, self.checkpoints, self.final = folder, [], {}, [], {}
 
     def progress(self, update: int, metrics: dict[str, float], images_per_second: float) -> None:
         self.progressed.append(update)
 
     def evaluated(self, update: int, metrics: dict[str, float], objective: nn.Module) -> None:
         self.losses[update] = metrics["loss"]
+
+    def measured(self, update: int, name: str, metrics: dict[str, float]) -> None:
+        self.final[name] = (update, metrics["loss"])
 
     def checkpoint(self, state: FitState) -> None:
         target = self.folder / str(state.fit_progress.update)
@@ -148,6 +151,20 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
             data=broken,
             observer=Kept(tmp_path),
         )
+
+
+def test_the_best_weights_are_measured_on_other_samples_at_the_end(tmp_path):
+    torch.manual_seed(0)
+    objective, observer = Line(), Kept(tmp_path)
+    config = TrainingConfig(updates=9, batch_size=8, learning_rate=3.0, weight_ema=0.9, evaluate_every=3)
+    data = FitData(batches=batches, held_out=DATA.held_out, final={"test": lambda: [batch(77)], "same": DATA.held_out})
+    state = fit_objective(objective, config=config, seed=0, data=data, observer=observer)
+    best = Line()
+    best.load_state_dict(state.best)
+    assert observer.final["same"] == (9, pytest.approx(state.fit_progress.best_loss))
+    assert observer.final["test"] == (9, pytest.approx(best.eval()(batch(77))[0].item()))
+    assert read_fit_progress(tmp_path / "9").final["test"]["loss"] == observer.final["test"][1]
+    assert not torch.equal(objective.model.weight, best.model.weight)  # not the averaged ones
 
 
 def test_no_held_out_samples_is_an_error_that_says_so():
