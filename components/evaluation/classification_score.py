@@ -27,7 +27,7 @@ from components.evaluation.config import EvaluationConfig
 from components.evaluation.parts import read_tensors
 from components.evaluation.scores import ClassificationScore
 from components.images.pixels import PixelReader
-from components.images.snapshot import read_snapshot
+from components.images.snapshot import label_numbers, read_snapshot
 from components.images.split import TRAIN
 from components.images.tensors import to_images, to_pixels
 from components.store import commits, objects
@@ -230,5 +230,4 @@ class _Feed:
 
 def image_batch(pixels: PixelReader, rows: pa.Table) -> ImageBatch:
     """The images and labels of a snapshot's `rows`."""
-    labels = np.array(rows["label"].fill_null(-1)).astype(np.int64)
-    return ImageBatch(torch.from_numpy(pixels.read(rows)), torch.from_numpy(labels))
+    return ImageBatch(torch.from_numpy(pixels.read(rows)), torch.from_numpy(label_numbers(rows)))

@@ -15,6 +15,7 @@ from components.evaluation.measures.memorisation import NearestImages, thumbnail
 from components.evaluation.parts import Part, Rows, read_rows, read_tensors, write_part
 from components.generator.samples import DrawRequest
 from components.images.pixels import PixelReader
+from components.images.snapshot import label_numbers
 from components.priors.config import SamplingConfig
 
 
@@ -50,7 +51,7 @@ def describe_part(
     """
     instruments = load_instruments(settings)
     pixels = torch.from_numpy(reader.read(table))  # uint8 (n, h, w, c)
-    labels = torch.from_numpy(np.array(table["label"].fill_null(-1)).astype(np.int64))  # (n,)
+    labels = torch.from_numpy(label_numbers(table))  # (n,)
     reconstructions = None
     if reconstruct:  # first, so that a part of images which is there has its reconstructions
         reconstructed = instruments.reconstruct(pixels)

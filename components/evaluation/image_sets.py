@@ -30,12 +30,14 @@ from components.evaluation.parts import join_rows, part_ranges, read_rows
 from components.generator.samples import DrawRequest
 from components.images.snapshot import Snapshot
 from components.images.split import TRAIN
-from components.images.spread import proportional_order
 from components.priors.config import SamplingConfig
 
 EVALUATION_SEED = 1_000_003
 """Added to the pipeline's seed, so that the measured samples are not those that a user draws with that seed. The number
 itself means nothing: any that nobody chooses as a seed will do."""
+
+FEWEST_IMAGES = 4
+"""Training images without which there are no two halves to compare."""
 
 
 @dataclass(frozen=True)
@@ -120,26 +122,14 @@ def describe_images(laboratory: Laboratory, name: str, table: pa.Table, *, recon
 def halves_of_training(snapshot: Snapshot, most: int) -> tuple[pa.Table, pa.Table]:
     """Two disjoint sets of training images without copies, equally large, at most `most` each; classes in proportion.
 
-    Raises ValueError with fewer than 4 training images.
+    Raises ValueError with fewer than FEWEST_IMAGES training images.
     """
-    rows = snapshot.originals(TRAIN)
+    images = snapshot.originals(TRAIN).num_rows
     require(
-        rows.num_rows >= 4,
-        f"there must be at least 4 training images to compare real images with real images, got {rows.num_rows}: add "
-        "images",
+        images >= FEWEST_IMAGES,
+        f"there must be at least {FEWEST_IMAGES} training images to compare real images with real images, got {images}: "
+        "add images",
     )
-    order = ordered(rows)
-    count = min(most, rows.num_rows // 2)
-    return rows.take(pa.array(order[0 : 2 * count : 2])), rows.take(pa.array(order[1 : 2 * count : 2]))
-
-
-def unseen_images(snapshot: Snapshot, split: str, most: int) -> pa.Table:
-    """Images of a split that nothing was fitted to, at most `most`; classes in proportion."""
-    rows = snapshot.originals(split)
-    return rows.take(pa.array(ordered(rows)[:most]))
-
-
-def ordered(rows: pa.Table) -> np.ndarray:
-    """Positions int64 (r,) of a snapshot's rows, so that every beginning has the classes in proportion."""
-    labels = np.asarray(rows["label"].fill_null(-1)).astype(np.int64)
-    return proportional_order(labels, np.asarray(rows["id"]))
+    count = min(most, images // 2)
+    chosen = snapshot.sample(TRAIN, 2 * count)  # every beginning has the classes in proportion, so every second row too
+    return chosen.take(pa.array(range(0, 2 * count, 2))), chosen.take(pa.array(range(1, 2 * count, 2)))

@@ -26,8 +26,6 @@ from components.evaluation.image_sets import (
     describe_images,
     draw_samples,
     halves_of_training,
-    ordered,
-    unseen_images,
 )
 from components.evaluation.laboratory import Laboratory
 from components.evaluation.measures.bits import bits_per_dimension
@@ -43,7 +41,7 @@ from components.evaluation.scores import (
     Reconstruction,
     Scores,
 )
-from components.images.snapshot import Snapshot
+from components.images.snapshot import Snapshot, label_numbers
 from components.images.split import TRAIN
 from components.priors.config import SamplingConfig
 
@@ -109,7 +107,7 @@ def evaluate(laboratory: Laboratory, subject: Subject) -> Evaluation:
     reference = describe_images(laboratory, "reference", halves[0], reconstruct=False)
     others = describe_images(laboratory, "other", halves[1], reconstruct=True)
     unseen = describe_images(
-        laboratory, "unseen", unseen_images(snapshot, subject.split, config.real_images), reconstruct=True
+        laboratory, "unseen", snapshot.sample(subject.split, config.real_images), reconstruct=True
     )
     kept = {share: plan.kept(samples.rows["probability"], share) for share in config.curve}
     queries = evenly(kept[1.0], MAX_QUERIES)
@@ -139,9 +137,7 @@ def evaluate(laboratory: Laboratory, subject: Subject) -> Evaluation:
 def class_sizes(snapshot: Snapshot, classes: int) -> list[int]:
     """Training images of each class, without copies; their number alone where there are no classes."""
     rows = snapshot.originals(TRAIN)
-    if classes == 0:
-        return [rows.num_rows]
-    return np.bincount(np.asarray(rows["label"].fill_null(0)), minlength=classes).tolist()
+    return [rows.num_rows] if classes == 0 else np.bincount(label_numbers(rows), minlength=classes).tolist()
 
 
 # --- recognition ------------------------------------------------------------------------------------------------------
@@ -260,10 +256,9 @@ def _classification(
     config, snapshot = laboratory.config, laboratory.snapshot
     if config.cas_updates == 0:
         return ()
-    rows = snapshot.originals(TRAIN)
-    images = min(rows.num_rows, len(samples))
+    images = min(snapshot.originals(TRAIN).num_rows, len(samples))
     chosen = samples.take(evenly(np.arange(len(samples)), images))  # as drawn: nothing is rejected
-    ids = np.sort(np.asarray(rows["id"])[ordered(rows)[:images]])
+    ids = np.sort(np.asarray(snapshot.sample(TRAIN, images)["id"]))
     return classification_scores(
         config,
         {

@@ -22,7 +22,7 @@ from components.evaluation.report import LineageRow, ReportPictures, render_repo
 from components.evaluation.scores import LevelLikelihood, Scores
 from components.generator.facts import GeneratorFacts
 from components.images.snapshot import Snapshot, read_snapshot
-from components.images.spread import class_rounds
+from components.images.split import TRAIN
 from components.pictures import MAX_CLASSES_SHOWN
 from components.priors.facts import PriorFacts
 from components.store import commits
@@ -105,7 +105,7 @@ def _subject(config: EvaluationConfig, inputs: Mapping[str, Artifact], snapshot:
         classes=classes,
         sampling=inputs["generator"].read(GeneratorFacts).sampling,
         rejection="" if len(classes) > 1 else "there are no classes to tell apart, so nothing is rejected",
-        split=snapshot.unseen_split,
+        split=snapshot.evaluation_split,
         likelihood=tuple(
             LevelLikelihood(
                 level=level,
@@ -148,7 +148,7 @@ def _context(
         image_size=snapshot.pixels.image_size,
         channels=snapshot.pixels.channels,
         classes=len(subject.classes),
-        train_images=snapshot.originals("train").num_rows,
+        train_images=snapshot.originals(TRAIN).num_rows,
         seed=workspace.seed,
         sampling=dataclasses.asdict(subject.sampling),
         generator=inputs["generator"].digest,
@@ -161,9 +161,7 @@ def _context(
 
 def _paint(laboratory: Laboratory, subject: Subject, evaluation: Evaluation) -> ReportPictures:
     columns, config = laboratory.config.pictures, laboratory.config
-    rows = laboratory.snapshot.originals(subject.split)
-    labels = np.asarray(rows["label"].fill_null(-1)).astype(np.int64)
-    shown = rows.take(pa.array(class_rounds(labels, np.asarray(rows["id"]))[:columns]))
+    shown = laboratory.snapshot.gallery(subject.split, columns)
     probability = evaluation.samples.rows["probability"]
     before, after = (
         _sample_rows(subject, evaluation, evaluation.plan.kept(probability, share), columns)
