@@ -25,11 +25,12 @@ def main() -> None:
     """All steps in the order of the DAG."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(seconds_by_step(load_config("digits", sys.argv[1:]), Path(folder))))
+        _, seconds = run_steps(load_config("digits", sys.argv[1:]), Path(folder))
+        print(json.dumps(seconds))
 
 
-def seconds_by_step(config: PipelineConfig, root: Path) -> dict[str, float]:
-    """CPU seconds of each step's work; its artifacts go below `root`."""
+def run_steps(config: PipelineConfig, root: Path) -> tuple[dict[str, Artifact], dict[str, float]]:
+    """Artifact and CPU seconds of each step; the artifacts go below `root`."""
     seconds: dict[str, float] = {}
     artifacts: dict[str, Artifact] = {}
     for name, step in dag_of(config).items():
@@ -49,7 +50,7 @@ def seconds_by_step(config: PipelineConfig, root: Path) -> dict[str, float]:
             facts=output.facts.record(),
         )
         seconds[name] = time.process_time() - started
-    return seconds
+    return artifacts, seconds
 
 
 if __name__ == "__main__":
