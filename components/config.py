@@ -21,6 +21,11 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+STORED_BEFORE = "stored_before"
+"""Key in a field's metadata: its value in models that were stored before the field existed, where that is not its
+default."""
+
+
 # --- the two sides ----------------------------------------------------------------------------------------------------
 
 

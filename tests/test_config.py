@@ -19,8 +19,8 @@ RESULT = {
     "TrainingConfig": "updates batch_size learning_rate warmup_updates final_rate gradient_clip weight_ema precision "
     "channels_last compile evaluate_every held_out_samples patience",
     "CodesConfig": "rows_per_shard batch_size precision",
-    "PriorConfig": "hidden residual_hidden layers filter_size attention_layers attention_heads output_layers "
-    "conditioning_layers label_dropout dropout training",
+    "PriorConfig": "hidden residual_hidden layers filter_size attention_layers attention_placement attention_heads "
+    "output_layers conditioning_layers label_dropout dropout training",
     "ClassifierConfig": "hidden stages dropout seed program training",
     "GeneratorConfig": "temperature top_k top_p guidance keep",
     "EvaluationConfig": "samples real_images keep shares features lpips neighbours manifold_images cas_updates cas_batch_size pictures",

@@ -14,11 +14,13 @@ class CausalAttention(nn.Module):
     A position's key and value are computed from its state and its own code, so it must not read itself: slot 0 holds a
     learned start key and value, slot q + 1 those of position q, and position q reads slots 0..q. The first position
     reads the start alone. With this shift by one slot, ordinary causal attention is correct.
+
+    `dropout` is the fraction of attention weights dropped in training, after the softmax.
     """
 
-    def __init__(self, hidden: int, heads: int) -> None:
+    def __init__(self, hidden: int, heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.norm = nn.LayerNorm(hidden, elementwise_affine=False)
         self.project = nn.Linear(hidden, 3 * hidden)
         self.codes = nn.Linear(hidden, 2 * hidden, bias=False)
@@ -35,5 +37,8 @@ class CausalAttention(nn.Module):
         parts = (query.flatten(1, 2), key, value)
         # n heads p c/heads each
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)  # n heads p c/heads
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(  # n heads p c/heads
+            query, key, value, dropout_p=dropout, is_causal=True
+        )
         return x + self.out(mixed.transpose(1, 2).reshape(n, h, w, c))

@@ -37,13 +37,14 @@ def side_ratio(lower: tuple[int, int], upper: tuple[int, int]) -> int:
 class ConditioningBlock(nn.Module):
     """Unmasked residual block: the maps above are complete before the first code of this level is drawn."""
 
-    def __init__(self, hidden: int, residual_hidden: int) -> None:
+    def __init__(self, hidden: int, residual_hidden: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.inner = nn.Conv2d(hidden, residual_hidden, 3, padding=1)
+        self.dropout = nn.Dropout(dropout)
         self.out = nn.Conv2d(residual_hidden, hidden, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # (n, c, a, b) -> (n, c, a, b)
-        return x + self.out(F.relu(self.inner(F.relu(x))))
+        return x + self.out(self.dropout(F.relu(self.inner(F.relu(x)))))
 
 
 class ConditioningStack(nn.Module):
@@ -60,6 +61,7 @@ class ConditioningStack(nn.Module):
         hidden: int,
         residual_hidden: int,
         layers: int,
+        dropout: float = 0.0,
         recompute: bool = False,
     ) -> None:
         super().__init__()
@@ -68,7 +70,9 @@ class ConditioningStack(nn.Module):
         self.repeats = [side_ratio(nearest, spec[:2]) for spec in above]
         doublings = side_ratio(shape, nearest).bit_length() - 1
         self.embeddings = nn.ModuleList(nn.Embedding(spec.codebook_size, hidden) for spec in above)
-        self.blocks = nn.Sequential(*(ConditioningBlock(hidden, residual_hidden) for _ in range(layers)))
+        self.blocks = nn.Sequential(
+            *(ConditioningBlock(hidden, residual_hidden, dropout=dropout) for _ in range(layers))
+        )
         self.upsampling = nn.Sequential(*(nn.ConvTranspose2d(hidden, hidden, 4, 2, 1) for _ in range(doublings)))
 
     def forward(self, above: Sequence[Tensor]) -> Tensor:

@@ -1,10 +1,11 @@
 """Settings of one level's PixelCNN prior, and of drawing from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
-from components.config import Execution, TrainingConfig, require
+from components.config import STORED_BEFORE, Execution, TrainingConfig, require
 
-PRIOR_VERSION = 1
+PRIOR_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,10 @@ class PriorArchitecture:
     filter_size: int = 5
     """Side of the causal filters: odd, at least 3."""
     attention_layers: int = 0
-    """Causal self-attention layers, spread evenly among the gated blocks."""
+    """Causal self-attention layers, one in each of as many equal runs of the gated blocks."""
+    attention_placement: Literal["end", "middle"] = field(default="end", metadata={STORED_BEFORE: "middle"})
+    """Block of its run that an attention layer follows. end: the last (section 3.2: after every five layers). middle:
+    the middle one, as in priors of version 1, which still load."""
     attention_heads: int = 8
     """Heads per attention layer."""
     output_layers: int = 0
@@ -43,7 +47,16 @@ class PriorArchitecture:
             self.attention_layers <= self.layers,
             f"attention_layers must be at most layers={self.layers}, got {self.attention_layers}",
         )
+        placement = self.attention_placement
+        require(placement in ("end", "middle"), f"attention_placement must be 'end' or 'middle', got {placement!r}")
         require(0 <= self.label_dropout < 1, f"label_dropout must lie in [0, 1), got {self.label_dropout}")
+
+    def attended_blocks(self) -> list[int]:
+        """Index of the gated block that each attention layer follows."""
+        count, layers = self.attention_layers, self.layers
+        if self.attention_placement == "middle":
+            return [(2 * run + 1) * layers // (2 * count) for run in range(count)]
+        return [(run + 1) * layers // count - 1 for run in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +64,8 @@ class PriorFitting:
     """What shapes a prior while it is fitted, and is not needed afterwards."""
 
     dropout: float = 0.0
-    """Fraction of activations dropped in each gated block while fitting."""
+    """Fraction of activations dropped while fitting: in every gated, conditioning and output block before its last
+    product, and of the weights of every attention layer (section 3.2; tables 4 and 5 give one number per prior)."""
     training: TrainingConfig
 
     def __post_init__(self) -> None:

@@ -23,13 +23,14 @@ POSITION_SCALE = 0.1
 class OutputBlock(nn.Module):
     """Residual 1x1 block between the stacks and the logits."""
 
-    def __init__(self, hidden: int, residual_hidden: int) -> None:
+    def __init__(self, hidden: int, residual_hidden: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.inner = nn.Linear(hidden, residual_hidden)
+        self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(residual_hidden, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (..., c) -> (..., c)
-        return x + self.out(F.relu(self.inner(F.relu(x))))
+        return x + self.out(self.dropout(F.relu(self.inner(F.relu(x)))))
 
 
 class Prior(nn.Module):
@@ -77,6 +78,7 @@ class Prior(nn.Module):
                 hidden=c,
                 residual_hidden=r,
                 layers=architecture.conditioning_layers,
+                dropout=dropout,
                 recompute=recompute,
             )
             if above
@@ -85,13 +87,13 @@ class Prior(nn.Module):
         self.blocks = nn.ModuleList(
             GatedBlock(c, r, filter_size=architecture.filter_size, dropout=dropout) for _ in range(architecture.layers)
         )
-        count = architecture.attention_layers
-        # The blocks are cut into `count` equal runs; attention follows the middle block of each.
-        spread = [(2 * index + 1) * architecture.layers // (2 * count) for index in range(count)]
         self.attention = nn.ModuleDict(
-            {str(layer): CausalAttention(c, architecture.attention_heads) for layer in spread}
+            {
+                str(block): CausalAttention(c, architecture.attention_heads, dropout=dropout)
+                for block in architecture.attended_blocks()
+            }
         )
-        self.output = nn.Sequential(*(OutputBlock(c, r) for _ in range(architecture.output_layers)))
+        self.output = nn.Sequential(*(OutputBlock(c, r, dropout=dropout) for _ in range(architecture.output_layers)))
         self.logits = nn.Linear(c, codebook_size)
 
     def forward(self, codes: Tensor, labels: Tensor, above: Sequence[Tensor]) -> Tensor:

@@ -4,8 +4,9 @@
 
 This file knows no model. Each kind has a description, a frozen dataclass in the `stored.py` of the model's folder, with
 a field `architecture` (all that is needed to build the model) and what is needed to feed it. No training setting is
-stored. Reading is tolerant in one direction only: a field that is missing takes its default, a field that this version
-does not know is an error.
+stored. Reading is tolerant in one direction only: a field that is missing takes its default (or, where models without
+it were built otherwise, the value that its metadata hold under STORED_BEFORE), a field that this version does not know
+is an error.
 
 Nothing stored here can run code: a model is built by its own class, and only its tensors are read from the file.
 """
@@ -21,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from components.config import require
+from components.config import STORED_BEFORE, require
 
 MODEL_FORMAT = 2
 """2: descriptions hold an architecture. 1: they held `settings`, all settings of the fit among them; still readable."""
@@ -186,4 +187,6 @@ def _rebuilt_dataclass(wanted: type, value: Any, where: str) -> Any:
     ]
     require(not missing, f"{where} must have the fields {missing}, got {sorted(value)}: store the model again")
     hints = get_type_hints(wanted)
-    return wanted(**{name: _rebuilt(hints[name], value[name], f"{where}: {name}") for name in value})
+    former = {name: field.metadata[STORED_BEFORE] for name, field in known.items() if STORED_BEFORE in field.metadata}
+    given = {name: _rebuilt(hints[name], value[name], f"{where}: {name}") for name in value}
+    return wanted(**former | given)

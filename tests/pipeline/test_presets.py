@@ -36,6 +36,14 @@ PAPER = {
     ("ffhq1024", "middle"): (512, 1024, 20, 1, 5, 0.3, 0, 8, 512),
     ("ffhq1024", "bottom"): (512, 1024, 10, 0, 5, 0.1, 0, 8, 256),
 }
+# The same tables, training steps. FFHQ's are this project's choice (docs/paper.md).
+PAPER_UPDATES = {("imagenet256", "top"): 1_600_000, ("imagenet256", "bottom"): 754_000}
+# Section 3.2: attention after every five layers.
+PAPER_ATTENTION = {
+    ("imagenet256", "top"): [5, 10, 15, 20],
+    ("ffhq1024", "top"): [5, 10, 15, 20],
+    ("ffhq1024", "middle"): [20],
+}
 # Parameter counts that follow from those sizes. Calculated by hand for ImageNet's top prior: 20 gated blocks of
 # 44,044,288, 4 attention layers of 1,575,424, 20 output blocks of 2,099,200, embeddings of 807,424, logits of 262,656.
 COUNTED = {
@@ -182,6 +190,8 @@ def test_priors_have_the_sizes_of_the_paper(name, level):
     assert (*sizes, p.output_layers, p.conditioning_layers, p.training.batch_size) == PAPER[name, level]
     assert p.training.learning_rate == 3e-4
     assert p.attention_heads == 8 or not p.attention_layers
+    assert p.training.updates == PAPER_UPDATES.get((name, level), p.training.updates)
+    assert [block + 1 for block in p.attended_blocks()] == PAPER_ATTENTION.get((name, level), [])
 
 
 @pytest.mark.parametrize(("name", "strides"), [("imagenet256", (8, 4)), ("ffhq1024", (32, 16, 8))])

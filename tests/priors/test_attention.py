@@ -24,3 +24,14 @@ def test_attention_equals_the_loop_over_positions_and_heads():
             weights = torch.softmax(key[: p + 1, head] @ query[p, head] / width**0.5, dim=0)
             expected[p, head] = weights @ value[: p + 1, head]
     torch.testing.assert_close(layer(x, embedded), x + layer.out(expected).view(x.shape))
+
+
+def test_dropped_weights_average_to_the_weights_themselves():
+    layer = CausalAttention(8, 2, dropout=0.3).double()
+    x, embedded = torch.randn(2, 1, 2, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    many = layer(x.expand(20000, -1, -1, -1), embedded.expand(20000, -1, -1, -1))
+    error = many.std(dim=0) / 20000**0.5
+    assert (many.std(dim=0) > 0.01).any(-1).all()  # every position has weights that are dropped, the first its only one
+    expected = layer.eval()(x, embedded)[0]
+    assert ((many.mean(dim=0) - expected).abs() < 5 * error + 1e-12).all()

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from components.config import TrainingConfig
-from components.priors.conditioning import MapSpec
-from components.priors.config import PriorConfig
-from components.priors.model import Prior
+from components.priors.attention import CausalAttention
+from components.priors.causal import GatedBlock
+from components.priors.conditioning import ConditioningBlock, MapSpec
+from components.priors.config import PriorArchitecture
+from components.priors.model import OutputBlock, Prior
 
 
 def influences(prior: Prior, i: int, j: int) -> torch.Tensor:
@@ -57,21 +58,81 @@ def test_every_position_depends_on_the_class_and_on_each_map_above(build_prior):
         assert (prior(codes, torch.tensor([label]), maps) != base).any(-1).all()
 
 
-def test_attention_layers_are_spread_evenly():
-    config = PriorConfig(
-        hidden=8, residual_hidden=4, layers=20, attention_layers=4, training=TrainingConfig(updates=1, batch_size=1)
-    )
+@pytest.mark.parametrize(
+    "placement, layers, attention, blocks",
+    [
+        ("end", 20, 4, [5, 10, 15, 20]),  # section 3.2: after every five layers
+        ("end", 20, 1, [20]),
+        ("end", 7, 2, [3, 7]),
+        ("end", 3, 3, [1, 2, 3]),
+        ("end", 20, 0, []),
+        ("middle", 20, 4, [3, 8, 13, 18]),
+        ("middle", 7, 2, [2, 6]),
+    ],
+)
+def test_attention_follows_one_block_of_each_of_equal_runs(placement, layers, attention, blocks):
+    sizes = {"hidden": 8, "residual_hidden": 4, "layers": layers, "attention_layers": attention}
+    architecture = PriorArchitecture(**sizes, attention_placement=placement)
     with torch.device("meta"):
-        prior = Prior(config, shape=(32, 32), codebook_size=512, classes=1000, above=())
-    assert list(prior.attention) == ["2", "7", "12", "17"]
+        prior = Prior(architecture, shape=(32, 32), codebook_size=512, classes=1000, above=())
+    order: list[str] = []
+    for number, block in enumerate(prior.blocks, start=1):
+        block.register_forward_hook(lambda *_, number=number: order.append(str(number)))
+    for layer in prior.attention.values():
+        layer.register_forward_hook(lambda *_: order.append(f"after {order[-1]}"))
+    prior(*(torch.zeros(shape, dtype=torch.int64, device="meta") for shape in ((1, 32, 32), (1,))), ())
+    assert [name for name in order if name.startswith("after")] == [f"after {block}" for block in blocks]
 
 
-def test_dropout_acts_only_while_training(build_prior):
-    prior = build_prior(dropout=0.5)
-    inputs = (torch.randint(7, (2, 4, 4)), torch.tensor([0, 1]), ())
-    assert torch.equal(prior(*inputs), prior(*inputs))
+def test_the_paper_s_placement_is_the_default_and_others_are_refused():
+    sizes = {"hidden": 8, "residual_hidden": 4, "layers": 4, "attention_layers": 1}
+    assert PriorArchitecture(**sizes).attention_placement == "end"
+    with pytest.raises(ValueError, match="attention_placement must be 'end' or 'middle', got 'start'"):
+        PriorArchitecture(**sizes, attention_placement="start")
+
+
+# --- dropout ----------------------------------------------------------------------------------------------------------
+
+DROPPING = [GatedBlock, CausalAttention, ConditioningBlock, OutputBlock]
+ALL_PARTS = {"conditioning_layers": 1, "attention_layers": 1, "output_layers": 1}
+
+
+def with_dropout_only_in(prior: Prior, kind: type) -> Prior:
+    """`prior` with dropout switched off in all parts but those of `kind`."""
+    for part in prior.modules():
+        if isinstance(part, CausalAttention) and kind is not CausalAttention:
+            part.dropout = 0.0
+        elif type(part) in DROPPING and type(part) is not kind:
+            part.dropout.p = 0.0
+    return prior
+
+
+@pytest.mark.parametrize("kind", DROPPING)
+def test_dropout_acts_in_each_kind_of_part_only_while_training(build_prior, kind):
+    prior = with_dropout_only_in(build_prior((4, 4), (MapSpec(2, 2, 4),), dropout=0.5, **ALL_PARTS), kind)
+    inputs = (torch.randint(7, (2, 4, 4)), torch.tensor([0, 1]), [torch.randint(4, (2, 2, 2))])
+    plain = build_prior((4, 4), (MapSpec(2, 2, 4),), **ALL_PARTS)(*inputs)
+    assert torch.equal(prior(*inputs), plain) and torch.equal(prior(*inputs), plain)
     prior.train()
     assert not torch.equal(prior(*inputs), prior(*inputs))
+    torch.manual_seed(3)
+    drawn = prior(*inputs)
+    torch.manual_seed(3)
+    assert torch.equal(prior(*inputs), drawn)
+
+
+def test_a_part_whose_activations_are_all_dropped_adds_nothing_to_its_residual():
+    x, embedded, nearly_all = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4, 8), 1 - 1e-9
+    v = torch.randn_like(x)
+    gated = GatedBlock(8, 6, filter_size=3, dropout=nearly_all)
+    assert all(torch.equal(*pair) for pair in zip(gated(v, x, embedded), (v, x), strict=True))
+    assert torch.equal(CausalAttention(8, 2, dropout=nearly_all)(x, embedded), x)
+    assert torch.equal(OutputBlock(8, 6, dropout=nearly_all)(x), x)
+    conditioning, maps = ConditioningBlock(8, 6, dropout=nearly_all), x.permute(0, 3, 1, 2)
+    torch.testing.assert_close(conditioning(maps), maps + conditioning.out.bias.view(1, 8, 1, 1))
+
+
+# --- gradients and modes ----------------------------------------------------------------------------------------------
 
 
 def test_every_parameter_gets_a_gradient(build_prior):

@@ -16,6 +16,8 @@ CASES = [
     ((4, 4), TOP, {"filter_size": 3}),
     ((3, 5), TOP, {"filter_size": 5, "layers": 3, "attention_layers": 2, "output_layers": 2}),
     ((1, 6), TOP, {"attention_layers": 1}),
+    ((4, 4), TOP, {"layers": 3, "attention_layers": 1, "attention_placement": "middle"}),
+    ((4, 4), TOP, {"layers": 3, "attention_layers": 1, "attention_placement": "end"}),
     ((6, 1), TOP, {"filter_size": 5}),
     ((4, 6), BOTTOM, {"conditioning_layers": 1}),
     ((8, 12), (MapSpec(2, 3, 4), MapSpec(4, 6, 4)), {"attention_layers": 2, "conditioning_layers": 2}),
@@ -119,7 +121,7 @@ def test_a_sample_depends_on_its_own_seed_not_on_its_batch(build_prior, sampling
     for index in range(0, 64, 8):
         alone = single.sample(labels[index : index + 1], [maps[0][index : index + 1]], seeds[index : index + 1])
         assert torch.equal(alone[0], whole[index])
-    assert len({tuple(codes.flatten().tolist()) for codes in whole}) > 50
+    assert len({tuple(codes.flatten().tolist()) for codes in whole}) > 40
 
 
 def test_a_smaller_last_batch_and_a_second_run_change_nothing(build_prior):

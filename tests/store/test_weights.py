@@ -22,6 +22,7 @@ from components.config import TrainingConfig
 from components.generator.stored import load_generator
 from components.priors.conditioning import MapSpec
 from components.priors.config import PriorConfig
+from components.priors.sampler import Sampler
 from components.priors.stored import PriorDescription, describe_prior, load_prior, pack_prior
 from components.store import weights
 from components.tokenizer.config import LevelConfig, VQVAEConfig
@@ -56,6 +57,8 @@ KINDS = {
 }
 FORMAT_1 = Path(__file__).parent / "format_1"
 """A generator's parts as the code before format 2 stored them, and code maps that it drew from them."""
+FORMAT_2 = Path(__file__).parent / "format_2"
+"""A prior as the code before `attention_placement` stored it, and code maps that it drew."""
 
 
 def store(folder, kind):
@@ -158,6 +161,23 @@ def test_a_missing_field_of_the_architecture_takes_its_default(tmp_path, kind, f
     assert describe(tmp_path).architecture == dataclasses.replace(description.architecture, **{field: default})
 
 
+def test_a_prior_stored_before_attention_had_a_placement_draws_what_it_drew():
+    expected = json.loads((FORMAT_2 / "expected.json").read_text())
+    prior = load_prior(FORMAT_2 / "prior_middle_attention")
+    assert prior.architecture.attention_placement == "middle" and list(prior.attention) == ["1"]
+    labels, seeds, above = (torch.tensor(expected[name]) for name in ("labels", "seeds", "above"))
+    assert Sampler(prior, len(labels)).sample(labels, [above], seeds).tolist() == expected["maps"]
+
+
+def test_a_prior_stored_now_keeps_the_placement_that_it_was_fitted_with(tmp_path):
+    for placement, block in (("end", "2"), ("middle", "1")):
+        sizes = {"layers": 3, "attention_layers": 1, "attention_placement": placement}
+        changed = dataclasses.replace(PRIOR, architecture=dataclasses.replace(PRIOR.architecture, **sizes))
+        for name, data in pack_prior(changed.build(), changed).items():
+            (tmp_path / name).write_bytes(data)
+        assert describe_prior(tmp_path) == changed and list(load_prior(tmp_path).attention) == [block]
+
+
 def test_a_missing_field_without_a_default_is_named(tmp_path):
     store(tmp_path, "classifier")
     edit_config(tmp_path, lambda config: config["description"]["architecture"].pop("hidden"))
@@ -207,7 +227,7 @@ def test_a_model_of_any_size_in_format_1_is_loaded_as_it_was(tmp_path, kind):
     def to_format_1(config):
         description = config["description"]
         settings = description.pop("architecture") | dropped[kind] | {"training": dataclasses.asdict(TRAINING)}
-        settings.pop("quantizer", None), description.pop("dropout", None)
+        settings.pop("quantizer", None), settings.pop("attention_placement", None), description.pop("dropout", None)
         config |= {"format": 1, "description": description | {"settings": settings}}
 
     model = store(tmp_path, kind)
