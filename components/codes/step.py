@@ -144,7 +144,7 @@ def _facts(dataset: CodeDataset, snapshot: StoredSnapshot) -> CodesFacts:
         test_rows=facts.splits.get(TEST, 0),
         bytes=sum(shard.size for shard in dataset.shards),
         bytes_per_image=dataset.bytes_per_image,
-        float32_agreement=facts.float32_agreement,
+        float32_agreement=dataset.float32_agreement(),
     )
 
 

@@ -22,7 +22,7 @@ from components.codes.dataset import (
     read_dataset,
     tokenizer_digest,
 )
-from components.codes.facts import DatasetFacts, describe_agreement
+from components.codes.facts import describe_agreement
 from components.codes.verify import DatasetFault, verify_dataset
 from components.config import StepResources, result_settings
 from components.errors import ExitCode, StorageError, UsageError
@@ -269,7 +269,7 @@ def _print_dataset(dataset: CodeDataset) -> None:
         "rows": f"{facts.rows:,} ({splits}) in {len(dataset.shards):,} shards",
         "classes": f"{len(facts.classes):,}",
         "bytes": f"{format_bytes(total)}, {dataset.bytes_per_image:,.0f} per image (whole bits per code: {floor:,.0f})",
-        "precision": _describe_precision(facts),
+        "precision": _describe_precision(dataset),
         "rejects": _describe_rejects(dataset),
         "tokenizer": f"{facts.tokenizer[:12]} ({facts.tokenizer_model or 'not registered'})",
         "MLflow run": facts.tokenizer_run or "not known",
@@ -285,11 +285,11 @@ def _print_dataset(dataset: CodeDataset) -> None:
     out.print(levels)
 
 
-def _describe_precision(facts: DatasetFacts) -> str:
-    precision = facts.settings.get("precision", "float32")
+def _describe_precision(dataset: CodeDataset) -> str:
+    precision = dataset.facts.settings.get("precision", "float32")
     if precision == "float32":
         return precision
-    measured = describe_agreement(facts.float32_agreement, "codes ")
+    measured = describe_agreement(dataset.float32_agreement(), "codes ")
     return f"{precision}, {measured or 'some codes differ from those of the served float32 tokenizer (not measured)'}"
 
 
