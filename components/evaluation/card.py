@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.evaluation.measures import registered
-from components.evaluation.published import PUBLISHED
+from components.evaluation.published import published_for
 from components.evaluation.scores import FeatureScores, Figure, Figures, Scores
 
 CARD_FORMAT = 1
-IMAGENET_CLASSES, IMAGENET_SIZE = 1000, 256
+IMAGENET_PRESET, IMAGENET_CLASSES, IMAGENET_SIZE = "imagenet256", 1000, 256
 """What a dataset must have for the paper's own figures to stand beside its results."""
 
 Card = Mapping[str, Any]
@@ -56,7 +56,7 @@ def results_card(scores: Scores, context: CardContext) -> dict[str, Any]:
         },
         "comparisons": comparisons,
         "single": list(_single_entries(scores)),
-        "published": [asdict(each) for each in PUBLISHED] if like_imagenet else [],
+        "published": [asdict(each) for each in published_for(IMAGENET_PRESET)] if like_imagenet else [],
     }
 
 
