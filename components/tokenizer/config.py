@@ -5,7 +5,7 @@ from typing import Literal
 
 from components.config import TrainingConfig, require
 
-TOKENIZER_VERSION = 1
+TOKENIZER_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

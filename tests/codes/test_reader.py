@@ -110,7 +110,7 @@ def test_statistics_match_direct_counting(tables):
     total = sum(train_counts.values())
     nats = sum(-math.log((train_counts[code] + 1) / (total + 16)) * count for code, count in held_out_counts.items())
     assert unigram_entropy(train, held_out, "top") == pytest.approx(nats / sum(held_out_counts.values()))
-    assert codebook_usage(held_out, "bottom") == len(set(held_out.maps[1].ravel().tolist())) / 512
+    assert codebook_usage(held_out, "bottom") == len(np.unique(held_out.maps[1])) / 512 < 1
     assert code_frequencies(train, "top").sum() == train.maps[0].size
     with pytest.raises(ValueError, match="level must be one of"):
         codebook_usage(train, "middle")

@@ -8,7 +8,6 @@ from components.classifier.model import Classifier
 from components.classifier.objective import ClassifierObjective
 from components.config import TrainingConfig
 from components.evaluation.judge import IMAGES_PER_CHUNK
-from components.evaluation.measures.kinds import GeneratorMeasure, MeasureInputs
 from components.training.batches import ImageBatch
 from components.training.loop import FitData, SilentObserver, evaluate_objective, fit_objective
 
@@ -50,21 +49,3 @@ def classification_accuracy_score(
 
 def _untrained_copy(judge: Classifier) -> Classifier:
     return Classifier(judge.architecture, channels=judge.channels, classes=judge.classes, dropout=judge.dropout.p)
-
-
-def _score_of(inputs: MeasureInputs) -> float | None:
-    updates = inputs.config.cas_updates
-    if not updates:
-        return None
-    samples = ImageBatch(inputs.samples.pixels, inputs.samples.labels)
-    return classification_accuracy_score(inputs.judge, samples, inputs.held_out, updates, inputs.seed)
-
-
-CLASSIFICATION_ACCURACY_SCORE = GeneratorMeasure(
-    name="classification_accuracy_score",
-    title="Classification accuracy score",
-    meaning="Accuracy on held-out real images of a classifier that was fitted to samples alone.",
-    value_format="{:.1%}",
-    compute=_score_of,
-    reference=lambda scores: f"Fitted to real images: {scores.real_accuracy:.1%}",
-)
