@@ -203,5 +203,6 @@ def unigram_entropy(train: CodeTable, held_out: CodeTable, level: str, rows: np.
 
 
 def codebook_usage(table: CodeTable, level: str) -> float:
-    """Fraction of a level's codebook that occurs at least once."""
+    """Fraction of a level's codebook that occurs at least once in all images of the table (Zhu et al. 2024 call it the
+    utilization rate). It grows with the number of images."""
     return float((code_frequencies(table, level) > 0).mean())

@@ -89,7 +89,7 @@ def search_part(
     """
     nearest = NearestImages(torch.cat([_query_thumbnails(each) for each in queries]))  # of (n, f)
     nearest.update(thumbnails(torch.from_numpy(reader.read(table))), first_row)
-    return write_part(folder, number, Part({"distance": nearest.distance, "row": nearest.row}, {}))
+    return write_part(folder, number, Part({"distance": nearest.distances, "row": nearest.rows}, {}))
 
 
 @functools.lru_cache(maxsize=2)

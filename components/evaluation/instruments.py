@@ -17,10 +17,10 @@ from components.classifier.stored import describe_classifier, load_classifier
 from components.evaluation.features.config import FeaturesConfig
 from components.evaluation.features.program import load_features, load_lpips
 from components.evaluation.measures.memorisation import thumbnails
-from components.evaluation.measures.reconstruction import image_psnr, image_squared_error, image_ssim
+from components.evaluation.measures.reconstruction import measure_reconstruction
 from components.generator.ancestral import Generator
 from components.generator.committed import load_committed_generator
-from components.images.tensors import to_images, to_pixels
+from components.images.tensors import HALF_RANGE, to_images, to_pixels
 from components.store import commits
 
 JUDGE = "judge"
@@ -94,12 +94,13 @@ class Instruments:
 
     @torch.no_grad()
     def distances(self, reconstructed: Tensor, pixels: Tensor) -> dict[str, Tensor]:
-        """`psnr` (dB), `ssim`, `squared_error` (images in [-1, 1]) and, with a program, `lpips`: float32 (n,) each."""
-        found = {
-            "psnr": image_psnr(reconstructed, pixels),
-            "ssim": image_ssim(reconstructed, pixels),
-            "squared_error": image_squared_error(reconstructed, pixels),
-        }
+        """`psnr` (dB), `squared_error` (images in [-1, 1]), `ssim` (of images that are large enough) and, with a
+        program, `lpips`: float32 (n,) each.
+        """
+        errors = measure_reconstruction(reconstructed, pixels)
+        found = {"psnr": errors.psnr, "squared_error": errors.mse / HALF_RANGE**2}
+        if not bool(errors.ssim.isnan().any()):
+            found["ssim"] = errors.ssim
         if self.lpips is not None:
             pairs = zip(reconstructed.split(IMAGES_PER_FORWARD), pixels.split(IMAGES_PER_FORWARD), strict=True)
             found["lpips"] = torch.cat([self.lpips(a.to(self.device), b.to(self.device)) for a, b in pairs])

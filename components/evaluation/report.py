@@ -145,7 +145,8 @@ def _feature_cards(features: FeatureScores, *, headline: bool) -> list[FigureCar
 
 def _other_cards(scores: Scores) -> list[FigureCard]:
     memorisation, pictures = scores.memorisation, scores.reconstruction
-    psnr, ssim = pictures.figures["psnr"].value or 0.0, pictures.figures["ssim"].value or 0.0
+    psnr = figure_text(pictures.figures["psnr"], "{:.1f} dB")
+    ssim = f"SSIM {figure_text(pictures.figures['ssim'], '{:.3f}')}" if "ssim" in pictures.figures else "mean over images"
     cards = [
         FigureCard(
             "Nearer than unseen images",
@@ -162,8 +163,8 @@ def _other_cards(scores: Scores) -> list[FigureCard]:
         ),
         FigureCard(
             "Reconstruction",
-            f"{psnr:.1f} dB",
-            f"SSIM {ssim:.3f}",
+            psnr,
+            ssim,
             f"Peak signal-to-noise ratio, mean over {pictures.images:,} unseen images: samples cannot be sharper.",
         ),
         FigureCard(

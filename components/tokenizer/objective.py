@@ -17,9 +17,9 @@ class TokenizerObjective(nn.Module):
         self.model, self.beta = model, beta
 
     def forward(self, batch: ImageBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and metrics of a batch: `loss`, `reconstruction_error` (mean square, images in [-1, 1]), `psnr` (dB, of
-        reconstructions clamped to [-1, 1]), and for each level `perplexity_<level>` and `usage_<level>` (fraction of
-        the codebook).
+        """Loss and metrics of a batch: `loss`, `reconstruction_error` (mean square, images in [-1, 1]), `psnr` (dB,
+        mean over images, of reconstructions clamped to [-1, 1]), and for each level `perplexity_<level>` and
+        `usage_<level>` (fraction of the codebook).
         """
         images = to_images(batch.pixels)  # (n, c, height, width)
         output = self.model(images)

@@ -20,7 +20,8 @@ class CodebookUse(NamedTuple):
     perplexity: Tensor
     """exp of the entropy of the codes: 1 when a single code is used, k when all are used equally often."""
     usage: Tensor
-    """Fraction of the codebook that was used at all."""
+    """Fraction of the codebook that was used at all: the `usage` of Yu et al. 2022 (ViT-VQGAN), who count it per batch
+    of 256 test images. It grows with the number of codes that are counted: compare it at equal n only."""
 
 
 class Quantized(NamedTuple):

@@ -11,7 +11,7 @@ from components.errors import UsageError
 from components.images.tensors import to_images, to_pixels
 from components.pictures import reconstruction_grid
 from components.tokenizer.model import Tokenizer
-from components.tokenizer.psnr import psnr
+from components.tokenizer.psnr import psnr_per_image
 from components.tokenizer.stored import describe_tokenizer, load_tokenizer
 from pipeline.models import find_model
 from pipeline.verbs.image_files import list_image_files, model_device, pixel_config_of, read_image_files
@@ -37,8 +37,8 @@ def reconstruct_images(options: argparse.Namespace) -> int:
     print(f"{model.title}: {len(names)} images at {config.image_size}x{config.image_size}")
     originals = torch.from_numpy(pixels)  # uint8 (n, h, w, c)
     decoded = torch.cat([_reconstruct(tokenizer, chunk) for chunk in originals.split(ENCODED_PER_CHUNK)])
-    for name, original, reconstruction in zip(names, originals, decoded, strict=True):
-        print(f"  {psnr(reconstruction.double(), original.double(), peak=WHITE).item():5.1f} dB  {name}")
+    for name, decibels in zip(names, psnr_per_image(decoded, originals, peak=WHITE).tolist(), strict=True):
+        print(f"  {decibels:5.1f} dB  {name}")
     out = Path(options.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(reconstruction_grid(pixels[:MAX_IMAGES_SHOWN], np.asarray(decoded[:MAX_IMAGES_SHOWN])))

@@ -121,7 +121,7 @@ def test_statistics_match_direct_counting(tables):
     codes = held_out.maps[0][[3, 1]].ravel().tolist()
     few = -sum(math.log((train_counts[code] + 1) / (total + 16)) for code in codes) / len(codes)
     assert unigram_entropy(train, held_out, "top", np.array([3, 1])) == pytest.approx(few)
-    assert codebook_usage(held_out, "bottom") == len(set(held_out.maps[1].ravel().tolist())) / 512
+    assert codebook_usage(held_out, "bottom") == len(np.unique(held_out.maps[1])) / 512 < 1
     assert code_frequencies(train, "top").sum() == train.maps[0].size
     with pytest.raises(ValueError, match="level must be one of"):
         codebook_usage(train, "middle")

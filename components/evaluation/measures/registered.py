@@ -1,19 +1,20 @@
-"""Every measure, in the order in which the report shows them."""
+"""Every measure of features, in the order in which the report shows them."""
 
-from components.evaluation.measures.bits import BITS_PER_DIMENSION
-from components.evaluation.measures.classification_score import CLASSIFICATION_ACCURACY_SCORE
+from components.evaluation.measures.diversity import WITHIN_CLASS_DIVERSITY
 from components.evaluation.measures.frechet import FRECHET_DISTANCE
-from components.evaluation.measures.kinds import FeatureMeasure, GeneratorMeasure
-from components.evaluation.measures.memorisation import MEMORISATION_RATIO
-from components.evaluation.measures.neighbours import PRECISION, RECALL
-from components.evaluation.measures.reconstruction import RECONSTRUCTION_PSNR
+from components.evaluation.measures.inception_score import INCEPTION_SCORE
+from components.evaluation.measures.kernel import KERNEL_DISTANCE
+from components.evaluation.measures.kinds import FeatureMeasure
+from components.evaluation.measures.neighbours import COVERAGE, DENSITY, PRECISION, RECALL
 
-FEATURE_MEASURES: tuple[FeatureMeasure, ...] = (FRECHET_DISTANCE, RECALL, PRECISION)
-"""Between two sets of images, in the judge's feature space."""
-GENERATOR_MEASURES: tuple[GeneratorMeasure, ...] = (
-    MEMORISATION_RATIO,
-    RECONSTRUCTION_PSNR,
-    BITS_PER_DIMENSION,
-    CLASSIFICATION_ACCURACY_SCORE,
+FEATURE_MEASURES: tuple[FeatureMeasure, ...] = (
+    FRECHET_DISTANCE,
+    KERNEL_DISTANCE,
+    RECALL,
+    PRECISION,
+    DENSITY,
+    COVERAGE,
+    INCEPTION_SCORE,
+    WITHIN_CLASS_DIVERSITY,
 )
-"""Of the whole generator, one figure each."""
+"""Between two sets of images, in the feature space of any extractor."""
