@@ -7,6 +7,7 @@ from dataclasses import asdict
 import ray
 
 from components.artifacts import Artifact
+from components.classifier.stored import load_rejector
 from components.config import StepResources
 from components.generator.ancestral import Generator
 from components.generator.config import GeneratorConfig
@@ -35,7 +36,10 @@ def assemble_generator(config: GeneratorConfig, parts: Mapping[str, Artifact], *
         folder = commits.local_copy(artifact.uri)
         for file in commits.read_manifest(artifact.uri)["files"]:
             contents[f"{name}/{file['path']}"] = (folder / file["path"]).read_bytes()
-    facts = GeneratorFacts(**asdict(config), parts=len(parts))
+    rejector = load_rejector(commits.local_copy(parts["classifier"].uri))
+    keep = config.keep if rejector is not None else 1.0
+    models = len(parts) - (rejector is None)  # an empty classifier is no model
+    facts = GeneratorFacts(**{**asdict(config), "keep": keep}, parts=models)
     workspace.lease.check()
     digest = commits.save_artifact(workspace.uri, contents, facts.record())
     # Loaded from the store: this also shows that the committed parts fit each other.
@@ -103,8 +107,10 @@ def _load_once(uri: str, gpu: bool) -> Generator:
 
 def _first_samples(generator: Generator, config: GeneratorConfig, seed: int) -> bytes:
     """Picture of samples drawn by default, one row per class."""
-    classes = range(min(len(generator.classes), MAX_CLASSES_SHOWN))
+    classes = generator.labels[:MAX_CLASSES_SHOWN]
     samples = generate_samples(
         generator, classes=classes, count=SAMPLES_SHOWN, seed=seed, sampling=config.sampling, keep=config.keep
     )
-    return sample_grid({generator.classes[label]: samples.pixels[samples.labels == label].numpy() for label in classes})
+    return sample_grid(
+        {generator.label_name(label): samples.pixels[samples.labels == label].numpy() for label in classes}
+    )
