@@ -19,6 +19,8 @@ PAPER, INK = (255, 255, 255), (64, 68, 76)
 MARGIN, GAP = 12, 4
 """Pixels around a grid and between its cells."""
 FONT_SIZE = 14
+WRAPPED_COLUMNS = 10
+"""Images per row where samples have no classes to begin rows with."""
 MAX_CLASSES_SHOWN = 20
 """Most classes that a grid of samples shows, one row each."""
 
@@ -86,8 +88,16 @@ def prefix_grid(original: Pixels, prefixes: Mapping[str, Pixels]) -> bytes:
 
 
 def sample_grid(samples: Mapping[str, Pixels]) -> bytes:
-    """One row per class: name -> images (n, h, w, c)."""
-    return image_grid(list(samples.values()), list(samples))
+    """One row per class: name -> images (n, h, w, c). The samples of a single class continue in further rows."""
+    if len(samples) > 1:
+        return image_grid(list(samples.values()), list(samples))
+    rows = [(name, row[first : first + WRAPPED_COLUMNS]) for name, row in samples.items() for first in _row_starts(row)]
+    return image_grid([row for _, row in rows], [name if index == 0 else "" for index, (name, _) in enumerate(rows)])
+
+
+def _row_starts(images: Pixels) -> range:
+    """Numbers of the first images of rows; one row where there are no images."""
+    return range(0, max(1, len(images)), WRAPPED_COLUMNS)
 
 
 def _check_rows(rows: Sequence[Pixels], row_labels: Sequence[str] | None) -> None:

@@ -92,10 +92,13 @@ def _add_config_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser
     plan = _add_config(
         _add_verb(verbs, "plan", "show the resolved config, shapes, sizes, resources, what is done and what would run")
     )
-    plan.add_argument("--offline", action="store_true", help="do not look up what is done")
+    plan.add_argument("--offline", action="store_true", help="do not look at the images, nor up what is done")
     plan.set_defaults(verb=_plan)
-    validate = _add_verb(verbs, "validate", "check a config and report all its faults, starting nothing")
-    _add_config(validate).set_defaults(verb=_validate)
+    validate = _add_config(
+        _add_verb(verbs, "validate", "check a config and look at its images; report all faults, starting nothing")
+    )
+    validate.add_argument("--offline", action="store_true", help="do not look at the images")
+    validate.set_defaults(verb=_validate)
     run = _add_verb(verbs, "run", "run the pipeline; finished steps are skipped, interrupted ones continue")
     _add_config(run).set_defaults(verb=_run)
     status = _add_verb(verbs, "status", "show the state of each step, runs and registered models")
@@ -198,12 +201,9 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from pipeline.config import config_digest
-    from pipeline.config_files import load_config
+    from pipeline.verbs.validate import validate_pipeline
 
-    config = load_config(options.config, options.overrides)
-    print(f"{options.config} is valid (digest {config_digest(config)[:12]})")
-    return ExitCode.DONE
+    return validate_pipeline(options.config, options.overrides, offline=options.offline)
 
 
 def _run(options: argparse.Namespace) -> int:

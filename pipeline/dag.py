@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from components.artifacts import Artifact
-from components.classifier.config import CLASSIFIER_VERSION, ClassifierConfig
+from components.classifier.config import CLASSIFIER_VERSION
 from components.classifier.facts import ClassifierFacts
 from components.codes.config import CODES_VERSION
 from components.codes.facts import CodesFacts
@@ -101,23 +101,24 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
         ),
         Step(
             name="classifier",
-            summary="Section 3.3: the classifier that rejects samples.",
+            summary="Section 3.3: the classifier that rejects samples; empty where there are no two classes.",
             inputs=("images",),
             settings=result_settings(config.classifier),
             version=CLASSIFIER_VERSION,
             facts=ClassifierFacts,
-            work=_classifier(config, config.classifier),
+            work=_classifier(config),
             resources=resources.classifier,
             group=stage_2,
         ),
         Step(
             name="judge",
-            summary="Section 4: the classifier that measures samples; it takes no part in making them.",
+            summary="Section 4: the classifier that measures samples; it takes no part in making them. Without classes "
+            "it tells rotations apart.",
             inputs=("images",),
             settings=result_settings(config.judge),
             version=CLASSIFIER_VERSION,
             facts=ClassifierFacts,
-            work=_classifier(config, config.judge),
+            work=_judge(config),
             resources=resources.classifier,
             group=stage_2,
         ),
@@ -230,11 +231,21 @@ def _prior(config: PipelineConfig, level: str) -> StepWork:
     return work
 
 
-def _classifier(config: PipelineConfig, settings: ClassifierConfig) -> StepWork:
+def _classifier(config: PipelineConfig) -> StepWork:
     def work(inputs: Inputs, workspace: Workspace) -> StepOutput:
         from components.classifier.step import fit_classifier
 
-        return fit_classifier(settings, inputs["images"], resources=config.resources.classifier, workspace=workspace)
+        resources = config.resources.classifier
+        return fit_classifier(config.classifier, inputs["images"], resources=resources, workspace=workspace)
+
+    return work
+
+
+def _judge(config: PipelineConfig) -> StepWork:
+    def work(inputs: Inputs, workspace: Workspace) -> StepOutput:
+        from components.classifier.step import fit_judge
+
+        return fit_judge(config.judge, inputs["images"], resources=config.resources.classifier, workspace=workspace)
 
     return work
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from components.classifier.model import Classifier
+from components.classifier.objective import ROTATIONS
 from components.config import TrainingConfig
 from components.priors.conditioning import MapSpec
 from components.priors.model import Prior
@@ -55,8 +56,11 @@ def level_sizes(config: PipelineConfig) -> list[LevelSize]:
     ]
 
 
-def model_sizes(config: PipelineConfig, classes: int) -> list[ModelSize]:
-    """Tokenizer, priors and classifiers for `classes` classes."""
+def model_sizes(config: PipelineConfig, classes: int | None) -> list[ModelSize]:
+    """The models that are fitted for `classes` classes: tokenizer, priors, classifier and judge; None: not known yet.
+
+    With fewer than two classes there is no classifier, and the judge tells rotations apart.
+    """
     channels = config.images.channels
     specs = [MapSpec(level.height, level.width, level.codebook_size) for level in level_sizes(config)]
     with torch.device("meta"):  # shapes without storage
@@ -67,13 +71,17 @@ def model_sizes(config: PipelineConfig, classes: int) -> list[ModelSize]:
                 settings,
                 shape=(spec.height, spec.width),
                 codebook_size=spec.codebook_size,
-                classes=classes,
+                classes=classes or 0,
                 above=tuple(specs[:index]),
             )
             sizes.append(_size(f"prior_{level}", prior, settings.training))
-        fitted = [("classifier", config.classifier)] if config.classifier.program is None else []
-        for name, judged in (*fitted, ("judge", config.judge)):
-            sizes.append(_size(name, Classifier(judged, channels=channels, classes=max(classes, 1)), judged.training))
+        fitted = {"judge": config.judge}
+        if config.classifier.program is None and (classes is None or classes >= 2):
+            fitted = {"classifier": config.classifier} | fitted
+        outputs = 1 if classes is None else classes if classes >= 2 else len(ROTATIONS)
+        for name, classifier in fitted.items():
+            model = Classifier(classifier, channels=channels, classes=outputs)
+            sizes.append(_size(name, model, classifier.training))
     return sizes
 
 

@@ -78,11 +78,40 @@ def generator_folders(generator_parts, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def classless_folders(generator_parts, tmp_path_factory):
+    """Folders of the stored parts of a generator that was fitted to images without classes, by name."""
+    import dataclasses
+
+    from components.classifier.stored import ClassifierDescription, pack_empty
+    from components.store.weights import pack
+
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("classless")
+    empty = pack_empty(ClassifierDescription(architecture=None, channels=1, class_names=()))
+    for name, description in generator_parts.items():
+        (root / name).mkdir()
+        if name.startswith("prior_"):
+            description = dataclasses.replace(description, classes=0)
+        stored = empty if name == "classifier" else pack(name.split("_")[0], description.build(), description)
+        for file, data in stored.items():
+            (root / name / file).write_bytes(data)
+    return {name: root / name for name in generator_parts}
+
+
+@pytest.fixture(scope="session")
 def generator(generator_folders):
     """The generator stored in those folders."""
     from components.generator.stored import load_generator
 
     return load_generator(generator_folders)
+
+
+@pytest.fixture(scope="session")
+def classless_generator(classless_folders):
+    """The generator without classes stored in those folders."""
+    from components.generator.stored import load_generator
+
+    return load_generator(classless_folders)
 
 
 @pytest.fixture(scope="session")

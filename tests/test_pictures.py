@@ -59,6 +59,13 @@ def test_reconstructions_are_below_their_originals():
     assert pictures.reconstruction_grid(original, other, columns=3) == expected
 
 
+def test_the_samples_of_one_class_continue_in_further_rows():
+    images = random_images(23)
+    rows = [images[:10], images[10:20], images[20:]]
+    assert pictures.sample_grid({"cat": images}) == pictures.image_grid(rows, ["cat", "", ""])
+    assert pictures.sample_grid({"": images}) == pictures.image_grid(rows)
+
+
 def test_prefixes_end_with_the_original():
     original, top = random_images(2), random_images(2, seed=1)
     assert pictures.prefix_grid(original, {"top": top}) == pictures.image_grid([top, original], ["top", "original"])

@@ -1,10 +1,14 @@
 """Settings of a residual classifier: one rejects samples (section 3.3), another judges them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from components.config import TrainingConfig, require
 
 CLASSIFIER_VERSION = 2
+
+ClassifierTask = Literal["classes", "rotation"]
+"""What a classifier tells apart: the classes of the images, or by how much an image is rotated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,8 @@ class ClassifierConfig(ClassifierArchitecture):
     """Your own classifier instead of one that is fitted here: path or URI of a torch.export program (.pt2), or
     models:/<name>/<version> of a registered model that holds one. It takes float images (n, c, h, w) in [-1, 1] for any
     n and gives logits (n, classes), the classes in the order of their names. A changed program needs a new name: only
-    the name is part of the fingerprint. None fits a classifier with the settings here, which are ignored otherwise."""
+    the name is part of the fingerprint. None fits a classifier with the settings here, which are ignored otherwise.
+    Ignored where the images have no classes."""
     training: TrainingConfig
 
     def __post_init__(self) -> None:

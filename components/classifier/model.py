@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.classifier.config import ClassifierArchitecture
+from components.classifier.config import ClassifierArchitecture, ClassifierTask
 from components.config import require
 
 
@@ -36,13 +36,20 @@ class Classifier(nn.Module):
     """Images float (n, c, h, w) in [-1, 1] -> logits (n, y)."""
 
     def __init__(
-        self, architecture: ClassifierArchitecture, *, channels: int, classes: int, dropout: float = 0.0
+        self,
+        architecture: ClassifierArchitecture,
+        *,
+        channels: int,
+        classes: int,
+        dropout: float = 0.0,
+        task: ClassifierTask = "classes",
     ) -> None:
-        """`dropout` is the fraction of features dropped before the last layer, in training only."""
+        """`dropout` is the fraction of features dropped before the last layer, in training only; `task` says what the
+        `classes` logits tell apart."""
         super().__init__()
         require(channels >= 1, f"channels must be at least 1, got {channels}")
         require(classes >= 1, f"classes must be at least 1, got {classes}: does the dataset have labels?")
-        self.architecture, self.channels, self.classes = architecture, channels, classes
+        self.architecture, self.channels, self.classes, self.task = architecture, channels, classes, task
         self.width = architecture.hidden * 2**architecture.stages
         # Stride 2: at full resolution this one layer would cost more than all blocks together.
         self.stem = nn.Conv2d(channels, architecture.hidden, 4, stride=2, padding=1)

@@ -1,5 +1,6 @@
-"""The loss that fits a classifier: cross entropy on labelled images."""
+"""The losses that fit a classifier: cross entropy on labelled images, or on rotated images without labels."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -8,6 +9,9 @@ from components.classifier.program import ProgramClassifier
 from components.config import require
 from components.images.tensors import to_images
 from components.training.batches import ImageBatch
+
+ROTATIONS = ("0 degrees", "90 degrees", "180 degrees", "270 degrees")
+"""Names of the classes that a classifier of rotations tells apart: class k is k quarter turns, counterclockwise."""
 
 
 class ClassifierObjective(nn.Module):
@@ -27,6 +31,33 @@ class ClassifierObjective(nn.Module):
 
     def parts(self) -> list[nn.Module]:
         """Modules that torch.compile can compile without graph breaks: the check of labels is outside them."""
+        return [self.model]
+
+
+class RotationObjective(nn.Module):
+    """Cross entropy in nats of telling by how many quarter turns an image is rotated (Gidaris et al. 2018).
+
+    The task needs no labels, and its features mean something: a network that tells up from down must recognise what an
+    image shows. Features of a network that was not fitted rank sets of images by noise.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: ImageBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and metrics `loss`, `accuracy` over each image in all four rotations (section 2.2 of the paper)."""
+        images = to_images(batch.pixels)  # (n, c, h, w)
+        require(len(images) > 0, "a classifier needs at least one image per batch, got none")
+        turns = range(len(ROTATIONS))
+        rotated = torch.cat([torch.rot90(images, turn, dims=(2, 3)) for turn in turns])  # (4n, c, h, w)
+        labels = torch.arange(len(ROTATIONS), device=images.device).repeat_interleave(len(images))  # (4n,)
+        logits = self.model(rotated).float()  # (4n, 4)
+        loss = F.cross_entropy(logits, labels)
+        return loss, {"loss": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
+
+    def parts(self) -> list[nn.Module]:
+        """Modules that torch.compile can compile without graph breaks."""
         return [self.model]
 
 

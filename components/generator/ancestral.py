@@ -29,10 +29,11 @@ class Generator(nn.Module):
     """Class and seed -> image: the priors draw code maps, the tokenizer decodes them, the classifier scores them."""
 
     def __init__(
-        self, tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Rejector, classes: Sequence[str]
+        self, tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Rejector | None, classes: Sequence[str]
     ) -> None:
-        """`priors` are top first; `classes` are the names of the classes 0, 1, ...
+        """`priors` are top first; `classes` are the names of the classes 0, 1, ...; none: fitted without classes.
 
+        Without a classifier every sample has probability 1, and none is rejected.
         Raises ValueError when the parts were not made for each other.
         """
         super().__init__()
@@ -40,6 +41,15 @@ class Generator(nn.Module):
         self.priors = nn.ModuleList(priors)
         _check_parts(tokenizer, priors, classifier, self.classes)
         self.eval()
+
+    @property
+    def labels(self) -> range:
+        """The labels of samples: one per class; without classes 0 alone, which then stands for 'no class'."""
+        return range(max(1, len(self.classes)))
+
+    def label_name(self, label: int) -> str:
+        """Name of a label's class; empty without classes."""
+        return self.classes[label] if self.classes else ""
 
     @torch.no_grad()
     def sample(
@@ -59,7 +69,7 @@ class Generator(nn.Module):
         codes of -1 and all levels below are drawn, the other codes stay. `report` is called after each chunk.
         Raises ValueError for labels, seeds, maps or settings that do not fit the generator.
         """
-        _check_request(labels, seeds, batch, len(self.classes))
+        _check_request(labels, seeds, batch, len(self.labels))
         fits = len(given) <= len(self.priors)
         require(fits, f"given must hold at most one code map per level ({len(self.priors)}), got {len(given)}")
         size = min(batch, len(labels))
@@ -143,12 +153,16 @@ class Generator(nn.Module):
         return Samples(pixels, labels, seeds, tuple(maps), self._probability(pixels, labels))
 
     def _probability(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        if self.classifier is None:
+            return torch.ones(len(labels), device=labels.device)  # (n,)
         # From rounded pixels: classifying the stored picture gives the same score.
         scores = self.classifier(to_images(pixels)).softmax(dim=1)  # (n, y)
         return scores.gather(1, labels[:, None])[:, 0]  # (n,)
 
 
-def _check_parts(tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Rejector, classes: tuple[str, ...]) -> None:
+def _check_parts(
+    tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Rejector | None, classes: tuple[str, ...]
+) -> None:
     levels = tokenizer.architecture.levels
     require(len(priors) == len(levels), f"a generator needs one prior per level ({len(levels)}), got {len(priors)}")
     # What each prior draws; a prior must condition on exactly the maps above its own.
@@ -161,15 +175,17 @@ def _check_parts(tokenizer: Tokenizer, priors: Sequence[Prior], classifier: Reje
             f"{prior.codebook_size} below {list(prior.above)}: was it fitted to another tokenizer's codes? Are the "
             "priors in the order top first?",
         )
-    class_counts = {"the classifier": classifier.classes} | {
+    class_counts = {
         f"the prior of level '{level.name}'": prior.classes for level, prior in zip(levels, priors, strict=True)
     }
+    if classifier is not None:
+        class_counts = {"the classifier": classifier.classes} | class_counts
+        require(
+            classifier.channels == tokenizer.channels,
+            f"the classifier must read images of {tokenizer.channels} channels, got {classifier.channels}",
+        )
     for part, count in class_counts.items():
         require(count == len(classes), f"{part} must have {len(classes)} classes as the generator has, got {count}")
-    require(
-        classifier.channels == tokenizer.channels,
-        f"the classifier must read images of {tokenizer.channels} channels, got {classifier.channels}",
-    )
 
 
 def _check_request(labels: Tensor, seeds: Tensor, batch: int, classes: int) -> None:

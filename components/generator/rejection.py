@@ -43,6 +43,11 @@ def draws_needed(count: int, keep: float) -> int:
     return math.ceil(count / keep - ROUNDING_ERROR)
 
 
+def kept_share(generator: Generator, keep: float) -> float:
+    """The fraction of the draws that is kept when `keep` is asked for: 1 where there is no classifier to reject by."""
+    return keep if generator.classifier is not None else 1.0
+
+
 def best_indices(probability: Tensor, count: int) -> Tensor:
     """Positions int64 (y, count), ascending, of the largest in each row of `probability` (y, d); of ties, the first."""
     order = probability.sort(dim=1, descending=True, stable=True).indices  # (y, d)
@@ -65,7 +70,7 @@ def draw_samples(
     `given` holds code maps int64 (1, h, w) of the upper levels, top first, that all samples share. `report` is called
     after each chunk of `batch` draws. Raises ValueError for unknown or repeated classes.
     """
-    check_classes(classes, len(generator.classes))
+    check_classes(classes, len(generator.labels))
     labels, seeds = labels_and_seeds(classes, count, seed)
     shared = [level.expand(len(labels), -1, -1) for level in given]  # (n, h, w) each, in memory once
     return generator.sample(labels, seeds, sampling=sampling, batch=batch, given=shared, report=report)
@@ -86,10 +91,11 @@ def generate_samples(
     """`count` samples per class: of ceil(count / keep) draws those with the highest probability of their own class.
 
     They come class by class, in the order in which they were drawn. The same arguments give the same samples. `given`
-    and `report` are as in `draw_samples`; the report counts draws.
+    and `report` are as in `draw_samples`; the report counts draws. Without classes the only class number is 0. A
+    generator without a classifier rejects nothing: `keep` is ignored.
     Raises ValueError for unknown or repeated classes and for a count or keep out of range.
     """
-    draws = draws_needed(count, keep)
+    draws = draws_needed(count, kept_share(generator, keep))
     samples = draw_samples(
         generator,
         classes=classes,

@@ -21,13 +21,13 @@ class Samples:
     pixels: Tensor
     """uint8 (n, h, w, c)."""
     labels: Tensor
-    """int64 (n,): the requested class of each image."""
+    """int64 (n,): the requested class of each image; 0 where the generator has no classes."""
     seeds: Tensor
     """int64 (n,): the seed of each image; the same class and seed give the same image."""
     maps: tuple[Tensor, ...]
     """int64 (n, h, w) per level, top first."""
     probability: Tensor
-    """float (n,): the classifier's probability of the requested class."""
+    """float (n,): the classifier's probability of the requested class; 1 without a classifier."""
 
     def __len__(self) -> int:
         return len(self.labels)

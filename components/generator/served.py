@@ -2,6 +2,9 @@
 
 predict([{"label": "7"}], params={"count": 4, "seed": 0, "temperature": 1.0, "keep": 0.25})
 -> [{"label": "7", "png": base64, "probability": 0.99}, ...]  `count` answers per request, in the requests' order
+
+A generator that was fitted without classes needs no label, predict([{}]), and ignores the one that it gets. Without a
+classifier (fewer than two classes) every probability is 1 and `keep` is ignored.
 """
 
 import dataclasses
@@ -14,10 +17,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from pydantic import BaseModel, ConfigDict
 
-from components.classifier.stored import describe_classifier
+from components.classifier.stored import describe_classifier, load_rejector
 from components.config import require
 from components.generator.config import GeneratorConfig
-from components.generator.rejection import draws_needed, generate_samples
+from components.generator.rejection import draws_needed, generate_samples, kept_share
 from components.generator.stored import load_generator
 from components.serving import ParameterValue, image_to_base64, served_requirements, with_defaults
 from components.tokenizer.stored import describe_tokenizer
@@ -37,8 +40,8 @@ def served_parameters(config: GeneratorConfig) -> dict[str, ParameterValue]:
 
 
 def generator_example(classes: tuple[str, ...]) -> list[dict[str, str]]:
-    """One image of the first class."""
-    return [{"label": classes[0]}]
+    """One image of the first class, or one image without a class."""
+    return [{"label": classes[0]}] if classes else [{}]
 
 
 def generator_package(folder: Path, config: GeneratorConfig) -> "ModelPackage":
@@ -47,6 +50,8 @@ def generator_package(folder: Path, config: GeneratorConfig) -> "ModelPackage":
 
     levels = describe_tokenizer(folder / "tokenizer").architecture.levels
     parts = ["tokenizer", *(f"prior_{level.name}" for level in levels), "classifier"]
+    if load_rejector(folder / "classifier") is None:
+        config = dataclasses.replace(config, keep=1.0)
     return ModelPackage(
         code=Path(__file__),
         folders={part: folder / part for part in parts},
@@ -61,19 +66,19 @@ class SampleRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    label: str
-    """Name of a class, or its number as text."""
+    label: str | None = None
+    """Name of a class, or its number as text; ignored where the generator has no classes."""
 
 
 class GeneratedImage(BaseModel):
     """One image."""
 
-    label: str
+    label: str | None
     """As in the request."""
     png: str
     """Base64 of a PNG."""
     probability: float
-    """The rejecting classifier's probability that the image shows this class."""
+    """The rejecting classifier's probability that the image shows this class; 1 where there is no classifier."""
 
 
 class ServedGenerator(PythonModel):
@@ -94,8 +99,8 @@ class ServedGenerator(PythonModel):
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
 
-    def _draw(self, label: str, count: int, seed: int, config: GeneratorConfig) -> list[GeneratedImage]:
-        draws = draws_needed(count, config.keep)
+    def _draw(self, label: str | None, count: int, seed: int, config: GeneratorConfig) -> list[GeneratedImage]:
+        draws = draws_needed(count, kept_share(self.generator, config.keep))
         fits = draws <= MAX_DRAWS
         require(fits, f"count / keep must be at most {MAX_DRAWS} draws per request, got {draws}: send several requests")
         samples = generate_samples(
@@ -109,14 +114,16 @@ class ServedGenerator(PythonModel):
         pictures = zip(samples.pixels.numpy(), samples.probability.tolist(), strict=True)
         return [GeneratedImage(label=label, png=image_to_base64(image), probability=score) for image, score in pictures]
 
-    def _class_number(self, label: str) -> int:
+    def _class_number(self, label: str | None) -> int:
         names = self.generator.classes
+        if not names:
+            return 0  # the label of a generator without classes
         if label in names:
             return names.index(label)
-        is_number = label.isdecimal() and int(label) < len(names)
+        if label is not None and label.isdecimal() and int(label) < len(names):
+            return int(label)
         shown = ", ".join(names[:CLASS_NAMES_LISTED]) + (", ..." if len(names) > CLASS_NAMES_LISTED else "")
-        require(is_number, f"label must be a class ({shown}) or its number 0 .. {len(names) - 1}, got {label!r}")
-        return int(label)
+        raise ValueError(f"label must be a class ({shown}) or its number 0 .. {len(names) - 1}, got {label!r}")
 
 
 def _config_of(options: dict[str, ParameterValue]) -> GeneratorConfig:

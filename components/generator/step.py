@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from components.artifacts import Artifact
+from components.classifier.stored import load_rejector
 from components.cluster.tasks import run_tasks
 from components.config import StepResources
 from components.generator.ancestral import Generator
 from components.generator.committed import load_committed_generator
 from components.generator.config import GeneratorConfig
 from components.generator.facts import GeneratorFacts
-from components.generator.rejection import best_indices, draws_needed, labels_and_seeds
+from components.generator.rejection import best_indices, draws_needed, kept_share, labels_and_seeds
 from components.generator.samples import DrawRequest, Samples, join_chunks
 from components.generator.sampling_progress import show_sampling
 from components.pictures import MAX_CLASSES_SHOWN, sample_grid
@@ -34,12 +35,14 @@ def assemble_generator(
         folder = commits.local_copy(artifact.uri)
         for file in commits.read_manifest(artifact.uri)["files"]:
             contents[f"{name}/{file['path']}"] = (folder / file["path"]).read_bytes()
-    facts = GeneratorFacts(**asdict(config), parts=len(parts))
+    rejector = load_rejector(commits.local_copy(parts["classifier"].uri))
+    keep = config.keep if rejector is not None else 1.0
+    models = len(parts) - (rejector is None)  # an empty classifier is no model
+    facts = GeneratorFacts(**{**asdict(config), "keep": keep}, parts=models)
     workspace.lease.check()
     digest = commits.save_artifact(workspace.uri, contents, facts.record())
     # Loaded from the store: this also shows that the committed parts fit each other.
-    classes = load_committed_generator(workspace.uri).classes
-    picture = _first_samples(classes, config, resources, workspace)
+    picture = _first_samples(load_committed_generator(workspace.uri), config, resources, workspace)
     return StepOutput(digest=digest, facts=facts, pictures={"samples": picture})
 
 
@@ -79,20 +82,20 @@ def _load_once(uri: str, gpu: bool) -> Generator:
 
 
 def _first_samples(
-    names: Sequence[str], config: GeneratorConfig, resources: StepResources, workspace: Workspace
+    generator: Generator, config: GeneratorConfig, resources: StepResources, workspace: Workspace
 ) -> bytes:
-    """Picture of samples drawn by default, one row per class."""
-    classes = range(min(len(names), MAX_CLASSES_SHOWN))
-    draws = draws_needed(SAMPLES_SHOWN, config.keep)
+    """Picture of samples drawn by default, one row per class; `generator` is the committed one."""
+    labels = generator.labels[:MAX_CLASSES_SHOWN]
+    draws = draws_needed(SAMPLES_SHOWN, kept_share(generator, config.keep))
     samples = draw_side_by_side(
         workspace.uri,
-        classes=classes,
+        classes=labels,
         count=draws,
         seed=workspace.seed,
         sampling=config.sampling,
         resources=resources,
         workspace=workspace,
     )
-    best = best_indices(samples.probability.view(len(classes), draws), SAMPLES_SHOWN)  # (classes, SAMPLES_SHOWN)
-    pixels = samples.pixels.view(len(classes), draws, *samples.pixels.shape[1:])
-    return sample_grid({names[label]: pixels[label, best[label]].numpy() for label in classes})
+    best = best_indices(samples.probability.view(len(labels), draws), SAMPLES_SHOWN)  # (labels, SAMPLES_SHOWN)
+    pixels = samples.pixels.view(len(labels), draws, *samples.pixels.shape[1:])
+    return sample_grid({generator.label_name(label): pixels[label, best[label]].numpy() for label in labels})

@@ -13,6 +13,7 @@ from components.tokenizer.stored import describe_tokenizer, load_tokenizer
 def load_generator(folders: Mapping[str, Path]) -> Generator:
     """The generator whose parts are stored in `folders`: 'tokenizer', 'classifier' and one 'prior_<level>' per level.
 
+    The generator has no classifier where the stored one is empty, as for images with fewer than two classes.
     Raises ValueError when a part is missing or broken, or when the parts were not made for each other.
     """
     needed = ["tokenizer", "classifier"]

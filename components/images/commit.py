@@ -73,17 +73,15 @@ def commit_snapshot(
 
 
 def check_trainable(listing: Listing, rejects: Sequence[Reject], config: ImagesConfig) -> None:
-    """Raise ValueError unless all usable images are labelled, no split is empty, and no class lacks training images."""
+    """Raise ValueError unless all usable images have a label or none has, no split is empty, and no class lacks
+    training images."""
     table = _usable_rows(listing, rejects)
     splits = _splits(table, config)
     check_splits(splits, config.held_out, config.test)
+    if not listing.classes:
+        return  # a model without classes
     usable = list(zip(table["label"].to_pylist(), splits, strict=True))
-    unlabelled = sum(label is None for label, _ in usable)
-    require(
-        unlabelled == 0,
-        f"every image must have a label to fit priors and classifiers to, {unlabelled} of {len(usable)} have none: "
-        "complete images.labels, or give all one label; `python -m pipeline encode` needs none",
-    )
+    _check_labelled([label for label, _ in usable], config)
     counts = np.bincount([label for label, split in usable if split == TRAIN], minlength=len(listing.classes))
     empty = [name for name, count in zip(listing.classes, counts, strict=True) if count == 0]
     require(
@@ -101,6 +99,21 @@ def _usable_rows(listing: Listing, rejects: Sequence[Reject]) -> pa.Table:
 
 def _splits(usable: pa.Table, config: ImagesConfig) -> list[str]:
     return assign_splits(usable["key"].to_pylist(), usable["label"].to_pylist(), config.held_out, config.test)
+
+
+def _check_labelled(labels: Sequence[int | None], config: ImagesConfig) -> None:
+    unlabelled = labels.count(None)
+    no_labels = {
+        "files": "leave images.labels out",
+        "webdataset": "set images.label_column to a field that no .json file has, and leave the .cls files out",
+        "parquet": "set images.label_column to a column that the tables lack",
+    }
+    without = f", or, for a model without classes, {no_labels[config.source]}" if config.source in no_labels else ""
+    require(
+        unlabelled == 0,
+        f"either every image must have a label, or none; got {unlabelled} of {len(labels)} without one: complete the "
+        f"labels{without} (`python -m pipeline encode` takes images with and without labels together)",
+    )
 
 
 def _snapshot_rows(usable: pa.Table, splits: np.ndarray, copies: int, folder: str) -> pa.Table:

@@ -7,17 +7,22 @@ import yaml
 from rich.console import Console
 
 from components.config import to_plain
+from components.errors import ConfigError
 from components.images.facts import SnapshotFacts
 from pipeline.config import PipelineConfig, config_digest
 from pipeline.config_files import load_config
 from pipeline.dag import dag_of, groups_of, local_cpus
 from pipeline.states import StepState, step_states
 from pipeline.step import Step
+from pipeline.verbs.look import ImagesLook, look_at_images
 from pipeline.verbs.tables import format_bytes, make_printer, make_table
 
 
 def print_plan(source: str, overrides: Sequence[str], *, offline: bool) -> int:
-    """Print the plan of a config; `offline` asks neither MLflow nor the artifact store."""
+    """Print the plan of a config; `offline` asks neither MLflow nor the stores of artifacts and images.
+
+    Raises ConfigError, after all that can be said without them, when no model can be fitted to the images.
+    """
     from pipeline.session import look_up_memo
 
     config = load_config(source, overrides)
@@ -28,14 +33,33 @@ def print_plan(source: str, overrides: Sequence[str], *, offline: bool) -> int:
     console.print(yaml.safe_dump(to_plain(config), sort_keys=False, default_flow_style=None, width=110))
     images = states["images"].artifact
     snapshot = images.read(SnapshotFacts) if images else None
+    look, fault = _look_at_images(config, source) if not offline and snapshot is None else (None, None)
+    classes = snapshot.classes if snapshot else len(look.class_sizes) if look else None
+    _print_images(console, look, fault)
     _print_codes(console, config, snapshot)
-    _print_models(console, config, snapshot)
+    _print_models(console, config, classes)
     _print_resources(console, steps)
     if offline:
         console.print("Which steps are done was not looked up (--offline).")
     else:
         _print_states(console, states)
+    if fault is not None:
+        raise fault
     return 0
+
+
+def _look_at_images(config: PipelineConfig, source: str) -> tuple[ImagesLook | None, ConfigError | None]:
+    """What a look at the images shows, or why no model can be fitted to them."""
+    try:
+        return look_at_images(config.images, source), None
+    except ConfigError as fault:
+        return None, fault
+
+
+def _print_images(console: Console, look: ImagesLook | None, fault: ConfigError | None) -> None:
+    lines = list(look.describe()) if look else fault.faults if fault else []
+    if lines:
+        console.print("\n".join(["Images", *lines, ""]))
 
 
 def _print_codes(console: Console, config: PipelineConfig, snapshot: SnapshotFacts | None) -> None:
@@ -61,7 +85,7 @@ def _print_codes(console: Console, config: PipelineConfig, snapshot: SnapshotFac
     console.print(f"code dataset: about {size} {rows}\n")
 
 
-def _print_models(console: Console, config: PipelineConfig, snapshot: SnapshotFacts | None) -> None:
+def _print_models(console: Console, config: PipelineConfig, classes: int | None) -> None:
     from pipeline.sizes import model_sizes
 
     columns = ("model", "parameters", "weights", "checkpoint", "updates", "batch")
@@ -72,7 +96,7 @@ def _print_models(console: Console, config: PipelineConfig, snapshot: SnapshotFa
         "judge": config.judge.training,
         **{f"prior_{level}": prior.training for level, prior in config.priors.items()},
     }
-    for size in model_sizes(config, snapshot.classes if snapshot else 0):
+    for size in model_sizes(config, classes):
         training = fits[size.name]
         table.add_row(
             size.name,
@@ -84,7 +108,7 @@ def _print_models(console: Console, config: PipelineConfig, snapshot: SnapshotFa
         )
     console.print(table)
     without = "class embeddings not counted: the number of classes is known after the snapshot"
-    console.print(f"{f'for {snapshot.classes} classes' if snapshot else without}\n")
+    console.print(f"{without if classes is None else f'for {classes} classes' if classes else 'without classes'}\n")
 
 
 def _print_resources(console: Console, steps: Mapping[str, Step]) -> None:

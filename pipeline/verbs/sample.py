@@ -45,8 +45,12 @@ def sample_model(options: argparse.Namespace) -> int:
         generator = load_generator(model.parts).to(model_device())
         upper_codes = _upper_codes(options.like, model, generator.tokenizer) if options.like else ()
         classes = _class_numbers(options.classes, generator.classes)
+        if keep < 1 and generator.classifier is None:
+            print(f"note: this model has no classifier to reject samples by: all are kept, keep {keep:g} is ignored")
+            keep = 1.0
+        of_classes = f" of {len(classes)} classes" if generator.classes else ", without classes"
         print(
-            f"{model.title}: {options.count} images of {len(classes)} classes, seed {options.seed}, "
+            f"{model.title}: {options.count} images{of_classes}, seed {options.seed}, "
             f"{', '.join(f'{name} {value:g}' for name, value in asdict(sampling).items())}, keep {keep:g}"
         )
         shows = len(classes) * draws_needed(options.count, keep) > DRAWS_PER_CHUNK
@@ -62,14 +66,18 @@ def sample_model(options: argparse.Namespace) -> int:
                 given=upper_codes,
                 report=show_sampling(Progress()) if shows else no_report,
             )
-    names = [generator.classes[label] for label in classes]
+    names = [generator.label_name(label) for label in classes]
     for path in _write(samples, names, options.count, options.seed, Path(options.out)):
         print(path)
     return 0
 
 
 def _class_numbers(names: str, classes: Sequence[str]) -> list[int]:
-    """Numbers of the classes in the comma-separated `names`; of all classes when it is empty."""
+    """Numbers of the classes in the comma-separated `names`; of all classes when it is empty. Without classes: [0]."""
+    if not classes:
+        if names:
+            raise UsageError(f"--classes must be left out: this model was fitted without classes, got '{names}'")
+        return [0]
     wanted = [name.strip() for name in names.split(",") if name.strip()] or list(classes)
     for name in wanted:
         if name not in classes:
@@ -104,8 +112,8 @@ def _write(samples: Samples, names: Sequence[str], count: int, seed: int, folder
     yield grid
     for name, row in rows.items():
         for index, pixels in enumerate(row):
-            # A class name may contain a path separator.
-            path = folder / f"{name.replace(os.sep, '_')}-{index}-seed{seed}.png"
+            # A class name may contain a path separator; without classes there is no name.
+            path = folder / f"{name.replace(os.sep, '_') or 'sample'}-{index}-seed{seed}.png"
             path.write_bytes(to_png(pixels))
             yield path
 

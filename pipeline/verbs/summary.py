@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from components.classifier.facts import ClassifierFacts
 from components.progress import format_duration
 from components.tracking.server import without_password
 from pipeline.session import Session
@@ -36,7 +37,8 @@ def _commands(session: Session, source: str, overrides: Sequence[str]) -> Iterat
     generator = f"models:/{session.config.name}-generator@champion"
     yield "MLflow UI", uri if uri.startswith("http") else f"{python} -m mlflow ui --backend-store-uri {uri} --port 5000"
     yield "orchestrator UI", f"{python} -m pipeline ui {config}"
-    yield "samples", f"{python} -m pipeline sample {generator} --count 8 --keep 0.25"
+    rejects = session.memo.results["classifier"].artifact.read(ClassifierFacts).task != "none"
+    yield "samples", f"{python} -m pipeline sample {generator} --count 8{' --keep 0.25' if rejects else ''}"
     yield "lineage", f"{python} -m pipeline lineage {generator}"
 
 

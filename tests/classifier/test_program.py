@@ -100,5 +100,5 @@ def test_a_missing_stored_program_is_reported(tmp_path):
     (tmp_path / CONFIG_FILE).write_bytes(pack_program(b"", description)[CONFIG_FILE])
     with pytest.raises(ValueError, match=r"must have program\.pt2, but"):
         load_rejector(tmp_path)
-    with pytest.raises(ValueError, match="adopted program, which has no features"):
+    with pytest.raises(ValueError, match="adopted program or an empty classifier, which have no features"):
         load_classifier(tmp_path)

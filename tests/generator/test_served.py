@@ -41,6 +41,7 @@ def test_the_served_generator_answers_with_the_samples_of_generate(generator, se
     [
         ("dog", {}, r"label must be a class \(ant, bee, cat\) or its number 0 \.\. 2, got 'dog'"),
         ("3", {}, "label must be a class"),
+        (None, {}, "got None"),
         ("ant", {"temprature": 0.9}, "got 'temprature': correct its spelling"),
         ("ant", {"count": True}, "'count' must be of type int"),
         ("ant", {"count": 5000}, "at most 4096 draws"),

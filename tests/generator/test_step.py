@@ -68,6 +68,17 @@ def test_the_picture_has_one_row_per_class(assembled):
         assert picture.width > picture.height > 3 * 56
 
 
+def test_parts_without_classes_are_assembled(classless_folders, tmp_path):
+    from components.generator.step import assemble_generator, load_committed_generator
+
+    parts = commit_parts(classless_folders, tmp_path / "parts")
+    output = assemble_generator(CONFIG, parts, workspace=workspace_in(tmp_path, "generator"))
+    assert load_committed_generator(str(tmp_path / "generator")).classifier is None
+    assert (output.facts.keep, output.facts.parts) == (1, 3) and "rejects nothing" in output.facts.headline()
+    with Image.open(io.BytesIO(output.pictures["samples"])) as picture:
+        assert picture.width > 2 * picture.height  # one row
+
+
 def test_a_draw_without_a_cluster_equals_that_of_the_generator(assembled, generator, root):
     samples = draw(root)
     expected = draw_samples(

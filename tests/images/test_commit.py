@@ -8,9 +8,10 @@ import pytest
 
 from components.artifacts import digest_of
 from components.errors import StorageError
-from components.images.commit import check_trainable, commit_snapshot, row_ids
+from components.images.commit import build_snapshot, check_trainable, commit_snapshot, row_ids
 from components.images.config import AugmentConfig, PixelConfig
 from components.images.facts import SnapshotFacts
+from components.images.listing import LISTING_SCHEMA, Listing
 from components.images.rejects import REJECTS_FILE, Reject, inspect_rows
 from components.images.snapshot import SNAPSHOT_FILE, SNAPSHOT_SCHEMA, open_snapshot, read_snapshot
 from components.images.sources.registry import list_images
@@ -161,15 +162,52 @@ def test_a_class_keeps_its_last_training_image(tree, tmp_path, take_snapshot):
     assert left > 2 and sorted(splits) == [HELD_OUT] * (left - 1) + [TRAIN]
 
 
-def test_classes_without_usable_images_and_unlabelled_images_are_refused(tree, settings):
+def test_classes_without_usable_images_are_refused(tree, settings):
     config = settings(uri=str(tree), held_out=0.3)
     listing = list_images(config, "unused")
     rejects = [Reject(key, "u", "empty", "") for key in listing.table["key"].to_pylist() if key.startswith("dog/")]
     with pytest.raises(ValueError, match=r"every class must keep at least one .* got none for 1 of 2.*'dog'"):
         check_trainable(listing, rejects, config)
-    unlabelled = settings(uri=str(tree), source="files", held_out=0.3)
-    with pytest.raises(ValueError, match=r"every image must have a label .* have none: complete images\.labels"):
-        check_trainable(list_images(unlabelled, "unused"), [], unlabelled)
+
+
+def test_images_must_all_have_labels_or_none(tree, tmp_path, settings):
+    config = settings(uri=str(tree), source="files", held_out=0.3)
+    check_trainable(list_images(config, "unused"), [], config)  # no labels: a model without classes
+    (tmp_path / "labels.csv").write_text("key,label\n" + "".join(f"cat/{n:02}.png,cat\n" for n in range(30)))
+    config = settings(uri=str(tree), source="files", held_out=0.3, labels=str(tmp_path / "labels.csv"))
+    with pytest.raises(ValueError, match=r"got 30 of 60 without one: .* without classes, leave images\.labels out"):
+        check_trainable(list_images(config, "unused"), [], config)
+
+
+def test_tables_that_name_classes_and_label_no_image_are_refused(settings):
+    config = settings(source="parquet", uri="s3://bucket/tables", held_out=0.3)
+    columns = [[f"{n}.png" for n in range(9)], [None] * 9, ["t.parquet"] * 9, [None] * 9, [None] * 9, [""] * 9]
+    listing = Listing(pa.table(columns, schema=LISTING_SCHEMA), ("ant", "bee"))
+    with pytest.raises(ValueError, match=r"got 9 of 9 without one: .* set images\.label_column to a column that"):
+        check_trainable(listing, [], config)
+
+
+def test_classes_of_very_different_sizes_can_be_trained_on(settings):
+    keys = sorted([f"many/{n:05}.jpg" for n in range(20_000)] + [f"few/{n:02}.jpg" for n in range(15)])
+    labels = [int(key.startswith("many")) for key in keys]
+    count = len(keys)
+    columns = [keys, labels, keys, [None] * count, [1] * count, ["1"] * count]
+    listing, config = Listing(pa.table(columns, schema=LISTING_SCHEMA), ("few", "many")), settings()
+    check_trainable(listing, [], config)
+    facts = build_snapshot("folder", listing, [], config, seed=0).facts
+    assert (facts.images, facts.classes) == (20_015, 2) and facts.train_images > 17_900
+
+
+def test_a_folder_without_classes_is_a_snapshot_without_classes(tmp_path, photo, settings):
+    for number in range(12):
+        photo.rotate(number * 6).save(tmp_path / f"{number}.png")
+    config = settings(uri=str(tmp_path), held_out=0.3)
+    listing = list_images(config, "unused")
+    check_trainable(listing, [], config)
+    commit_snapshot(str(tmp_path / "s"), listing, [], config, seed=0)
+    snapshot = read_snapshot(str(tmp_path / "s"))
+    assert snapshot.classes == () and snapshot.table["label"].null_count == 12
+    assert SnapshotFacts.read(commits.read_manifest(str(tmp_path / "s"))["facts"]).classes == 0
 
 
 def test_a_damaged_snapshot_is_detected(tree, tmp_path, take_snapshot):

@@ -1,5 +1,6 @@
 """Sizes of models, checkpoints and code maps, compared with those of the models themselves."""
 
+import pytest
 import torch
 
 from components.classifier.model import Classifier
@@ -23,6 +24,14 @@ def test_parameter_counts_equal_those_of_the_models(config_file):
     }
     expected = {name: sum(value.numel() for value in model.parameters()) for name, model in models.items()}
     assert {size.name: size.parameters for size in model_sizes(config, 3)} == expected
+
+
+@pytest.mark.parametrize("classes", [0, 1])
+def test_without_two_classes_only_a_judge_of_four_rotations_is_fitted(config_file, classes):
+    config = load_config(config_file)
+    sizes = {size.name: size.parameters for size in model_sizes(config, classes)}
+    judge = Classifier(config.judge, channels=1, classes=4)
+    assert "classifier" not in sizes and sizes["judge"] == sum(value.numel() for value in judge.parameters())
 
 
 def test_the_size_of_a_checkpoint_matches_its_file(config_file, tmp_path):

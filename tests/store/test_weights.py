@@ -143,6 +143,7 @@ def test_a_new_field_of_the_architecture_takes_its_default_in_models_stored_befo
         dropout: float
         channels: int
         class_names: tuple[str, ...]
+        task: str
         note: str | None = None
 
     later = weights.read_description(tmp_path, "classifier", Description, lambda record: record)

@@ -40,6 +40,8 @@ class ArchiveIndex(NamedTuple):
     members: Sequence[ArchiveMember]
     class_names: Sequence[str] = ()
     """Name of each label's number, where the file has them."""
+    ignored: int = 0
+    """Files in the packed file that are passed over: hidden, or neither an image nor a label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,4 +78,4 @@ def list_archives(config: ImagesConfig, archive: ArchiveFormat) -> Listing:
         [file.etag for file, _ in rows],
     ]
     table = pa.table(columns, schema=LISTING_SCHEMA).sort_by("key")
-    return Listing(table, classes, ignored=tree.ignored)
+    return Listing(table, classes, ignored=tree.ignored + sum(index.ignored for index in indexes))

@@ -10,7 +10,7 @@ from components.images.config import ImagesConfig
 from components.images.listing import LISTING_SCHEMA
 from components.store import objects
 
-IMAGE_EXTENSIONS = ("bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp")
+IMAGE_EXTENSIONS = ("bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp")
 """Extensions of files that are images, in lower case."""
 HIDDEN_PREFIXES = (".", "__MACOSX")
 """Prefixes of names of files and folders that are ignored; macOS adds the second to zip files."""

@@ -20,9 +20,14 @@ def list_files(config: ImagesConfig, snapshot_folder: str) -> Listing:
     label_by_key = _read_label_table(config) if config.labels else {}
     labels, classes = number_labels([label_by_key.get(file.path) for file in tree.files])
     require(
-        not label_by_key or any(label is not None for label in labels),
+        not label_by_key or any(file.path in label_by_key for file in tree.files),
         f"images.labels must name images by their path below {tree.root}, as in {tree.files[0].path!r}; none of its "
         f"{len(label_by_key)} keys does, for example {next(iter(label_by_key), None)!r}",
+    )
+    require(
+        not config.labels or bool(classes),
+        f"images.labels must give the images labels, column '{config.label_column}' of {config.labels} has none for "
+        f"any of the {len(tree.files)} images: fill it, or leave images.labels out for a model without classes",
     )
     return Listing(image_file_rows(tree.files, labels), classes, ignored=tree.ignored)
 

@@ -15,10 +15,11 @@ MAX_CLASSES = 1 << 20
 def number_labels(labels: Sequence[Label], class_names: Sequence[str] = ()) -> tuple[list[int | None], tuple[str, ...]]:
     """The number of each label and the name of each number.
 
-    Integers stay as they are, except that negative ones, which Hugging Face writes for unknown, become None; their
-    names are `class_names`, or the numbers themselves. If any label is a string, all are names and are numbered in
-    sorted order. Raises ValueError for numbers from MAX_CLASSES on.
+    Empty text, as in an empty cell of a table, is no label. Integers stay as they are, except that negative ones, which
+    Hugging Face writes for unknown, become None; their names are `class_names`, or the numbers themselves. If any label
+    is a string, all are names and are numbered in sorted order. Raises ValueError for numbers from MAX_CLASSES on.
     """
+    labels = [None if isinstance(label, str) and not label.strip() else label for label in labels]
     if any(isinstance(label, str) for label in labels):
         # A mixed column counts as names: the number 7 becomes the name "7".
         texts = [None if label is None else str(label) for label in labels]

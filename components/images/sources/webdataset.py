@@ -5,17 +5,14 @@ The member of a row is "offset:size", in bytes from the start of the tar.
 
 import json
 import tarfile
-from collections.abc import Iterator
 
 from components.config import require
 from components.images.config import ImagesConfig
 from components.images.listing import Listing
 from components.images.sources.archives import ArchiveFormat, ArchiveIndex, ArchiveMember, list_archives
+from components.images.sources.file_tree import IMAGE_EXTENSIONS
 from components.images.sources.labels import Label
 from components.store import objects
-
-SAMPLE_IMAGE_EXTENSIONS = ("jpeg", "jpg", "png", "webp")
-"""Extensions of a sample's image, in lower case."""
 
 
 def list_webdataset(config: ImagesConfig, snapshot_folder: str) -> Listing:
@@ -28,35 +25,45 @@ def _index_tar(file: objects.StoredObject, config: ImagesConfig) -> ArchiveIndex
     try:
         # Mode "r:" reads uncompressed tars only: members must have positions in the file.
         with objects.open_object(file.uri) as source, tarfile.open(fileobj=source, mode="r:") as tar:
-            members = list(_samples(tar, config))
+            index = _index_samples(tar, config)
     except tarfile.TarError as error:
         raise ValueError(
             f"{file.uri} must be a whole, uncompressed tar: {error}. Write it again or take it out"
         ) from None
-    repeated = len(members) - len({member.name for member in members})
+    repeated = len(index.members) - len({member.name for member in index.members})
     require(repeated == 0, f"{file.uri} must hold each sample once, found {repeated} repeated names")
-    return ArchiveIndex(members)
+    return index
 
 
-def _samples(tar: tarfile.TarFile, config: ImagesConfig) -> Iterator[ArchiveMember]:
+def _index_samples(tar: tarfile.TarFile, config: ImagesConfig) -> ArchiveIndex:
     """Every sample that has an image; a sample's label may come before or after its image."""
     labels: dict[str, Label] = {}
     images: dict[str, tarfile.TarInfo] = {}
+    ignored = 0
     for entry in tar:
         # a/0001.seg.png -> folder a, sample a/0001, kind seg.png
         folder, _, name = entry.name.rpartition("/")
         stem, _, extension = name.partition(".")
         sample, kind = f"{folder}/{stem}" if folder else stem, extension.lower()
-        if not entry.isfile() or name.startswith("."):
+        if not entry.isfile():
             continue
-        if kind in ("cls", "json"):
+        if name.startswith("."):
+            ignored += 1
+        elif kind in ("cls", "json"):
             # With both a .cls and a .json file, the first one in the tar counts.
             labels.setdefault(sample, _read_label(tar, entry, kind, config))
-        elif kind in SAMPLE_IMAGE_EXTENSIONS:
-            require(sample not in images, f"a sample must have one image, '{sample}' in {tar.name!r} has more")
+        elif kind in IMAGE_EXTENSIONS:
+            require(
+                sample not in images, f"a sample must have one image, '{sample}' in {tar.name!r} has more: keep one"
+            )
             images[sample] = entry
-    for sample, entry in images.items():
-        yield ArchiveMember(entry.name, labels.get(sample), f"{entry.offset_data}:{entry.size}", entry.size)
+        else:
+            ignored += 1
+    members = [
+        ArchiveMember(entry.name, labels.get(sample), f"{entry.offset_data}:{entry.size}", entry.size)
+        for sample, entry in images.items()
+    ]
+    return ArchiveIndex(members, ignored=ignored)
 
 
 def _read_label(tar: tarfile.TarFile, entry: tarfile.TarInfo, kind: str, config: ImagesConfig) -> Label:

@@ -16,6 +16,7 @@ from components.errors import StorageError
 from components.images.fetch import fetch_image
 from components.images.pixels import PixelReader
 from components.images.rejects import inspect_rows
+from components.images.sources.file_tree import IMAGE_EXTENSIONS
 from components.images.sources.registry import list_images
 from components.store import objects
 
@@ -58,9 +59,18 @@ def test_a_tar_gives_images_with_labels_from_cls_or_json(root, pictures, setting
     listing = list_images(settings(source="webdataset", uri=root), "unused")
     rows = {row["key"]: row for row in listing.table.to_pylist()}
     assert len(rows) == 30 and list(rows) == sorted(rows) and listing.classes == ("0", "1", "2")
+    assert listing.ignored == 11  # the fields, and the text
     assert all(fetch_image(rows[f"0.tar/a/{number:02}.JPG"]) == pictures[number] for number in range(20))
     assert fetch_image(rows["deep/1.tar/30.png"]) == pictures[30] and rows["deep/1.tar/30.png"]["label"] == 2
     assert [rows[f"0.tar/a/{number:02}.JPG"]["label"] for number in (4, 9, 15)] == [1, 0, None]
+
+
+def test_a_tar_gives_images_of_every_extension_that_a_tree_gives(root, pictures, settings):
+    names = [f"{number}.{extension}" for number, extension in enumerate(IMAGE_EXTENSIONS)]
+    write_tar(f"{root}/0.tar", dict.fromkeys(names, pictures[0]) | {".hidden.png": b"x", "a.cls": b" "})
+    listing = list_images(settings(source="webdataset", uri=root), "unused")
+    assert listing.table["key"].to_pylist() == sorted(f"0.tar/{name}" for name in names)
+    assert listing.classes == () and listing.ignored == 1
 
 
 @pytest.mark.parametrize("layout", ["struct", "binary"])

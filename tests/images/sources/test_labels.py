@@ -15,6 +15,22 @@ def test_names_are_numbered_in_sorted_order_and_numbers_are_kept():
     assert number_labels([None, None]) == ([None, None], ())
 
 
+def test_empty_text_is_no_label():
+    assert number_labels(["cat", "", " ", None]) == ([0, None, None, None], ("cat",))
+    assert number_labels(["", ""]) == ([None, None], ())
+    assert number_labels([1, ""]) == ([1, None], ("0", "1"))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_empty_cells_of_a_table_are_no_labels(tree, tmp_path, settings, kind):
+    keys, names = [f"cat/{number:02}.png" for number in range(4)], ["big", "", "small", ""]
+    path = tmp_path / f"labels.{kind}"
+    table = pa.table({"key": keys, "label": names})
+    pq.write_table(table, path) if kind == "parquet" else pa.csv.write_csv(table, path)
+    listing = list_images(settings(uri=str(tree), source="files", labels=str(path)), "unused")
+    assert listing.classes == ("big", "small") and listing.table["label"].to_pylist()[:4] == [0, None, 1, None]
+
+
 def test_an_identifier_is_refused_as_a_label():
     with pytest.raises(ValueError, match="must be class numbers below 1048576, got 123456789"):
         number_labels([1, 123456789])
@@ -46,6 +62,7 @@ def test_a_table_labels_the_files_it_names(tree, tmp_path, settings, kind):
         ("key,label\na,1\na,2\n", "must name each key once, got 1 repetitions"),
         ("key,label\na,1\nb,2\n", r"none of its 2 keys does, for example 'a'"),
         ("key,label\ncat/00.png,0.5\n", "labels must be integers or strings, got double"),
+        ("key,label\ncat/00.png,\n", r"column 'label' of .* has none for any of the 60 images: .* leave images.labels"),
     ],
 )
 def test_a_label_table_that_does_not_match_is_refused(tree, tmp_path, settings, text, message):

@@ -1,15 +1,20 @@
 """`sample`: from the registry and from a config, and errors for wrong arguments."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from components import progress
+from components.artifacts import Artifact
 from components.errors import MissingArtifact, UnknownModel, UsageError
+from components.generator.facts import GeneratorFacts
 from components.generator.rejection import generate_samples, sample_seeds
 from components.images.tensors import to_images
 from components.pictures import from_png
+from pipeline.models import FoundModel
 from pipeline.verbs.sample import sample_model
 
 
@@ -53,6 +58,34 @@ def test_the_progress_of_many_samples_is_shown(finished, options, capsys, monkey
     sample_model(options("sample", count=30))
     out = capsys.readouterr().out
     assert " 71%  64/90 images, " in out and "images/s, 0:00 left" in out
+
+
+@pytest.fixture
+def classless(classless_folders, monkeypatch):
+    """Makes `sample` find the generator without classes."""
+    facts = GeneratorFacts(keep=0.5).record()
+    artifact = Artifact(kind="generator", uri="", digest="", fingerprint="", run_id="", facts=facts)
+    model = FoundModel("classless", classless_folders, artifact)
+    monkeypatch.setattr("pipeline.verbs.sample.find_model", lambda *_: contextlib.nullcontext(model))
+
+
+@pytest.mark.usefixtures("classless")
+def test_a_model_without_classes_is_sampled_without_classes_and_rejection(
+    classless_generator, options, tmp_path, capsys
+):
+    sample_model(options("sample", count=12))
+    expected = generate_samples(classless_generator, classes=[0], count=12, seed=0).pixels.numpy()
+    paths = [tmp_path / "out" / f"sample-{number}-seed0.png" for number in range(12)]
+    np.testing.assert_array_equal(np.stack([from_png(path.read_bytes(), 1) for path in paths]), expected)
+    out = capsys.readouterr().out
+    assert "no classifier to reject samples by: all are kept, keep 0.5 is ignored" in out
+    assert "classless: 12 images, without classes, seed 0" in out and "keep 1\n" in out
+
+
+@pytest.mark.usefixtures("classless")
+def test_classes_of_a_model_without_classes_are_refused(options):
+    with pytest.raises(UsageError, match="must be left out: this model was fitted without classes, got 'cat'"):
+        sample_model(options("sample", classes="cat"))
 
 
 def test_an_unknown_class_is_reported_with_the_known_classes(finished, options):
