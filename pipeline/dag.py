@@ -254,9 +254,7 @@ def _generator(config: PipelineConfig) -> StepWork:
     def work(inputs: Inputs, workspace: Workspace) -> StepOutput:
         from components.generator.step import assemble_generator
 
-        return assemble_generator(
-            config.generator, inputs, resources=config.resources.codes, workspace=workspace
-        )
+        return assemble_generator(config.generator, inputs, resources=config.resources.codes, workspace=workspace)
 
     return work
 
@@ -281,7 +279,7 @@ def _programs(config: PipelineConfig) -> Callable[[], Mapping[str, Any]]:
     """Contents of the user's feature extractors: another program under the same name gives other figures."""
 
     def observe() -> Mapping[str, Any]:
-        from components.evaluation.features.program import evaluation_programs
+        from components.evaluation.features.stored import evaluation_programs
 
         return {"programs": evaluation_programs(config.evaluation.features, config.evaluation.lpips)}
 

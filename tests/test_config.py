@@ -23,7 +23,8 @@ RESULT = {
     "output_layers conditioning_layers label_dropout dropout training",
     "ClassifierConfig": "hidden stages dropout seed program training",
     "GeneratorConfig": "temperature top_k top_p guidance keep",
-    "EvaluationConfig": "samples real_images keep shares features lpips neighbours manifold_images cas_updates cas_batch_size pictures",
+    "EvaluationConfig": "samples real_images keep shares features lpips neighbours manifold_images "
+    "cas_updates cas_batch_size pictures",
 }
 EXECUTION = {
     "PipelineConfig": "artifact_root state gates resources orchestration",

@@ -138,7 +138,11 @@ def _single_entries(scores: Scores) -> Iterator[dict[str, Any]]:
     searched = f"{memorisation.queries:,} samples among {memorisation.searched:,} training images"
     copied = Figure(value=memorisation.copied_share)
     yield _single(
-        "memorisation/copied_share", "Samples nearer than 99% of unseen images", copied, "{:.1%}", f"{searched}; by chance 1%"
+        "memorisation/copied_share",
+        "Samples nearer than 99% of unseen images",
+        copied,
+        "{:.1%}",
+        f"{searched}; by chance 1%",
     )
     yield _single(
         "memorisation/ratio",

@@ -63,9 +63,7 @@ def trade_off_chart(scores: Scores) -> Chart | None:
         for measure in registered.FEATURE_MEASURES
         if measure.charted
     }
-    values = {
-        name: [value for value in row if value is not None] for name, row in series.items() if None not in row
-    }
+    values = {name: [value for value in row if value is not None] for name, row in series.items() if None not in row}
     if not values:
         return None
     base = _base(min(min(row) for row in values.values()))
@@ -97,7 +95,9 @@ def quality_charts(scores: Scores) -> list[Chart]:
 def _quality_chart(features: FeatureScores, shares: Sequence[float], x: str, y: str) -> Chart | None:
     measures = {measure.name: measure for measure in registered.FEATURE_MEASURES}
     pairs = [(figures[x].value, figures[y].value) for figures in features.curve]
-    values = [(horizontal, vertical) for horizontal, vertical in pairs if horizontal is not None and vertical is not None]
+    values = [
+        (horizontal, vertical) for horizontal, vertical in pairs if horizontal is not None and vertical is not None
+    ]
     if len(values) < max(2, len(pairs)):
         return None
     (x_low, x_high), (y_low, y_high) = (_range([pair[axis] for pair in values]) for axis in (0, 1))

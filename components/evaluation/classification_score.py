@@ -1,8 +1,8 @@
 """The classification accuracy score (Ravuri and Vinyals 2019): how well a classifier learns from samples alone.
 
 Three classifiers of the judge's architecture are fitted in the same way: to real images, to their reconstructions and
-to samples. The first two say what can be reached (the paper's table 2). Each is measured on real images that nothing was
-fitted to.
+to samples. The first two say what can be reached (the paper's table 2). Each is measured on real images that no model
+was fitted to.
 
 Shapes: n images, h w sides of a code map, y classes.
 """
@@ -141,7 +141,7 @@ def classification_scores(
         )
         result = run_fit(job, workspace=_workspace_of(workspace, name))
         held_out = result.fit_progress.held_out
-        top_5 = held_out["top_5"] if "top_5" in held_out else None
+        top_5 = held_out.get("top_5")
         return ClassificationScore(fitted_to=name, images=images, top_1=held_out["accuracy"], top_5=top_5)
 
     if workspace.cluster is None:  # in one process, fits share torch's random stream and its number of threads

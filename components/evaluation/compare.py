@@ -3,19 +3,20 @@
 Shapes: n images of a set, f features, y classes of the extractor.
 """
 
-import io
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from components.evaluation.features.config import FeaturesConfig
+from components.evaluation.features.stored import read_statistics
 from components.evaluation.measures import registered
 from components.evaluation.measures.frechet import FRECHET_DISTANCE, frechet_distance, frechet_refusal
 from components.evaluation.measures.kinds import ComparisonSettings, FeatureMeasure, FeatureSet
 from components.evaluation.measures.moments import Moments
 from components.evaluation.parts import read_tensors
 from components.evaluation.scores import Figure, Figures
-from components.store import objects
 
 
 class SetRows(NamedTuple):
@@ -32,20 +33,25 @@ class Comparison(NamedTuple):
     """Figures of one extractor."""
 
     features: int
-    sets: list[Figures]
+    sets: Sequence[Figures]
     """Of each set, in their order."""
 
 
 def compare_sets(
-    extractor: str, reference: SetRows, others: list[SetRows], settings: ComparisonSettings, statistics: str | None
+    extractor: str,
+    reference: SetRows,
+    others: list[SetRows],
+    settings: ComparisonSettings,
+    program: FeaturesConfig | None,
 ) -> Comparison:
     """Every registered measure between the reference and each of the other sets.
 
-    With `statistics`, a file of mean and covariance, the Frechet distance is measured against it.
+    `program` are the settings of a user's extractor, None for the judge. If they name reference statistics, the Frechet
+    distance is measured against these.
     """
     real = _read_set(extractor, reference)
-    moments = None if statistics is None else _read_moments(statistics)
-    sets = []
+    moments = None if program is None else read_statistics(program, real.features.shape[1])
+    sets: list[Figures] = []
     for rows in others:
         other = _read_set(extractor, rows)
         figures = {measure.name: _measured(measure, real, other, settings) for measure in registered.FEATURE_MEASURES}
@@ -55,9 +61,7 @@ def compare_sets(
     return Comparison(real.features.shape[1], sets)
 
 
-def _measured(
-    measure: FeatureMeasure, real: FeatureSet, other: FeatureSet, settings: ComparisonSettings
-) -> Figure:
+def _measured(measure: FeatureMeasure, real: FeatureSet, other: FeatureSet, settings: ComparisonSettings) -> Figure:
     refused = measure.refuses(real, other, settings)
     if refused:
         return Figure(value=None, refused=refused)
@@ -71,10 +75,6 @@ def _distance_to(moments: Moments, other: FeatureSet) -> Figure:
     if refused:
         return Figure(value=None, refused=refused)
     return Figure(value=frechet_distance(moments, Moments.of(other.features)))
-
-
-def _read_moments(uri: str) -> Moments:
-    return Moments.from_npz(io.BytesIO(objects.read_bytes(objects.absolute(uri))))
 
 
 def _read_set(extractor: str, rows: SetRows) -> FeatureSet:

@@ -127,8 +127,8 @@ def halves_of_training(snapshot: Snapshot, most: int) -> tuple[pa.Table, pa.Tabl
     images = snapshot.originals(TRAIN).num_rows
     require(
         images >= FEWEST_IMAGES,
-        f"there must be at least {FEWEST_IMAGES} training images to compare real images with real images, got {images}: "
-        "add images",
+        f"there must be at least {FEWEST_IMAGES} training images to compare real with real images, got {images}: add "
+        "images",
     )
     count = min(most, images // 2)
     chosen = snapshot.sample(TRAIN, 2 * count)  # every beginning has the classes in proportion, so every second row too

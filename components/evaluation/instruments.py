@@ -15,7 +15,7 @@ from torch import Tensor
 from components.classifier.model import Classifier
 from components.classifier.stored import describe_classifier, load_classifier
 from components.evaluation.features.config import FeaturesConfig
-from components.evaluation.features.program import load_features, load_lpips
+from components.evaluation.features.stored import load_distance, load_features
 from components.evaluation.measures.memorisation import thumbnails
 from components.evaluation.measures.reconstruction import measure_reconstruction
 from components.generator.ancestral import Generator
@@ -48,6 +48,7 @@ class InstrumentSettings:
     """URI of the committed judge."""
     features: tuple[FeaturesConfig, ...]
     lpips: str | None
+    image_size: int
     gpu: bool
     """Whether models work on a GPU."""
 
@@ -61,9 +62,11 @@ class Instruments:
         judge_folder = commits.local_copy(settings.judge)
         self.judge: Classifier = load_classifier(judge_folder).to(self.device)
         self.judges_classes = describe_classifier(judge_folder).task == "classes"
-        channels = self.generator.tokenizer.channels
-        extractors = {each.name: load_features(each, channels=channels).to(self.device) for each in settings.features}
-        self.lpips = None if settings.lpips is None else load_lpips(settings.lpips).to(self.device)
+        channels, device = self.generator.tokenizer.channels, str(self.device)
+        extractors = {
+            each.name: load_features(each, channels, settings.image_size, device=device) for each in settings.features
+        }
+        self.lpips = None if settings.lpips is None else load_distance(settings.lpips, device=device)
         self.extractors: dict[str, Callable[[Tensor], Described]] = {JUDGE: self._judged}
         self.extractors |= {name: functools.partial(_extracted, program) for name, program in extractors.items()}
 

@@ -46,7 +46,9 @@ def paint_neighbours(
 
     `nearest` has one row per sample, in their order.
     """
-    return image_grid([_decode(settings, folder, positions), reader.read(nearest)], ["sample", "nearest training image"])
+    return image_grid(
+        [_decode(settings, folder, positions), reader.read(nearest)], ["sample", "nearest training image"]
+    )
 
 
 @torch.no_grad()

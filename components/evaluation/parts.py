@@ -74,7 +74,9 @@ def read_tensors(folder: str, positions: np.ndarray, names: Sequence[str]) -> di
         for name in names:
             if name in stored:
                 found.setdefault(name, []).append(stored[name][torch.from_numpy(local)])
-    back = torch.from_numpy(np.argsort(order, kind="stable"))  # (n,): from the order of the parts to that of `positions`
+    back = torch.from_numpy(
+        np.argsort(order, kind="stable")
+    )  # (n,): from the order of the parts to that of `positions`
     return {name: torch.cat(pieces)[back] for name, pieces in found.items()}
 
 

@@ -20,6 +20,7 @@ from components.evaluation.compare import Comparison, compare_sets
 from components.evaluation.config import EvaluationConfig
 from components.evaluation.describe import QuerySet
 from components.evaluation.draws import DrawPlan, evenly, plan_draws
+from components.evaluation.features.config import FeaturesConfig
 from components.evaluation.image_sets import (
     ImageSet,
     RealSet,
@@ -58,7 +59,8 @@ class Extractor:
     name: str
     digest: str
     preprocessing: str
-    statistics: str | None
+    program: FeaturesConfig | None
+    """Settings of a user's extractor; None for the judge."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +108,7 @@ def evaluate(laboratory: Laboratory, subject: Subject) -> Evaluation:
     samples = draw_samples(laboratory, plan, subject.sampling)
     reference = describe_images(laboratory, "reference", halves[0], reconstruct=False)
     others = describe_images(laboratory, "other", halves[1], reconstruct=True)
-    unseen = describe_images(
-        laboratory, "unseen", snapshot.sample(subject.split, config.real_images), reconstruct=True
-    )
+    unseen = describe_images(laboratory, "unseen", snapshot.sample(subject.split, config.real_images), reconstruct=True)
     kept = {share: plan.kept(samples.rows["probability"], share) for share in config.curve}
     queries = evenly(kept[1.0], MAX_QUERIES)
     search = search_training(
@@ -205,7 +205,7 @@ def _feature_scores(
     assert others.reconstructions is not None
     sets = [samples.take(evenly(positions, compared)) for positions in kept.values()]
     sets += [others.images.take(real), others.reconstructions.take(real)]
-    arguments = [(each.name, reference.images.all(), sets, settings, each.statistics) for each in subject.extractors]
+    arguments = [(each.name, reference.images.all(), sets, settings, each.program) for each in subject.extractors]
     comparisons: list[Comparison] = laboratory.run_all("comparing", compare_sets, arguments)
     return tuple(
         FeatureScores(
@@ -215,7 +215,7 @@ def _feature_scores(
             features=comparison.features,
             compared=compared,
             reference=len(reference.images),
-            statistics=extractor.statistics or "",
+            statistics=(extractor.program and extractor.program.statistics) or "",
             curve=tuple(comparison.sets[:-2]),
             floor=comparison.sets[-2],
             ceiling=comparison.sets[-1],

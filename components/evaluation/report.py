@@ -146,14 +146,16 @@ def _feature_cards(features: FeatureScores, *, headline: bool) -> list[FigureCar
 def _other_cards(scores: Scores) -> list[FigureCard]:
     memorisation, pictures = scores.memorisation, scores.reconstruction
     psnr = figure_text(pictures.figures["psnr"], "{:.1f} dB")
-    ssim = f"SSIM {figure_text(pictures.figures['ssim'], '{:.3f}')}" if "ssim" in pictures.figures else "mean over images"
+    ssim = (
+        f"SSIM {figure_text(pictures.figures['ssim'], '{:.3f}')}" if "ssim" in pictures.figures else "mean over images"
+    )
     cards = [
         FigureCard(
             "Nearer than unseen images",
             _percent(memorisation.copied_share),
             "By chance: 1%",
-            f"Fraction of {memorisation.queries:,} samples nearer to one of all {memorisation.searched:,} training images "
-            "than 99% of the unseen images are. Copies would raise it.",
+            f"Fraction of {memorisation.queries:,} samples nearer to one of all {memorisation.searched:,} training "
+            "images than 99% of the unseen images are. Copies would raise it.",
         ),
         FigureCard(
             "Novelty",

@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from components.artifacts import Artifact
-from components.classifier.stored import describe_classifier
+from components.classifier.stored import describe_classifier, load_rejector
 from components.config import StepResources
 from components.evaluation.card import CardContext, results_card
 from components.evaluation.config import EvaluationConfig
 from components.evaluation.facts import EvaluationFacts
-from components.evaluation.features.program import read_program_digest
+from components.evaluation.features.config import FeaturesConfig
+from components.evaluation.features.stored import read_program_digest
 from components.evaluation.instruments import JUDGE, InstrumentSettings
 from components.evaluation.laboratory import Laboratory
 from components.evaluation.paint import paint_neighbours, paint_reconstructions, paint_samples
@@ -29,6 +30,7 @@ from components.store import commits
 from components.tokenizer.stored import describe_tokenizer
 from components.workspace import StepOutput, Workspace
 
+NO_REJECTION = "nothing is rejected, because there are fewer than two classes to tell apart"
 UNCONDITIONAL_ROWS = 4
 """Rows of samples in a picture where there are no classes."""
 
@@ -49,6 +51,10 @@ def evaluate_generator(
     names MLflow runs, which must not change the artifact's digest.
     """
     snapshot = read_snapshot(inputs["images"].uri)
+    rejects = load_rejector(commits.local_copy(inputs["classifier"].uri)) is not None
+    if not rejects:
+        workspace.progress.say(f"{workspace.name}: {NO_REJECTION}")
+        config = dataclasses.replace(config, keep=1.0, shares=(1.0,))
     laboratory = Laboratory(
         config=config,
         instruments=InstrumentSettings(
@@ -56,13 +62,14 @@ def evaluate_generator(
             judge=inputs["judge"].uri,
             features=config.features,
             lpips=config.lpips,
+            image_size=snapshot.pixels.image_size,
             gpu=resources.gpus > 0,
         ),
         snapshot=snapshot,
         resources=resources,
         workspace=workspace,
     )
-    subject = _subject(config, inputs, snapshot)
+    subject = _subject(config, inputs, snapshot, "" if rejects else NO_REJECTION)
     evaluation = evaluate(laboratory, subject)
     scores = evaluation.scores
     card = results_card(scores, _context(inputs, snapshot, subject, title, workspace))
@@ -95,7 +102,7 @@ def _as_json(value: object) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
 
 
-def _subject(config: EvaluationConfig, inputs: Mapping[str, Artifact], snapshot: Snapshot) -> Subject:
+def _subject(config: EvaluationConfig, inputs: Mapping[str, Artifact], snapshot: Snapshot, rejection: str) -> Subject:
     tokenizer = describe_tokenizer(commits.local_copy(inputs["tokenizer"].uri))
     levels = [level.name for level in tokenizer.architecture.levels]
     priors = {level: inputs[f"prior_{level}"].read(PriorFacts) for level in levels}
@@ -104,7 +111,7 @@ def _subject(config: EvaluationConfig, inputs: Mapping[str, Artifact], snapshot:
     return Subject(
         classes=classes,
         sampling=inputs["generator"].read(GeneratorFacts).sampling,
-        rejection="" if len(classes) > 1 else "there are no classes to tell apart, so nothing is rejected",
+        rejection=rejection,
         split=snapshot.evaluation_split,
         likelihood=tuple(
             LevelLikelihood(
@@ -125,19 +132,27 @@ def _subject(config: EvaluationConfig, inputs: Mapping[str, Artifact], snapshot:
                 name=JUDGE,
                 digest=inputs["judge"].digest,
                 preprocessing=f"{tokenizer.image_size} pixels, as decoded; fitted to tell {judge.task} apart",
-                statistics=None,
+                program=None,
             ),
             *(
                 Extractor(
                     name=each.name,
                     digest=read_program_digest(each),
-                    preprocessing=each.describe(),
-                    statistics=each.statistics,
+                    preprocessing=_preprocessing(each),
+                    program=each,
                 )
                 for each in config.features
             ),
         ),
     )
+
+
+def _preprocessing(features: FeaturesConfig) -> str:
+    """How pixels become the extractor's input, for the report and the card."""
+    filters = f"{features.resize}, {'antialiased' if features.antialias else 'not antialiased'}"
+    size = "sizes as they are" if features.image_size is None else f"{features.image_size} pixels ({filters})"
+    low, high = features.value_range
+    return f"{size}, values {low:g} to {high:g}, {features.channels} channels"
 
 
 def _context(
@@ -182,9 +197,7 @@ def _paint(laboratory: Laboratory, subject: Subject, evaluation: Evaluation) -> 
     return ReportPictures(before=painted[0], after=painted[1], nearest=pairs, **others)
 
 
-def _sample_rows(
-    subject: Subject, evaluation: Evaluation, positions: np.ndarray, columns: int
-) -> dict[str, list[int]]:
+def _sample_rows(subject: Subject, evaluation: Evaluation, positions: np.ndarray, columns: int) -> dict[str, list[int]]:
     """Positions of the samples in a picture, one row per class; at most MAX_CLASSES_SHOWN classes, evenly spread."""
     if len(subject.classes) <= 1:
         rows = {f"{row + 1}": positions[row * columns : (row + 1) * columns] for row in range(UNCONDITIONAL_ROWS)}

@@ -65,9 +65,7 @@ def draw_side_by_side(
     requests = DrawRequest(*labels_and_seeds(classes, count, seed)).split(SAMPLES_PER_TASK)
     report, total = show_sampling(workspace.progress), len(classes) * count
     arguments = [(uri, request, sampling, resources.gpus > 0) for request in requests]
-    chunks = run_tasks(
-        _draw_chunk, arguments, what="drawing samples", resources=resources, cluster=workspace.cluster
-    )
+    chunks = run_tasks(_draw_chunk, arguments, what="drawing samples", resources=resources, cluster=workspace.cluster)
     return join_chunks(chunks, total, report)
 
 

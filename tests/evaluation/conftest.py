@@ -15,9 +15,10 @@ def judge():
 
 @pytest.fixture(scope="package")
 def drawn(generator):
+    from tests.evaluation.tiny import CONFIG
+
     from components.evaluation.protocol import draws_per_class
     from components.generator.rejection import draw_samples
-    from tests.evaluation.tiny import CONFIG
 
     return draw_samples(generator, classes=range(3), count=draws_per_class(CONFIG), seed=4)
 

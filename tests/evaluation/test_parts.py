@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from components.evaluation import parts
-from components.evaluation.parts import Part, finished_parts, join_rows, part_ranges, read_rows, read_tensors, write_part
+from components.evaluation.parts import (
+    Part,
+    finished_parts,
+    join_rows,
+    part_ranges,
+    read_rows,
+    read_tensors,
+    write_part,
+)
 
 
 @pytest.fixture

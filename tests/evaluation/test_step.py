@@ -223,7 +223,7 @@ def test_an_exact_copy_in_the_samples_set_would_be_found(inputs, root):
 
     snapshot = read_snapshot(inputs["images"].uri)
     settings = InstrumentSettings(
-        generator=inputs["generator"].uri, judge=inputs["judge"].uri, features=(), lpips=None, gpu=False
+        generator=inputs["generator"].uri, judge=inputs["judge"].uri, features=(), lpips=None, image_size=16, gpu=False
     )
     laboratory = Laboratory(
         config=CONFIG,
@@ -239,6 +239,9 @@ def test_an_exact_copy_in_the_samples_set_would_be_found(inputs, root):
     result = search_training(laboratory, sets["copies"], sets["unseen"])
     assert result.figures.copied_share == 1.0 and result.figures.ratio == 0.0
     assert result.nearest.rows.tolist() == list(range(len(result.nearest.rows)))
-    assert search_training(
-        dataclasses.replace(laboratory, workspace=workspace_in(root, "again")), sets["unseen"], sets["unseen"]
-    ).figures.copied_share < 0.2
+    assert (
+        search_training(
+            dataclasses.replace(laboratory, workspace=workspace_in(root, "again")), sets["unseen"], sets["unseen"]
+        ).figures.copied_share
+        < 0.2
+    )

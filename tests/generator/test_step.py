@@ -32,7 +32,7 @@ def assembled(generator_folders, root):
     from components.generator.step import assemble_generator
 
     parts = commit_parts(generator_folders, root / "parts")
-    return assemble_generator(CONFIG, parts, workspace=workspace_in(root, "generator"))
+    return assemble_generator(CONFIG, parts, resources=RESOURCES, workspace=workspace_in(root, "generator"))
 
 
 def draw(root, **settings):
@@ -69,10 +69,11 @@ def test_the_picture_has_one_row_per_class(assembled):
 
 
 def test_parts_without_classes_are_assembled(classless_folders, tmp_path):
-    from components.generator.step import assemble_generator, load_committed_generator
+    from components.generator.committed import load_committed_generator
+    from components.generator.step import assemble_generator
 
     parts = commit_parts(classless_folders, tmp_path / "parts")
-    output = assemble_generator(CONFIG, parts, workspace=workspace_in(tmp_path, "generator"))
+    output = assemble_generator(CONFIG, parts, resources=RESOURCES, workspace=workspace_in(tmp_path, "generator"))
     assert load_committed_generator(str(tmp_path / "generator")).classifier is None
     assert (output.facts.keep, output.facts.parts) == (1, 3) and "rejects nothing" in output.facts.headline()
     with Image.open(io.BytesIO(output.pictures["samples"])) as picture:
