@@ -1,6 +1,7 @@
 """Squared distances between feature vectors by matrix products, a chunk of rows at a time.
 
-Products are 20 times faster than differences; what they round away is dealt with below. Shapes: n m points, f features.
+Products are many times faster than differences; what they round away is dealt with below. Shapes: n m points,
+f features.
 """
 
 from collections.abc import Iterator

@@ -68,8 +68,8 @@ def _powers(covariance: Tensor) -> _Powers:
     return _Powers((vectors * roots) @ vectors.T, (vectors * inverses) @ vectors.T)
 
 
-def estimate_frechet(real: FeatureSet, others: FeatureSet, settings: ComparisonSettings) -> Estimate:
-    """The Frechet distance of two sets and its interval.
+def estimate_frechet(real: FeatureSet | Moments, others: FeatureSet, settings: ComparisonSettings) -> Estimate:
+    """The Frechet distance of two sets and its interval; of Moments (reference statistics) only the others are drawn.
 
     The resamples are of its linear part in each image's weight: with the optimal map T = A^-1/2 (A^1/2 B A^1/2)^1/2
     A^-1/2 from N(0, A) to N(0, B), an image x of set a moves the distance by g(x) = 2 (mu_a - mu_b).(x - mu_a) +
@@ -77,19 +77,19 @@ def estimate_frechet(real: FeatureSet, others: FeatureSet, settings: ComparisonS
     A: Bhatia et al. 2019). Resampling images or groups of images would cost an eigendecomposition per resample, and
     widen the interval several times where images per feature are few: repeated images make a covariance look narrower.
     """
-    reason = frechet_refusal(len(real), len(others), real.features.shape[1])
+    a, b = real if isinstance(real, Moments) else Moments.of(real.features), Moments.of(others.features)
+    require(len(a.mean) == len(b.mean), f"both sets must have as many features, got {len(a.mean)} and {len(b.mean)}")
+    reason = frechet_refusal(a.count, b.count, len(b.mean))
     require(not reason, reason)
-    a, b = Moments.of(real.features), Moments.of(others.features)
     of_a = _powers(a.covariance)
     of_product = _powers(of_a.root @ b.covariance @ of_a.root)
     forth = of_a.inverse_root @ of_product.root @ of_a.inverse_root  # (f, f): the map from a to b
     back = of_a.root @ of_product.inverse_root @ of_a.root  # (f, f): from b to a
     generator = torch.Generator().manual_seed(settings.seed)
-    by_real, by_others = (
-        resampled_means(_influences(each.features, own, other, map_), settings.bootstrap, generator)
-        for each, own, other, map_ in ((real, a, b, forth), (others, b, a, back))
-    )  # (b,) each
-    return estimate(_distance(a, b, of_product.root.trace()), by_real + by_others)
+    moved = resampled_means(_influences(others.features, b, a, back), settings.bootstrap, generator)  # (b,)
+    if isinstance(real, FeatureSet):
+        moved += resampled_means(_influences(real.features, a, b, forth), settings.bootstrap, generator)
+    return estimate(_distance(a, b, of_product.root.trace()), moved)
 
 
 def _influences(features: Tensor, own: Moments, other: Moments, map_: Tensor) -> Tensor:

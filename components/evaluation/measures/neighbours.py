@@ -61,7 +61,7 @@ def find_memberships(real: Tensor, others: Tensor, neighbours: int) -> Membershi
 
 _latest: "weakref.WeakKeyDictionary[FeatureSet, tuple[weakref.ref[FeatureSet], ComparisonSettings, Memberships]]"
 _latest = weakref.WeakKeyDictionary()
-"""The last memberships of each set of others: the four measures ask for the same ones, which take minutes."""
+"""The last memberships of each set of others: the four measures ask for the same ones, which take up to a minute."""
 
 
 def _memberships(real: FeatureSet, others: FeatureSet, settings: ComparisonSettings) -> Memberships:

@@ -34,6 +34,11 @@ def test_the_mean_distance_of_pairs_is_scipys_in_unbalanced_classes_of_any_order
     assert compute(real, others).value == pytest.approx(means[0] / means[1], rel=1e-9)
 
 
+def test_a_sampler_that_lost_half_its_variance_in_one_class_is_less_diverse():
+    found = compute(classes_of([0] * 300, 0), classes_of([0] * 200, 1, scale=0.5**0.5))
+    assert found.value == pytest.approx(0.5**0.5, abs=0.05) and found.low < 0.5**0.5 < found.high
+
+
 def test_only_classes_with_two_images_in_both_sets_count():
     real = classes_of([0] * 30 + [1] * 30 + [2] + [-1] * 20, 0)
     others = classes_of([0] * 30 + [1] + [2] * 30 + [-1] * 20, 1)

@@ -92,6 +92,17 @@ def test_the_interval_is_as_wide_as_repeated_draws_scatter(n, shift):
     assert 0.7 < stated / scatter < 1.7
 
 
+def test_reference_statistics_give_the_same_value_and_a_narrower_interval():
+    real, others = normal_set(100, 8), normal_set(90, 8, seed=1, shift=0.5)
+    of_features = estimate_frechet(real, others, SETTINGS)
+    reference = Moments.of(real.features)
+    of_statistics = estimate_frechet(Moments(None, reference.mean, reference.covariance), others, SETTINGS)
+    assert of_statistics.value == of_features.value
+    assert 0 < of_statistics.high - of_statistics.low < of_features.high - of_features.low
+    with pytest.raises(ValueError, match="as many features, got 8 and 4"):
+        estimate_frechet(reference, normal_set(90, 4), SETTINGS)
+
+
 # --- few images -------------------------------------------------------------------------------------------------------
 
 

@@ -80,6 +80,12 @@ def test_larger_sets_are_represented_by_a_subset_drawn_by_the_seed():
     assert set(rows.tolist()) == set(order.tolist())
 
 
+def test_the_subset_of_sets_sorted_by_class_holds_every_class_in_proportion():
+    labels = torch.tensor([0] * 9000 + [1] * 1000)
+    chosen = labels[neighbours.drawn_rows(10_000, ComparisonSettings(manifold_images=500))]
+    assert (chosen == 1).double().mean().item() == pytest.approx(0.1, abs=0.04)
+
+
 def test_the_four_measures_share_one_pass_and_only_of_the_same_sets_and_settings(monkeypatch):
     calls = []
     original = neighbours.find_memberships
