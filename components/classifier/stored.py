@@ -65,10 +65,7 @@ def load_classifier(folder: Path) -> Classifier:
 
 
 def load_rejector(folder: Path) -> Classifier | ProgramClassifier:
-    """The classifier stored in `folder`, fitted here or an adopted program; raises ValueError when there is none.
-
-    Reading an adopted program may run code: trust it as much as the config that names it.
-    """
+    """The classifier stored in `folder`, fitted here or an adopted program; raises ValueError when there is none."""
     description = describe_classifier(folder)
     if description.architecture is not None:
         return load_classifier(folder)
