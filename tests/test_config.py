@@ -23,7 +23,7 @@ RESULT = {
     "conditioning_layers label_dropout dropout training",
     "ClassifierConfig": "hidden stages dropout seed program training",
     "GeneratorConfig": "temperature top_k top_p guidance keep",
-    "EvaluationConfig": "samples_per_class keep temperature shares neighbours cas_updates pictures",
+    "EvaluationConfig": "samples_per_class keep temperature shares neighbours cas_updates pictures features",
 }
 EXECUTION = {
     "PipelineConfig": "artifact_root state gates resources orchestration",

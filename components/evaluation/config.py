@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from components.config import require
+from components.evaluation.features.config import FeaturesConfig
 
 EVALUATION_VERSION = 2
 
@@ -26,6 +27,8 @@ class EvaluationConfig:
     """Updates of the classifier that the classification accuracy score fits to samples; 0 leaves the score out."""
     pictures: int = 10
     """Images per row in the report's pictures."""
+    features: tuple[FeaturesConfig, ...] = ()
+    """Your feature extractors, beside the judge's features (docs/evaluation.md)."""
 
     def __post_init__(self) -> None:
         for name in ("samples_per_class", "neighbours", "pictures"):
@@ -34,6 +37,8 @@ class EvaluationConfig:
         require(self.temperature > 0, f"temperature must be above 0, got {self.temperature}")
         outside = [share for share in self.shares if not 0 < share <= 1]
         require(not outside, f"shares must lie in (0, 1], got {outside}")
+        names = [extractor.name for extractor in self.features]
+        require(len(set(names)) == len(names), f"features must have different names, got {names}")
         require(self.cas_updates >= 0, f"cas_updates must not be negative, got {self.cas_updates}")
 
     @property

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export.passes import move_to_device_pass
 
 from components.config import require
 
@@ -54,8 +55,8 @@ _REFERENCES = ("as_graph", "as_custom_obj", "as_operator")
 """Arguments of a graph that name a further graph, an object or a function."""
 
 
-def load_program(data: bytes, role: str) -> nn.Module:
-    """The program of a .pt2 file with content `data`; calling it runs only operators of torch.
+def load_program(data: bytes, role: str, *, device: str = "cpu") -> nn.Module:
+    """The program of a .pt2 file with content `data`, computing on `device`; it runs only operators of torch.
 
     `role` starts the text of errors ("a classifier's program"). Raises ValueError for anything that torch.export.save
     did not write, and for a program that holds more than tensors and torch's own operators.
@@ -63,7 +64,10 @@ def load_program(data: bytes, role: str) -> nn.Module:
     try:
         _check_archive(data)
         # Guards of the file are Python code, which is not run; the shapes of inputs are checked all the same.
-        return torch.export.load(io.BytesIO(data)).module(check_guards=False)
+        exported = torch.export.load(io.BytesIO(data))
+        if device != "cpu":  # Module.to would leave tensors that the graph makes where they were at export
+            exported = move_to_device_pass(exported, device)
+        return exported.module(check_guards=False)
     except _RefusedProgram as error:
         raise ValueError(f"{role} must hold tensors and torch's own operators only, but {error}") from error
     except Exception as error:  # a broken archive can make the reader raise anything
@@ -98,9 +102,7 @@ def _check_archive(data: bytes) -> None:
     require(len(roots) == 1, f"one folder must hold all members, got {sorted(roots)}")
     torchscript = any(name.startswith("code/") or name == "constants.pkl" for name in names)
     _refuse_unless(not torchscript, f"it is a TorchScript program, which can run code: {EXPORT_ADVICE}")
-    _refuse_unless(
-        "data.pkl" not in names, f"it holds what torch.save wrote: build the model, load that, {EXPORT_ADVICE}"
-    )
+    _refuse_unless("data.pkl" not in names, f"it holds weights that torch.save wrote: load them, {EXPORT_ADVICE}")
     unknown = sorted(name for name in names if not _MEMBERS.fullmatch(name))
     _refuse_unless(not unknown, f"it has the member {unknown[:1]}: {EXPORT_ADVICE} with torch 2.9 or newer")
     _refuse_unless(len(set(names)) == len(names), f"it has members twice: {EXPORT_ADVICE}")
