@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_config_verbs(verbs)
     _add_model_verbs(verbs)
     _add_codes_verbs(verbs)
+    _add_feature_verbs(verbs)
     return parser
 
 
@@ -191,6 +192,29 @@ def _add_codes_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
     show.set_defaults(verb=_show)
 
 
+def _add_feature_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    features = _add_verb(verbs, "features", "make feature extractors for the evaluation, and reference statistics")
+    kinds = features.add_subparsers(title="what to make", metavar="<kind>", required=True)
+    inception = _add_verb(kinds, "inception", "export the Inception network of FID, KID, IS, precision and recall")
+    inception.add_argument("weights", help="weights-inception-2015-12-05-6726825d.pth, which you downloaded")
+    inception.add_argument("out", help="program to write (.pt2)")
+    inception.set_defaults(verb=_features_inception)
+    dinov2 = _add_verb(kinds, "dinov2", "export DINOv2")
+    dinov2.add_argument("weights", help="dinov2_vitl14_pretrain.pth or another size's, which you downloaded")
+    dinov2.add_argument("out", help="program to write (.pt2)")
+    dinov2.set_defaults(verb=_features_dinov2)
+    lpips = _add_verb(kinds, "lpips", "export LPIPS, a perceptual distance of two images")
+    lpips.add_argument("weights", help="LPIPS' own weights for VGG-16 (vgg.pth of version 0.1)")
+    lpips.add_argument("vgg_weights", help="VGG-16's weights (vgg16-397923af.pth)")
+    lpips.add_argument("out", help="program to write (.pt2)")
+    lpips.set_defaults(verb=_features_lpips)
+    statistics = _add_verb(kinds, "statistics", "write mean and covariance of features of the training images")
+    _add_config(statistics).add_argument("out", help="statistics to write (.npz)")
+    statistics.add_argument("--features", required=True, help="name of an extractor in evaluation.features")
+    statistics.add_argument("--images", help="an image file or folder instead of the newest run's training images")
+    statistics.set_defaults(verb=_features_statistics)
+
+
 # --- verbs: each imports what it needs --------------------------------------------------------------------------------
 
 
@@ -270,3 +294,27 @@ def _show(options: argparse.Namespace) -> int:
     from pipeline.verbs.codes import show_datasets
 
     return show_datasets(options)
+
+
+def _features_inception(options: argparse.Namespace) -> int:
+    from pipeline.verbs.features import write_inception
+
+    return write_inception(options)
+
+
+def _features_dinov2(options: argparse.Namespace) -> int:
+    from pipeline.verbs.features import write_dinov2
+
+    return write_dinov2(options)
+
+
+def _features_lpips(options: argparse.Namespace) -> int:
+    from pipeline.verbs.features import write_lpips
+
+    return write_lpips(options)
+
+
+def _features_statistics(options: argparse.Namespace) -> int:
+    from pipeline.verbs.features import write_statistics
+
+    return write_statistics(options)

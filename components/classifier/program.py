@@ -1,33 +1,26 @@
 """A classifier that the user brings, as an exported torch program.
 
-Reading a program may run code: trust it as much as the config that names it.
+Reading and calling it runs torch's own operators, and no code of the file (components/store/programs.py).
 Shapes: n images, c channels, h w sides, y classes.
 """
 
-import io
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from components.config import require
+from components.store.programs import load_program
 
 
 class ProgramClassifier(nn.Module):
     """Images float (n, c, h, w) in [-1, 1] -> logits (n, y), by a program that torch.export wrote."""
 
     def __init__(self, data: bytes, *, channels: int, classes: int) -> None:
-        """`data` is the content of a .pt2 file. Raises ValueError for anything else."""
+        """`data` is the content of a .pt2 file. Raises ValueError for anything else, and for one that may run code."""
         super().__init__()
-        try:
-            exported = torch.export.load(io.BytesIO(data))
-        except Exception as error:  # a broken archive can make the reader raise anything
-            raise ValueError(
-                f"a classifier's program must be what torch.export.save wrote, but {len(data)} bytes cannot be read: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+        self.module = load_program(data, "a classifier's program")
         self.channels, self.classes = channels, classes
-        self.module = exported.module()
 
     def train(self, mode: bool = True) -> "ProgramClassifier":
         """Set the mode of this module only: an exported program has one mode, and its own train() raises."""

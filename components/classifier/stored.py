@@ -86,8 +86,7 @@ def load_classifier(folder: Path) -> Classifier:
 def load_rejector(folder: Path) -> Classifier | ProgramClassifier | None:
     """The classifier stored in `folder`, fitted here or an adopted program; None for an empty one.
 
-    Raises ValueError when there is none. Reading an adopted program may run code: trust it as much as the config that
-    names it.
+    Raises ValueError when there is none.
     """
     description = describe_classifier(folder)
     if description.architecture is not None:

@@ -1,0 +1,1 @@
+"""Features of the user's own extractors: exported torch programs, and how those of the field are exported."""
