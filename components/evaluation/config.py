@@ -39,8 +39,6 @@ class EvaluationConfig:
     """Images per update of these classifiers."""
     pictures: int = 10
     """Images per row in the report's pictures."""
-    features: tuple[FeaturesConfig, ...] = ()
-    """Your feature extractors, beside the judge's features (docs/evaluation.md)."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "real_images", "neighbours", "manifold_images", "cas_batch_size", "pictures"):
@@ -48,8 +46,6 @@ class EvaluationConfig:
         require(0 < self.keep <= 1, f"keep must lie in (0, 1], got {self.keep}")
         outside = [share for share in self.shares if not 0 < share <= 1]
         require(not outside, f"shares must lie in (0, 1], got {outside}")
-        names = [extractor.name for extractor in self.features]
-        require(len(set(names)) == len(names), f"features must have different names, got {names}")
         require(self.cas_updates >= 0, f"cas_updates must not be negative, got {self.cas_updates}")
         names = [each.name for each in self.features]
         require(len(set(names)) == len(names), f"features must have different names, got {names}")
