@@ -11,7 +11,7 @@ SourceName = Literal["digits", "folder", "files", "webdataset", "parquet"]
 """Names of the sources that components/images/sources/registry.py lists."""
 SOURCE_SUMMARIES: dict[SourceName, str] = {
     "digits": "scikit-learn's bundled handwritten digits",
-    "folder": "one folder per class",
+    "folder": "one folder per class, or images without classes",
     "files": "any tree",
     "webdataset": "tars",
     "parquet": "tables",
@@ -67,8 +67,9 @@ class SourceConfig:
     """Where images come from and which of them are held out."""
 
     source: SourceName
-    """digits: scikit-learn's bundled handwritten digits; folder: a tree with one folder per class; files: any tree,
-    with or without a table of labels; webdataset: tar shards; parquet: tables that hold encoded images."""
+    """digits: scikit-learn's bundled handwritten digits; folder: a tree with one folder per class, or images directly
+    in `uri`; files: any tree, with or without a table of labels; webdataset: tar shards; parquet: tables that hold
+    encoded images. Images without labels make a model without classes."""
     uri: str | None = None
     """Location of the images: a path, s3://bucket/prefix or any fsspec URL; None for a bundled source only."""
     labels: str | None = None

@@ -23,17 +23,25 @@ def split_of(key: str, held_out: float, test: float = 0.0) -> str:
 
 
 def assign_splits(keys: Sequence[str], labels: Sequence[int | None], held_out: float, test: float = 0.0) -> list[str]:
-    """The split of each image, in the order of `keys`; no class loses its last training image.
+    """The split of each image, in the order of `keys`; no class loses its last training image, and no split that is
+    asked for stays empty while a class has a second one.
 
     The image of a class whose key has the greatest hash is always trained on. In all but the smallest classes
-    `split_of` says that anyway. Images without a label are one class.
+    `split_of` says that anyway. Images without a label are one class. A split that would be empty, as in a set of a
+    few dozen images, gets the training image with the least hash.
     """
     splits = [split_of(key, held_out, test) for key in keys]
     last: dict[int | None, tuple[float, int]] = {}  # greatest (position, row) of each class
     for row, (key, label) in enumerate(zip(keys, labels, strict=True)):
         last[label] = max(last.get(label, (-1.0, -1)), (_position(key), row))
-    for _, row in last.values():
+    always_trained = {row for _, row in last.values()}
+    for row in always_trained:
         splits[row] = TRAIN
+    for name in (HELD_OUT, TEST) if test else (HELD_OUT,):
+        spare = [] if name in splits else [row for row, split in enumerate(splits) if split == TRAIN]
+        movable = [row for row in spare if row not in always_trained]
+        if movable:
+            splits[min(movable, key=lambda row: _position(keys[row]))] = name
     return splits
 
 

@@ -44,6 +44,24 @@ def test_the_image_that_a_class_keeps_does_not_depend_on_other_classes():
     assert alone == assign_splits([*pair, *KEYS], [0, 0, *[1] * len(KEYS)], 0.5, 0.49)[:2] and TRAIN in alone
 
 
+@pytest.mark.parametrize("count", [3, 12, 24])
+def test_no_split_of_a_small_set_is_empty_and_only_as_many_images_move_as_needed(count):
+    keys = KEYS[:count]
+    for held_out, test in ((1e-6, 0.0), (1e-6, 1e-6), (0.05, 0.05)):
+        plain = [split_of(key, held_out, test) for key in keys]
+        assigned = assign_splits(keys, [None] * count, held_out, test)
+        check_splits(assigned, held_out, test)
+        missing = [name for name in (SPLITS if test else (TRAIN, HELD_OUT)) if name not in plain]
+        moved = [new for new, old in zip(assigned, plain, strict=True) if new != old]
+        assert sorted(moved) == sorted(missing)
+
+
+def test_an_image_that_fills_a_split_is_never_the_last_of_its_class():
+    assert assign_splits(KEYS[:3], [0, 1, 2], 1e-6, 1e-6) == [TRAIN] * 3
+    filled = assign_splits(KEYS[:4], [0, 0, 1, 2], 1e-6, 1e-6)
+    assert Counter(filled) == {TRAIN: 3, HELD_OUT: 1} and HELD_OUT in filled[:2]
+
+
 @pytest.mark.parametrize("keys", [[], ["a"], KEYS[:3]])
 def test_an_empty_split_is_refused(keys):
     with pytest.raises(ValueError, match=r"every split must hold images, got .* to train on"):
