@@ -63,7 +63,7 @@ class DinoV2(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         patches = self.patch_embed["proj"](images).flatten(2).transpose(1, 2)  # (n, t - 1, f)
-        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)  # (n, t, f)
+        tokens = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches], dim=1)  # (n, t, f)
         return self.norm(self.blocks(tokens + self.pos_embed))[:, 0]  # (n, f)
 
 

@@ -80,7 +80,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def export(model: nn.Module, images: int = 1) -> bytes:
     """The .pt2 file of a `model` that takes `images` sets of images (n, 3, h, w) of any n, h and w."""
-    any_size = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    any_size = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
     # One tensor each: torch.export takes the same tensor twice for one input.
     examples = tuple(torch.zeros(2, 3, EXAMPLE_SIDE, EXAMPLE_SIDE) for _ in range(images))
     with torch.no_grad():

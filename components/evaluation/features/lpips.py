@@ -58,7 +58,7 @@ class LearnedDistance(nn.Module):
         return network.eval()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        total = torch.zeros(len(a), device=a.device)  # (n,)
+        total = torch.zeros(a.shape[0], device=a.device)  # (n,)
         for weight, of_a, of_b in zip(self.weights, self._layers(a), self._layers(b), strict=True):
             squares = (_unit(of_a) - _unit(of_b)) ** 2  # (n, c, h, w)
             total = total + (squares * weight).sum(dim=1).mean(dim=(1, 2))  # (n,)
