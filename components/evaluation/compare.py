@@ -3,6 +3,7 @@
 Shapes: n images of a set, f features, y classes of the extractor.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,8 +13,8 @@ import torch
 from components.evaluation.features.config import FeaturesConfig
 from components.evaluation.features.stored import read_statistics
 from components.evaluation.measures import registered
-from components.evaluation.measures.frechet import FRECHET_DISTANCE, frechet_distance, frechet_refusal
-from components.evaluation.measures.kinds import ComparisonSettings, FeatureMeasure, FeatureSet
+from components.evaluation.measures.frechet import FRECHET_DISTANCE, estimate_frechet, frechet_refusal
+from components.evaluation.measures.kinds import ComparisonSettings, Estimate, FeatureMeasure, FeatureSet
 from components.evaluation.measures.moments import Moments
 from components.evaluation.parts import read_tensors
 from components.evaluation.scores import Figure, Figures
@@ -56,7 +57,7 @@ def compare_sets(
         other = _read_set(extractor, rows)
         figures = {measure.name: _measured(measure, real, other, settings) for measure in registered.FEATURE_MEASURES}
         if moments is not None:
-            figures[FRECHET_DISTANCE.name] = _distance_to(moments, other)
+            figures[FRECHET_DISTANCE.name] = _distance_to(moments, other, settings)
         sets.append(figures)
     return Comparison(real.features.shape[1], sets)
 
@@ -65,16 +66,21 @@ def _measured(measure: FeatureMeasure, real: FeatureSet, other: FeatureSet, sett
     refused = measure.refuses(real, other, settings)
     if refused:
         return Figure(value=None, refused=refused)
-    estimate = measure.compute(real, other, settings)
+    return _figure(measure.compute(real, other, settings))
+
+
+def _figure(estimate: Estimate) -> Figure:
+    if math.isnan(estimate.value):
+        return Figure(value=None, refused="no class has two images in both sets")
     return Figure(value=estimate.value, low=estimate.low, high=estimate.high)
 
 
-def _distance_to(moments: Moments, other: FeatureSet) -> Figure:
-    """The Frechet distance to reference statistics, without an interval."""
+def _distance_to(moments: Moments, other: FeatureSet, settings: ComparisonSettings) -> Figure:
+    """The Frechet distance to reference statistics."""
     refused = frechet_refusal(None, len(other), other.features.shape[1])
     if refused:
         return Figure(value=None, refused=refused)
-    return Figure(value=frechet_distance(moments, Moments.of(other.features)))
+    return _figure(estimate_frechet(moments, other, settings))
 
 
 def _read_set(extractor: str, rows: SetRows) -> FeatureSet:
