@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from components.tokenizer.model import Tokenizer
 from components.tokenizer.objective import TokenizerObjective
 from components.tracking.runs import RunJournal, Tracker
 from components.training import step
+from components.training.loop import FitData
 from components.workspace import Workspace
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -65,6 +67,12 @@ class RecordingObjective(TokenizerObjective):
             file.write(json.dumps([images, hashlib.sha256(text.encode()).hexdigest()]) + "\n")
 
 
+def measured_again(feed: ImageFeed, rank: int, workers: int) -> FitData:
+    """The feed's data; the best weights are measured once more on the held-out samples."""
+    data = feed(rank, workers)
+    return replace(data, final={"again": data.held_out})
+
+
 def build(folder: str, dies_at: int) -> nn.Module:
     return RecordingObjective(folder, dies_at)
 
@@ -102,7 +110,8 @@ def fit(tmp_path, snapshot, journal):
             connect=lambda: cluster,
         )
         objective = functools.partial(build, str(folder), dies_at)
-        job = step.FitJob(build=objective, data=feed, config=TRAINING, resources=StepResources(workers=workers))
+        data = functools.partial(measured_again, feed)
+        job = step.FitJob(build=objective, data=data, config=TRAINING, resources=StepResources(workers=workers))
         result = step.run_fit(job, workspace=workspace)
         files = sorted(folder.glob("rank-*.jsonl"))
         return result, [[json.loads(line) for line in path.read_text().splitlines()] for path in files]
@@ -118,6 +127,7 @@ def test_two_workers_share_the_batch_and_hold_identical_codebooks(fit, local_ray
     assert {images for images, _ in records[0]} == {TRAINING.batch_size // 2}
     assert len({digest for _, digest in records[0]}) == TRAINING.updates  # and they do change
     assert result.fit_progress.update == TRAINING.updates
+    assert result.fit_progress.final["again"] == pytest.approx(result.fit_progress.held_out)
 
 
 def test_a_dying_worker_is_replaced_from_the_last_checkpoint_and_the_weights_are_those_of_one_process(
@@ -133,6 +143,9 @@ def test_a_dying_worker_is_replaced_from_the_last_checkpoint_and_the_weights_are
     assert [metric.step for metric in history] == [4, 8]
     assert all(math.isfinite(metric.value) for metric in history)
     assert result.fit_progress.best_loss == min(metric.value for metric in history)
+
+    (again,) = journal._client.get_metric_history(journal.run_id, "final_again/loss")
+    assert (again.step, again.value) == (TRAINING.updates, pytest.approx(result.fit_progress.best_loss))
 
     in_process, (in_process_records,) = fit(None)
     assert in_process_records == before[:resumed_at] + after
