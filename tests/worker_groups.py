@@ -14,6 +14,7 @@ GROUPS = {
     ],
     "ray": [
         "tests/codes/test_step.py",
+        "tests/evaluation/test_step.py",
         "tests/generator/test_step.py",
         "tests/images/test_feed.py",
         "tests/images/test_step.py",

@@ -66,7 +66,11 @@ class Instruments:
         extractors = {
             each.name: load_features(each, channels, settings.image_size, device=device) for each in settings.features
         }
-        self.lpips = None if settings.lpips is None else load_distance(settings.lpips, channels, settings.image_size, device=device)
+        self.lpips = (
+            None
+            if settings.lpips is None
+            else load_distance(settings.lpips, channels, settings.image_size, device=device)
+        )
         self.extractors: dict[str, Callable[[Tensor], Described]] = {JUDGE: self._judged}
         self.extractors |= {name: functools.partial(_extracted, program) for name, program in extractors.items()}
 

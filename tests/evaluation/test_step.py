@@ -2,107 +2,29 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from components.artifacts import Artifact
 from components.classifier.stored import load_classifier
 from components.config import StepResources
 from components.evaluation import describe, parts
 from components.evaluation.card import markdown_table
-from components.evaluation.config import EvaluationConfig
 from components.evaluation.facts import EvaluationFacts
 from components.evaluation.measures import registered
-from components.generator.config import GeneratorConfig
-from components.generator.facts import GeneratorFacts
 from components.generator.rejection import generate_samples
 from components.generator.stored import load_generator
-from components.images.commit import commit_snapshot
-from components.images.config import ImagesConfig
-from components.images.sources.registry import list_images
 from components.images.tensors import to_images
-from components.priors.facts import PriorFacts
 from components.store import commits
-from tests.evaluation.random_data import random_pixels
-from tests.generator.committed import commit_parts, workspace_in
+from tests.evaluation.tiny import CONFIG, run_evaluation
+from tests.generator.committed import workspace_in
 
 pytestmark = pytest.mark.slow  # imports Ray
-
-CONFIG = EvaluationConfig(
-    samples=18, keep=0.5, shares=(0.25, 1.0), neighbours=2, pictures=4, cas_updates=2, cas_batch_size=8
-)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("evaluation_step")
-
-
-@pytest.fixture(scope="module")
-def images(root):
-    """Snapshot of three classes with 30 images each."""
-    for label, name in enumerate(("ant", "bee", "cat")):
-        (root / "files" / name).mkdir(parents=True)
-        for number, pixels in enumerate(random_pixels(30, 16, 16, seed=label)):
-            Image.fromarray(pixels.numpy()).save(root / "files" / name / f"{number}.png")
-    config = ImagesConfig(source="folder", uri=str(root / "files"), image_size=16, channels=1, held_out=0.2, test=0.2)
-    uri = str(root / "images")
-    digest = commit_snapshot(uri, list_images(config, uri), [], config, seed=0)
-    return Artifact(kind="images", uri=uri, digest=digest, fingerprint="", run_id="run of images")
-
-
-@pytest.fixture(scope="module")
-def codes(root, images, generator_folders):
-    """The snapshot, encoded by the generator's tokenizer."""
-    from components.codes.dataset import TokenizerFiles
-    from tests.codes.jobs import run_encode_job
-
-    files = TokenizerFiles(folder=generator_folders["tokenizer"], digest="tokenizer")
-    output = run_encode_job(str(root / "codes"), images.uri, files, None)
-    return Artifact(kind="codes", uri=str(root / "codes"), digest=output.digest, fingerprint="", run_id="run of codes")
-
-
-@pytest.fixture(scope="module")
-def inputs(generator_folders, root, images, codes):
-    """All artifacts behind the generator; one classifier is both judge and rejector."""
-    from components.generator.step import assemble_generator
-
-    artifacts = commit_parts(generator_folders, root / "parts")
-    workspace = workspace_in(root, "generator")
-    output = assemble_generator(GeneratorConfig(), artifacts, resources=StepResources(), workspace=workspace)
-    generator = Artifact(
-        kind="generator",
-        uri=str(root / "generator"),
-        digest=output.digest,
-        fingerprint="",
-        run_id="run of generator",
-        facts=output.facts.record(),
-    )
-    assert generator.read(GeneratorFacts).sampling == GeneratorConfig().sampling
-    for name, nats in (("prior_top", 2.0), ("prior_bottom", 1.0)):
-        facts = PriorFacts(
-            nats_per_code=nats, unigram_nats=3.0, train_nats_per_code=nats - 0.1, test_nats_per_code=nats + 0.1
-        )
-        artifacts[name] = Artifact(**{**vars(artifacts[name]), "facts": facts.record()})
-    return {"images": images, **artifacts, "codes": codes, "judge": artifacts["classifier"], "generator": generator}
-
-
-def run(root, inputs, name, config=CONFIG):
-    from components.evaluation.step import evaluate_generator
-
-    models = SimpleNamespace(run_link=lambda run: f"http://host/{run}")
-    workspace = workspace_in(root, name, models=models)
-    return evaluate_generator(
-        config, inputs, title="a test", settings="seed: 3", resources=StepResources(), workspace=workspace
-    )
 
 
 @pytest.fixture(scope="module")
 def output(inputs, root):
-    return run(root, inputs, "evaluation")
+    return run_evaluation(root, inputs, "evaluation")
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +109,7 @@ def test_the_report_lists_every_input_with_its_run(output, inputs, root):
 
 def test_a_killed_evaluation_keeps_its_parts_and_ends_with_the_same_digest(output, inputs, root, monkeypatch):
     monkeypatch.setattr(parts, "ROWS_PER_PART", 20)
-    whole = run(root, inputs, "whole")
+    whole = run_evaluation(root, inputs, "whole")
     drawn = []
 
     class Killed(BaseException):
@@ -201,14 +123,14 @@ def test_a_killed_evaluation_keeps_its_parts_and_ends_with_the_same_digest(outpu
 
     monkeypatch.setattr("components.evaluation.image_sets.draw_part", draw)
     with pytest.raises(Killed):
-        run(root, inputs, "killed")
+        run_evaluation(root, inputs, "killed")
     drawn.clear()
     drawn.append("nothing of part 0 or 1")
     monkeypatch.setattr(
         "components.evaluation.image_sets.draw_part",
         lambda *arguments: drawn.append(arguments[-1]) or describe.draw_part(*arguments),
     )
-    assert run(root, inputs, "killed").digest == whole.digest
+    assert run_evaluation(root, inputs, "killed").digest == whole.digest
     assert 0 not in drawn and 1 not in drawn and 2 in drawn
 
 
@@ -245,3 +167,10 @@ def test_an_exact_copy_in_the_samples_set_would_be_found(inputs, root):
         ).figures.copied_share
         < 0.2
     )
+
+
+@pytest.mark.ray
+def test_on_a_cluster_the_figures_are_those_of_one_process(output, inputs, root, local_ray):
+    """Two tasks at a time, and three fits of the accuracy score on Ray Train."""
+    on_cluster = run_evaluation(root, inputs, "on-cluster", cluster=local_ray)
+    assert on_cluster.digest == output.digest
