@@ -79,7 +79,8 @@ def draw_samples(laboratory: Laboratory, plan: DrawPlan, sampling: SamplingConfi
         (
             laboratory.instruments,
             sampling,
-            DrawRequest(request.labels[part.start : part.stop], request.seeds[part.start : part.stop]),
+            # Copies: a view would be sent with the whole tensor behind it.
+            DrawRequest(request.labels[part.start : part.stop].clone(), request.seeds[part.start : part.stop].clone()),
             folder,
             number,
         )
@@ -98,7 +99,7 @@ def describe_images(laboratory: Laboratory, name: str, table: pa.Table, *, recon
         (
             laboratory.instruments,
             laboratory.reader,
-            table.slice(part.start, len(part)).combine_chunks(),
+            rows_of(table, part),
             folder,
             number,
             reconstruct,
@@ -117,6 +118,11 @@ def describe_images(laboratory: Laboratory, name: str, table: pa.Table, *, recon
     others = {number: part.reconstructions for number, part in parts.items() if part.reconstructions is not None}
     reconstructions = ImageSet(reconstructions_of(folder), join_rows(others)) if others else None
     return RealSet(table, ImageSet(folder, images), reconstructions)
+
+
+def rows_of(table: pa.Table, part: range) -> pa.Table:
+    """The rows of a part as a table of their own: a slice would be sent with all rows behind it."""
+    return table.take(pa.array(part))
 
 
 def halves_of_training(snapshot: Snapshot, most: int) -> tuple[pa.Table, pa.Table]:

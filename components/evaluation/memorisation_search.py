@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 
 from components.evaluation.describe import QuerySet, search_part
+from components.evaluation.image_sets import rows_of
 from components.evaluation.laboratory import Laboratory
 from components.evaluation.measures.memorisation import copied_share, memorisation_ratio
 from components.evaluation.parts import Rows, part_ranges, read_rows
@@ -56,7 +57,7 @@ def search_training(laboratory: Laboratory, samples: QuerySet, unseen: QuerySet)
 def _nearest(laboratory: Laboratory, queries: tuple[QuerySet, ...], training: pa.Table) -> NearestRows:
     folder, ranges = laboratory.folder("nearest"), part_ranges(training.num_rows)
     arguments = [
-        (queries, laboratory.reader, training.slice(part.start, len(part)).combine_chunks(), part.start, folder, number)
+        (queries, laboratory.reader, rows_of(training, part), part.start, folder, number)
         for number, part in enumerate(ranges)
     ]
     parts: dict[int, Rows] = laboratory.run_parts(
