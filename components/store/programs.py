@@ -38,6 +38,7 @@ _OPERATORS = re.compile(
     r"|math\.(floor|ceil|trunc|sqrt)"
 )
 _FILE_OPERATORS = re.compile(r"torch\.ops\.aten\.from_file\b.*")  # opens any path
+_LEAVE_OUT = "torch.no_grad, torch.autocast, conditions, loops and operators of other packages"
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _PLAIN_TEXT = re.compile(r"[^'\"\\\x00-\x1f]*")
 _EXPRESSION_FUNCTIONS = re.compile(
@@ -154,7 +155,7 @@ def _check_value(value: Any, key: str) -> None:
                 continue
             _refuse_unless(
                 name not in _REFERENCES or item is None,
-                f"it has an argument {name!r}: leave out torch.no_grad, conditions and loops inside forward",
+                f"it has an argument {name!r}: leave {_LEAVE_OUT} out of forward",
             )
             _check_value(item, name)
     elif isinstance(value, list):
@@ -167,7 +168,7 @@ def _check_value(value: Any, key: str) -> None:
 def _check_text(text: str, key: str) -> None:
     if key == "target":
         allowed = _OPERATORS.fullmatch(text) and not _FILE_OPERATORS.fullmatch(text)
-        _refuse_unless(bool(allowed), f"it calls {text!r}: write the model with operators of torch alone")
+        _refuse_unless(bool(allowed), f"it calls {text!r}: leave {_LEAVE_OUT} out of forward")
     elif key == "expr_str":
         _check_expression(text)
     elif key in ("name", "forward_arg_names"):

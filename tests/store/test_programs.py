@@ -150,8 +150,26 @@ def test_the_code_of_guards_is_not_run(data, tmp_path):
 @pytest.mark.parametrize("target", ["torch.hub.load", "_operator.methodcaller", "torch.ops.aten.from_file.default"])
 def test_a_program_that_calls_another_function_is_refused(data, target):
     hostile = with_graph(data, lambda program: program["graph_module"]["graph"]["nodes"][0].update(target=target))
-    with pytest.raises(ValueError, match=f"it calls '{target}': write the model with operators of torch"):
+    with pytest.raises(ValueError, match=f"it calls '{target}': leave torch.no_grad, .* out of forward"):
         load_program(hostile, ROLE)
+
+
+class WithoutGradient(Model):
+    """As users write it: the gradient switched off inside."""
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            features, _ = super().forward(images)
+        return features, images.mean(dim=1)
+
+
+def test_a_program_with_a_part_of_its_own_is_refused_with_what_to_do():
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(WithoutGradient(), (torch.zeros(2, 3, 8, 8),)), file)
+    with pytest.raises(
+        ValueError, match=r"it calls 'torch\.ops\.higher_order.*: leave torch\.no_grad, .* out of forward"
+    ):
+        load_program(file.getvalue(), ROLE)
 
 
 def test_a_name_that_is_code_is_refused(data):
