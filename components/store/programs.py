@@ -17,8 +17,6 @@ import torch
 from torch import nn
 from torch.export.passes import move_to_device_pass
 
-from components.config import require
-
 EXPORT_ADVICE = (
     "export it: torch.export.save(torch.export.export(model.eval(), (images,), "
     "dynamic_shapes=({0: torch.export.Dim.AUTO},)), 'program.pt2')"
@@ -26,11 +24,13 @@ EXPORT_ADVICE = (
 
 _MEMBERS = re.compile(
     r"archive_format|archive_version|byteorder|\.format_version|\.storage_alignment|\.data/(version|serialization_id)"
-    r"|models/model\.json|data/sample_inputs/model\.pt"
+    r"|models/model\.json|data/(sample_inputs|weights|constants)/model\.pt"
     r"|data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
 )
-"""Files of an archive without pickled tensors, own classes, compiled libraries or formats before torch 2.9."""
-_GRAPH, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"
+"""Files of an archive without own classes and compiled libraries, as torch 2.8 or newer writes it."""
+_GRAPH = "models/model.json"
+_PICKLES = ("data/sample_inputs/model.pt", "data/weights/model.pt", "data/constants/model.pt")
+"""The last two: of torch 2.8, in place of the payloads."""
 _PAYLOADS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 _OPERATORS = re.compile(
     r"torch\.ops\.(aten|prims)\.\w+\.\w+|torch\.sym_(int|float|max|min|not|ite|sum)"
@@ -38,6 +38,7 @@ _OPERATORS = re.compile(
     r"|math\.(floor|ceil|trunc|sqrt)"
 )
 _FILE_OPERATORS = re.compile(r"torch\.ops\.aten\.from_file\b.*")  # opens any path
+_LEAVE_OUT = "torch.no_grad, torch.autocast, conditions, loops and operators of other packages"
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _PLAIN_TEXT = re.compile(r"[^'\"\\\x00-\x1f]*")
 _EXPRESSION_FUNCTIONS = re.compile(
@@ -99,21 +100,23 @@ def _check_archive(data: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = [name.partition("/")[2] for name in archive.namelist()]
         roots = {name.partition("/")[0] for name in archive.namelist()}
-    require(len(roots) == 1, f"one folder must hold all members, got {sorted(roots)}")
+    _refuse_unless(len(roots) == 1, f"its members are in {len(roots)} folders: {EXPORT_ADVICE}")
     torchscript = any(name.startswith("code/") or name == "constants.pkl" for name in names)
     _refuse_unless(not torchscript, f"it is a TorchScript program, which can run code: {EXPORT_ADVICE}")
     _refuse_unless("data.pkl" not in names, f"it holds weights that torch.save wrote: load them, {EXPORT_ADVICE}")
     unknown = sorted(name for name in names if not _MEMBERS.fullmatch(name))
-    _refuse_unless(not unknown, f"it has the member {unknown[:1]}: {EXPORT_ADVICE} with torch 2.9 or newer")
+    _refuse_unless(not unknown, f"it has the member {unknown[:1]}: {EXPORT_ADVICE} with torch 2.8 or newer")
     _refuse_unless(len(set(names)) == len(names), f"it has members twice: {EXPORT_ADVICE}")
     # From here on the reader that torch.export.load uses, so that what is checked is what is loaded.
     reader = torch._C.PyTorchFileReader(io.BytesIO(data))  # type: ignore[call-arg, arg-type]
-    read = {name: reader.get_record(name) for name in (_GRAPH, _SAMPLES, *_PAYLOADS)}
+    read = {name: reader.get_record(name) for name in (_GRAPH, *_PICKLES, *_PAYLOADS) if name in names}
     listed = {name.replace("\\", "/") for name in reader.get_all_records()}
     _refuse_unless(listed <= set(names), f"its list of members is ambiguous: {EXPORT_ADVICE}")
-    for name in _PAYLOADS:
-        _check_payload(json.loads(read[name]))
-    _check_samples(read[_SAMPLES])
+    for name, content in read.items():
+        if name in _PICKLES:
+            _check_pickle(name, content)
+        elif name in _PAYLOADS:
+            _check_payload(json.loads(content))
     _check_graph(json.loads(read[_GRAPH]))
 
 
@@ -124,13 +127,13 @@ def _check_payload(payload: dict[str, Any]) -> None:
         _refuse_unless(not pickled, f"its tensor {name!r} is pickled: make it a plain tensor of the model")
 
 
-def _check_samples(data: bytes) -> None:
-    """torch.export.load unpickles sample inputs without limits when reading them as tensors fails."""
+def _check_pickle(name: str, data: bytes) -> None:
+    """Where reading as tensors fails, torch.export.load unpickles without limits."""
     try:
         torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:
         raise _RefusedProgram(
-            f"its sample inputs are not tensors ({type(error).__name__}): export it again with tensors as inputs"
+            f"its member {name} holds more than tensors ({type(error).__name__}): export it with tensors as inputs"
         ) from error
 
 
@@ -154,7 +157,7 @@ def _check_value(value: Any, key: str) -> None:
                 continue
             _refuse_unless(
                 name not in _REFERENCES or item is None,
-                f"it has an argument {name!r}: leave out torch.no_grad, conditions and loops inside forward",
+                f"it has an argument {name!r}: leave {_LEAVE_OUT} out of forward",
             )
             _check_value(item, name)
     elif isinstance(value, list):
@@ -167,7 +170,7 @@ def _check_value(value: Any, key: str) -> None:
 def _check_text(text: str, key: str) -> None:
     if key == "target":
         allowed = _OPERATORS.fullmatch(text) and not _FILE_OPERATORS.fullmatch(text)
-        _refuse_unless(bool(allowed), f"it calls {text!r}: write the model with operators of torch alone")
+        _refuse_unless(bool(allowed), f"it calls {text!r}: leave {_LEAVE_OUT} out of forward")
     elif key == "expr_str":
         _check_expression(text)
     elif key in ("name", "forward_arg_names"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from components.evaluation.features.stored import load_features
 from components.evaluation.measures.moments import Moments
 from components.images.config import PixelConfig
 from components.images.pixels import PixelReader
-from components.images.snapshot import open_snapshot
+from components.images.snapshot import StoredSnapshot, open_snapshot
 from components.images.split import TRAIN
 from components.progress import Progress
 from components.store.programs import program_digest
@@ -145,17 +146,17 @@ def _extractor_of(config: PipelineConfig, name: str, source: str) -> FeaturesCon
 
 
 def _of_snapshot(config: PipelineConfig, source: str) -> Iterator[_Chunk]:
-    """The training images of the newest snapshot, without augmented copies."""
     memo = look_up_memo(config)
     if memo is None:
         raise MissingArtifact(f"nothing has run yet with {source}: python -m pipeline run {source}, or give --images")
-    snapshot = open_snapshot(Session(config, memo=memo).artifact("images").uri)
+    return training_images(open_snapshot(Session(config, memo=memo).artifact("images").uri))
+
+
+def training_images(snapshot: StoredSnapshot) -> Iterator[_Chunk]:
+    """The training images of a snapshot, without augmented copies."""
     reader, done = PixelReader(snapshot.pixels, snapshot.seed), 0
     for rows in snapshot.waves(IMAGES_PER_CHUNK):
-        kept = [
-            split == TRAIN and copy == 0
-            for split, copy in zip(rows["split"].to_pylist(), rows["copy"].to_pylist(), strict=True)
-        ]
+        kept = pc.and_(pc.equal(rows["split"], TRAIN), pc.equal(rows["copy"], 0))
         done += rows.num_rows
         yield _Chunk(torch.from_numpy(reader.read(rows.filter(kept))), done, snapshot.rows)
 

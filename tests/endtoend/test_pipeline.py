@@ -2,11 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
-from tests.endtoend.conftest import STEPS, client, step_runs
+from benchmarks.tiny import OVERRIDES
+from components.evaluation.features.exported import export
+from tests.endtoend.conftest import STEPS, client, set_options, step_runs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+class Brightness(torch.nn.Module):
+    """One feature."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean(dim=(1, 2, 3))[:, None]
 
 
 def test_a_run_makes_every_artifact_and_names_its_outputs(finished_run):
@@ -41,6 +52,17 @@ def test_lineage_goes_from_the_generator_to_the_image_snapshot(finished_run):
         assert step in result.stdout
     digest = next(iter(finished_run.digests()["images"]))
     assert digest[:12] in result.stdout
+
+
+def test_reference_statistics_are_those_of_the_run_s_training_images(finished_run):
+    (finished_run.folder / "brightness.pt2").write_bytes(export(Brightness()))
+    settings = set_options((*OVERRIDES, "evaluation.features=[{name: brightness, program: brightness.pt2}]"))
+    command = ("features", "statistics", "digits", "brightness.npz", "--features", "brightness", *settings)
+    result = finished_run.pipeline(*command)
+    assert result.returncode == 0, result.stderr
+    (run,) = step_runs(finished_run, "images")
+    with np.load(finished_run.folder / "brightness.npz") as stored:
+        assert stored["count"] == run.data.metrics["train_images"] and 0 < stored["mu"] < 255
 
 
 def test_a_second_run_does_no_work(finished_run):

@@ -83,6 +83,17 @@ def with_samples(data, path):
     return changed(data, **{SAMPLES: file.getvalue()})
 
 
+def with_weights_of_torch_2_8(data, weights):
+    """Weights as one pickled dictionary in place of the payload of single tensors."""
+    file = io.BytesIO()
+    torch.save(weights, file)
+    return changed(data, **{"archive/data/weights/model.pt": file.getvalue()})
+
+
+def with_weights(data, path):
+    return with_weights_of_torch_2_8(data, {"layers.weight": Marker(path)})
+
+
 def with_opaque_object(data, path):
     entry = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
     config = json.loads(zipfile.ZipFile(io.BytesIO(data)).read(CONSTANTS))
@@ -112,7 +123,7 @@ def with_guard(data, path):
     return with_graph(data, lambda program: program.update(guards_code=[f"{write_marker(path)} is None"]))
 
 
-HOSTILE = [with_samples, with_opaque_object, with_pickled_tensor, with_expression]
+HOSTILE = [with_samples, with_weights, with_opaque_object, with_pickled_tensor, with_expression]
 
 
 def run_in_torch(data: bytes) -> None:
@@ -127,6 +138,13 @@ def test_a_program_computes_what_its_network_does(model, data, size):
     images = torch.rand(count, 3, side, side)
     for got, wanted in zip(load_program(data, ROLE)(images), model(images), strict=True):
         torch.testing.assert_close(got, wanted)
+
+
+def test_a_program_of_torch_2_8_is_read(model, data):
+    images = torch.rand(1, 3, 8, 8)
+    doubled = {name: nn.Parameter(2 * value) for name, value in model.named_parameters()}
+    features, _ = load_program(with_weights_of_torch_2_8(data, doubled), ROLE)(images)
+    torch.testing.assert_close(features, 2 * model(images)[0])  # its layers are linear
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
@@ -150,8 +168,26 @@ def test_the_code_of_guards_is_not_run(data, tmp_path):
 @pytest.mark.parametrize("target", ["torch.hub.load", "_operator.methodcaller", "torch.ops.aten.from_file.default"])
 def test_a_program_that_calls_another_function_is_refused(data, target):
     hostile = with_graph(data, lambda program: program["graph_module"]["graph"]["nodes"][0].update(target=target))
-    with pytest.raises(ValueError, match=f"it calls '{target}': write the model with operators of torch"):
+    with pytest.raises(ValueError, match=f"it calls '{target}': leave torch.no_grad, .* out of forward"):
         load_program(hostile, ROLE)
+
+
+class WithoutGradient(Model):
+    """As users write it: the gradient switched off inside."""
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            features, _ = super().forward(images)
+        return features, images.mean(dim=1)
+
+
+def test_a_program_with_a_part_of_its_own_is_refused_with_what_to_do():
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(WithoutGradient(), (torch.zeros(2, 3, 8, 8),)), file)
+    with pytest.raises(
+        ValueError, match=r"it calls 'torch\.ops\.higher_order.*: leave torch\.no_grad, .* out of forward"
+    ):
+        load_program(file.getvalue(), ROLE)
 
 
 def test_a_name_that_is_code_is_refused(data):

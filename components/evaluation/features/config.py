@@ -7,6 +7,8 @@ from typing import Literal
 from components.config import require
 
 CHANNELS = (1, 3)
+TAKEN_NAMES = ("judge",)
+"""Of the features that every evaluation has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class FeaturesConfig:
     def __post_init__(self) -> None:
         named = re.fullmatch(r"[a-z][a-z0-9_]*", self.name)
         require(bool(named), f"features.name must be lower case letters, digits and underscores, got {self.name!r}")
+        require(self.name not in TAKEN_NAMES, f"features.name must not be {self.name!r}, which every evaluation has")
         require(bool(self.program), f"features.program of {self.name!r} must name a .pt2 file, got nothing")
         require(self.channels in CHANNELS, f"features.channels must be one of {CHANNELS}, got {self.channels}")
         low, high = self.value_range

@@ -1,6 +1,7 @@
 """The field's feature extractors as exported programs, from weights files that the user downloaded."""
 
 import functools
+import importlib
 import io
 import tempfile
 from collections.abc import Sequence
@@ -141,7 +142,7 @@ def _import_torchvision() -> None:
     two of them to torch. They are declared here, without an implementation.
     """
     try:
-        pass
+        importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise

@@ -34,8 +34,8 @@ def kernel_distances(real: Tensor, others: Tensor, settings: ComparisonSettings)
     rng = np.random.RandomState(SUBSET_SEED)
     distances = []
     for _ in range(settings.kernel_subsets):
-        a, b = (
-            each[torch.from_numpy(rng.choice(len(each), size, replace=False))].double() for each in (real, others)
+        a, b = (  # drawn in torch-fidelity's order, whose first input are the samples
+            each[torch.from_numpy(rng.choice(len(each), size, replace=False))].double() for each in (others, real)
         )  # (s, f) each
         distances.append(squared_discrepancy(*_kernels(a, b)))
     return torch.tensor(distances, dtype=torch.float64)

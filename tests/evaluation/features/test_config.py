@@ -10,6 +10,7 @@ from components.evaluation.features.config import FeaturesConfig
     "changes, message",
     [
         ({"name": "Inception V3"}, "features.name must be lower case letters, digits and underscores"),
+        ({"name": "judge"}, "features.name must not be 'judge', which every evaluation has"),
         ({"program": ""}, "must name a .pt2 file"),
         ({"channels": 2}, r"features.channels must be one of \(1, 3\), got 2"),
         ({"value_range": (1.0, -1.0)}, r"black below white, got \(1.0, -1.0\)"),

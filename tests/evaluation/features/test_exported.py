@@ -103,6 +103,19 @@ def test_positions_keep_their_place_when_they_are_interpolated():
     assert (grid[13, 3] - without_offset[13] / 36).abs() > 4e-3
 
 
+def test_the_largest_size_has_gated_layers():
+    """ViT-g: names and shapes as published, and the layer by its formula (Shazeer 2020, equation 6)."""
+    published = DinoV2(width=64, depth=1, mlp_width=24, gated=True).state_dict()
+    published |= {"pos_embed": torch.randn(1, 1 + 37**2, 64), "mask_token": torch.zeros(1, 64)}
+    network = DinoV2.from_weights(published, "giant.pth")
+    assert network(torch.randn(2, 3, 224, 224)).shape == (2, 64)
+    layer, tokens = network.blocks[0].mlp, torch.randn(2, 5, 64)
+    gate, values = (tokens @ half.T for half in layer.w12.weight.split(24))
+    gate, values = gate + layer.w12.bias[:24], values + layer.w12.bias[24:]
+    wanted = (gate * gate.sigmoid() * values) @ layer.w3.weight.T + layer.w3.bias
+    torch.testing.assert_close(layer(tokens), wanted)
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save({"head.weight": torch.zeros(1)}, tmp_path / "other.pth")
     other = read_weights(tmp_path / "other.pth")

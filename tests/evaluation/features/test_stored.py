@@ -33,7 +33,7 @@ def test_a_program_is_read_and_known_by_the_digest_of_its_file(config, tmp_path)
 
 
 def test_a_missing_program_is_named():
-    with pytest.raises(ValueError, match="the program of 'own' must be a file, found nothing at /nowhere/own.pt2"):
+    with pytest.raises(ValueError, match=r"the program of 'own' must be a file, found nothing at /nowhere/own\.pt2"):
         load_features(FeaturesConfig(name="own", program="/nowhere/own.pt2"), channels=3, image_size=16)
 
 
