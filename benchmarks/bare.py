@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -21,26 +22,35 @@ from pipeline.config_files import load_config
 from pipeline.dag import dag_of
 
 
+class FinishedStep(NamedTuple):
+    """What one step made, and its cost."""
+
+    artifact: Artifact
+    seconds: float
+    """CPU seconds of its work."""
+
+
 def main() -> None:
     """All steps in the order of the DAG."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(seconds_by_step(load_config("digits", sys.argv[1:]), Path(folder))))
+        steps = run_steps(load_config("digits", sys.argv[1:]), Path(folder))
+        print(json.dumps({name: step.seconds for name, step in steps.items()}))
 
 
-def seconds_by_step(config: PipelineConfig, root: Path) -> dict[str, float]:
-    """CPU seconds of each step's work; its artifacts go below `root`."""
-    seconds: dict[str, float] = {}
-    artifacts: dict[str, Artifact] = {}
+def run_steps(config: PipelineConfig, root: Path) -> dict[str, FinishedStep]:
+    """The finished steps by name; their artifacts go below `root`."""
+    finished: dict[str, FinishedStep] = {}
     for name, step in dag_of(config).items():
         started = time.process_time()
-        fingerprint = step.fingerprint(artifacts, config.seed)
+        inputs = {needed: finished[needed].artifact for needed in step.inputs}
+        fingerprint = step.fingerprint(inputs, config.seed)
         lease = acquire_lease(str(root / "leases" / name), wait_seconds=0, report=print)
         with keep_alive(lease):
             folder = str(root / name)
             workspace = Workspace(name=name, fingerprint=fingerprint, uri=folder, seed=config.seed, lease=lease)
-            output = step.work({needed: artifacts[needed] for needed in step.inputs}, workspace)
-        artifacts[name] = Artifact(
+            output = step.work(inputs, workspace)
+        artifact = Artifact(
             kind=name,
             uri=folder,
             digest=output.digest,
@@ -48,8 +58,8 @@ def seconds_by_step(config: PipelineConfig, root: Path) -> dict[str, float]:
             run_id="",
             facts=output.facts.record(),
         )
-        seconds[name] = time.process_time() - started
-    return seconds
+        finished[name] = FinishedStep(artifact, time.process_time() - started)
+    return finished
 
 
 if __name__ == "__main__":
