@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -22,35 +21,27 @@ from pipeline.config_files import load_config
 from pipeline.dag import dag_of
 
 
-class FinishedStep(NamedTuple):
-    """What one step made, and its cost."""
-
-    artifact: Artifact
-    seconds: float
-    """CPU seconds of its work."""
-
-
 def main() -> None:
     """All steps in the order of the DAG."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        steps = run_steps(load_config("digits", sys.argv[1:]), Path(folder))
-        print(json.dumps({name: step.seconds for name, step in steps.items()}))
+        _, seconds = run_steps(load_config("digits", sys.argv[1:]), Path(folder))
+        print(json.dumps(seconds))
 
 
-def run_steps(config: PipelineConfig, root: Path) -> dict[str, FinishedStep]:
-    """The finished steps by name; their artifacts go below `root`."""
-    finished: dict[str, FinishedStep] = {}
+def run_steps(config: PipelineConfig, root: Path) -> tuple[dict[str, Artifact], dict[str, float]]:
+    """Artifact and CPU seconds of each step; the artifacts go below `root`."""
+    seconds: dict[str, float] = {}
+    artifacts: dict[str, Artifact] = {}
     for name, step in dag_of(config).items():
         started = time.process_time()
-        inputs = {needed: finished[needed].artifact for needed in step.inputs}
-        fingerprint = step.fingerprint(inputs, config.seed)
+        fingerprint = step.fingerprint(artifacts, config.seed)
         lease = acquire_lease(str(root / "leases" / name), wait_seconds=0, report=print)
         with keep_alive(lease):
             folder = str(root / name)
             workspace = Workspace(name=name, fingerprint=fingerprint, uri=folder, seed=config.seed, lease=lease)
-            output = step.work(inputs, workspace)
-        artifact = Artifact(
+            output = step.work({needed: artifacts[needed] for needed in step.inputs}, workspace)
+        artifacts[name] = Artifact(
             kind=name,
             uri=folder,
             digest=output.digest,
@@ -58,8 +49,8 @@ def run_steps(config: PipelineConfig, root: Path) -> dict[str, FinishedStep]:
             run_id="",
             facts=output.facts.record(),
         )
-        finished[name] = FinishedStep(artifact, time.process_time() - started)
-    return finished
+        seconds[name] = time.process_time() - started
+    return artifacts, seconds
 
 
 if __name__ == "__main__":

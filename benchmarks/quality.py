@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.bare import FinishedStep, run_steps
+from benchmarks.bare import run_steps
 from benchmarks.processes import describe_machine
+from components.artifacts import Artifact
 from components.classifier.stored import load_classifier
 from components.evaluation.facts import EvaluationFacts
 from components.generator.rejection import draw_samples
@@ -34,6 +35,8 @@ from pipeline.dag import dag_of
 RESULT = Path(__file__).resolve().parent / "results" / "quality.json"
 GATED = ("judge_accuracy", "kept_accuracy")
 """Fractions of samples for which a limit is derived."""
+SAMPLES_PER_CLASS = 100
+"""Samples behind each class's accuracy."""
 IMAGES_PER_CHUNK = 500
 """Images that the judge reads at once."""
 GATE_ERRORS = 4.0
@@ -62,19 +65,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     options = parser.parse_args(arguments)
     tasks = [(options.preset, options.overrides, seed) for seed in range(options.seeds)]
+    results: list[SeedResult] = []
     # A new process per seed: nothing of one run is left for the next.
     with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
-        results = pool.starmap(measure_seed, tasks, chunksize=1)
-    print(render_table(results))
-    if options.write:
-        content = {
-            "machine": describe_machine(),
-            "preset": options.preset,
-            "overrides": options.overrides,
-            "limits": gate_limits(results),
-            "seeds": [result._asdict() for result in results],
-        }
-        RESULT.write_text(json.dumps(content, indent=1) + "\n")
+        for result in pool.imap(_measure_task, tasks):
+            results.append(result)
+            print(f"\n{render_table(results)}", flush=True)
+            if options.write:  # after each seed: one takes minutes
+                RESULT.write_text(_as_json(results, options.preset, options.overrides))
+
+
+def _measure_task(task: tuple[str, Sequence[str], int]) -> SeedResult:
+    return measure_seed(*task)
+
+
+def _as_json(results: Sequence[SeedResult], preset: str, overrides: Sequence[str]) -> str:
+    content = {
+        "machine": describe_machine(),
+        "preset": preset,
+        "overrides": overrides,
+        "limits": gate_limits(results),
+        "seeds": [result._asdict() for result in results],
+    }
+    return json.dumps(content, indent=1) + "\n"
 
 
 def measure_seed(preset: str, overrides: Sequence[str], seed: int) -> SeedResult:
@@ -82,43 +95,41 @@ def measure_seed(preset: str, overrides: Sequence[str], seed: int) -> SeedResult
     torch.set_num_threads(1)
     config = load_config(preset, [*overrides, f"seed={seed}"])
     with tempfile.TemporaryDirectory() as folder:
-        finished = run_steps(config, Path(folder))
-        figures = _figures(config, finished)
+        artifacts, seconds = run_steps(config, Path(folder))
+        figures = _figures(config, artifacts)
     return SeedResult(
         seed=seed,
         figures=figures,
-        seconds={name: round(each.seconds, 1) for name, each in finished.items()},
-        samples=finished["evaluation"].artifact.read(EvaluationFacts).samples,
+        seconds={name: round(spent, 1) for name, spent in seconds.items()},
+        samples=artifacts["evaluation"].read(EvaluationFacts).samples,
     )
 
 
-def _figures(config: PipelineConfig, finished: Mapping[str, FinishedStep]) -> dict[str, float]:
+def _figures(config: PipelineConfig, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
     steps = dag_of(config)
     figures: dict[str, float] = {}
-    for name, each in finished.items():
-        facts = each.artifact.read(steps[name].facts).figures()
+    for name, artifact in artifacts.items():
+        facts = artifact.read(steps[name].facts).figures()
         figures |= {f"{name}.{figure}": value for figure, value in facts.items()}
-    by_class = class_accuracies(config, finished)
+    by_class = class_accuracies(config, artifacts)
     figures |= {f"class {name}": accuracy for name, accuracy in by_class.items()}
     return figures | ({"worst class": min(by_class.values())} if by_class else {})
 
 
 @torch.no_grad()
-def class_accuracies(config: PipelineConfig, finished: Mapping[str, FinishedStep]) -> dict[str, float]:
-    """Fraction of `samples_per_class` samples, drawn as the generator does by default, that the judge reads as their
-    own class; empty where there are no classes. These samples are not those of the evaluation."""
-    folder = Path(finished["generator"].artifact.uri)
+def class_accuracies(config: PipelineConfig, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
+    """Fraction of SAMPLES_PER_CLASS samples, drawn as the generator does by default, that the judge reads as their own
+    class; empty where there are no classes. These samples are not those of the evaluation."""
+    folder = Path(artifacts["generator"].uri)
     parts = ("tokenizer", "classifier", *(f"prior_{level}" for level in config.level_names))
     generator = load_generator({part: folder / part for part in parts})
     if len(generator.classes) < 2:
         return {}
-    judge = load_classifier(Path(finished["judge"].artifact.uri))
-    count, classes = config.evaluation.samples_per_class, range(len(generator.classes))
-    samples = draw_samples(
-        generator, classes=classes, count=count, seed=config.seed, sampling=config.generator.sampling
-    )
+    judge = load_classifier(Path(artifacts["judge"].uri))
+    classes, sampling = range(len(generator.classes)), config.generator.sampling
+    samples = draw_samples(generator, classes=classes, count=SAMPLES_PER_CLASS, seed=config.seed, sampling=sampling)
     read = torch.cat([judge(to_images(part)).argmax(1) for part in samples.pixels.split(IMAGES_PER_CHUNK)])  # (n,)
-    right = (read == samples.labels).view(len(classes), count).double().mean(dim=1)  # (y,)
+    right = (read == samples.labels).view(len(classes), SAMPLES_PER_CLASS).double().mean(dim=1)  # (y,)
     return dict(zip(generator.classes, right.tolist(), strict=True))
 
 
