@@ -131,6 +131,12 @@ def _cross_faults(config: PipelineConfig) -> list[str]:
         faults.append(
             f"priors.{names[0]}.conditioning_layers must be 0: no level is above it, got {top.conditioning_layers}"
         )
+    without = [level for level, prior in config.priors.items() if prior.label_dropout == 0]
+    if config.generator.guidance != 1 and without:
+        faults.append(
+            f"generator.guidance must be 1 unless every prior has a label_dropout above 0, got "
+            f"{config.generator.guidance} with none for {without}: guidance draws without the class too"
+        )
     fits = {"vqvae": (config.vqvae.training, config.resources.tokenizer)}
     fits |= {f"priors.{level}": (prior.training, config.resources.prior) for level, prior in config.priors.items()}
     fits |= {name: (getattr(config, name).training, config.resources.classifier) for name in ("classifier", "judge")}

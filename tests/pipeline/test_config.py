@@ -96,3 +96,11 @@ def test_a_program_as_judge_is_refused(tree):
     tree["judge"]["program"] = "own.pt2"
     tree["classifier"]["program"] = "models:/own/1"
     assert "judge.program must be null, got 'own.pt2': measures need the features" in faults(tree)
+
+
+def test_guidance_needs_label_dropout_in_every_prior(tree):
+    tree["generator"] = {"guidance": 1.25}
+    tree["priors"]["top"] = tree["priors"]["top"] | {"label_dropout": 0.1}
+    assert "got 1.25 with none for ['bottom']: guidance draws without the class too" in faults(tree)
+    tree["priors"]["bottom"] = tree["priors"]["bottom"] | {"label_dropout": 0.1}
+    assert parse_config(tree, "a test").generator.sampling.guidance == 1.25
