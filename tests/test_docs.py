@@ -1,6 +1,7 @@
 """What the pages say is true: the tree is the one on disk, links, commands, targets, paths and messages exist."""
 
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -22,6 +23,17 @@ SHOWN_AS_FOLDERS = ("tests/", "docs/images/", "benchmarks/results/")
 """Folders whose files the tree does not name one by one."""
 TERMS = """artifact fingerprint snapshot shard wave lease level code_map step stage update codebook code tokenizer prior
 generator manifest gate memo""".replace("code_map", "code-map").split()
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_results_in_the_readme_are_what_the_command_prints_of_the_stored_card():
+    from components.evaluation.card import markdown_table
+
+    card = json.loads((ROOT / "benchmarks" / "results" / "digits.json").read_text())
+    (shown,) = re.findall(r"<!-- results -->\n(.*?)\n<!-- end of results -->", README, re.DOTALL)
+    assert shown == markdown_table(card)
 
 
 # --- the tree ---------------------------------------------------------------------------------------------------------

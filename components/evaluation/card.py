@@ -74,6 +74,7 @@ def _recognition_entry(scores: Scores) -> dict[str, Any]:
         "measure": "judge_accuracy",
         "features": "judge",
         "images": scores.samples,
+        "unseen_images": scores.unseen,
         "format": "{:.1%}",
         "sets": {name: asdict(figure) for name, figure in sets.items()},
     }
@@ -116,8 +117,8 @@ def _single_entries(scores: Scores) -> Iterator[dict[str, Any]]:
         for split in ("train", "held_out", "test"):
             value = getattr(level, split)
             if value is not None:
-                title = f"Nats per code, {level.level}, {split.replace('_', ' ')}"
-                yield _single(f"nats_per_code/{level.level}/{split}", title, Figure(value=value), "{:.3f}", "")
+                title = f"Nats per code, {level.level} level"
+                yield _single(f"nats_per_code/{level.level}/{split}", title, Figure(value=value), "{:.3f}", f"{split.replace('_', ' ')} images")
     bits = Figure(value=scores.bits_per_dimension)
     yield _single("bits_per_dimension", "Code length, bits per dimension", bits, "{:.3f}", "not a likelihood of pixels")
     for score in scores.classification:
@@ -180,7 +181,7 @@ def markdown_table(card: Card) -> str:
             entry["figure"],
             entry["features"],
             *(show(entry["sets"][name], entry["format"]) for name in ("drawn", "kept", "reconstructions", "real")),
-            f"{entry['images']:,}",
+            _images_text(entry),
         )
         for entry in card["comparisons"]
     ]
@@ -191,6 +192,12 @@ def markdown_table(card: Card) -> str:
         published = [tuple(str(each[column]) for column in columns) for each in card["published"]]
         tables.append(_table(("the paper's figure", "value", "source", "note"), published))
     return "\n\n".join([*tables, *_refusals(card)])
+
+
+def _images_text(entry: Mapping[str, Any]) -> str:
+    """How many images are behind the figures of a comparison."""
+    text = f"{entry['images']:,}"
+    return f"{text}; real ones {entry['unseen_images']:,}" if "unseen_images" in entry else text
 
 
 def _refusals(card: Card) -> list[str]:
