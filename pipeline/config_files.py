@@ -15,6 +15,7 @@ PRESETS = Path(__file__).parent / "presets"
 RENAMED = {
     "codes.rows_a_shard": "codes.rows_per_shard",
     "codes.rows_a_wave": "codes.rows_per_wave",
+    "evaluation.samples_per_class": "evaluation.samples",
     "share": "resources",
 }
 """Former names of settings, which files and command lines may still use; both names are in the same section."""

@@ -72,6 +72,8 @@ def _measured(measure: FeatureMeasure, real: FeatureSet, other: FeatureSet, sett
 def _figure(estimate: Estimate) -> Figure:
     if math.isnan(estimate.value):
         return Figure(value=None, refused="no class has two images in both sets")
+    if math.isnan(estimate.low) or math.isnan(estimate.high):  # too few images to resample
+        return Figure(value=estimate.value)
     return Figure(value=estimate.value, low=estimate.low, high=estimate.high)
 
 

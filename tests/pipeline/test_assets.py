@@ -93,6 +93,18 @@ def test_a_failed_gate_blocks_later_steps_and_promotion(retry_config):
     assert lenient.run_step(lenient.steps["tokenizer"]).good  # the shared pipeline's verdict is recorded as before
 
 
+class UnjudgedSession(Session):
+    """A session whose evaluation has no figure to judge, as for images without classes."""
+
+    def run_step(self, step):
+        result = super().run_step(step)
+        return dataclasses.replace(result, verdicts=()) if step.name == "evaluation" else result
+
+
+def test_a_gate_without_a_figure_to_judge_does_not_stop_the_run(retry_config):
+    assert materialise(retry_config, UnjudgedSession(retry_config))
+
+
 def test_the_instance_stores_figures_and_links(retry_config):
     session = Session(retry_config)
     assert materialise(retry_config, session)
