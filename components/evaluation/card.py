@@ -117,8 +117,8 @@ def _single_entries(scores: Scores) -> Iterator[dict[str, Any]]:
         for split in ("train", "held_out", "test"):
             value = getattr(level, split)
             if value is not None:
-                title = f"Nats per code, {level.level} level"
-                yield _single(f"nats_per_code/{level.level}/{split}", title, Figure(value=value), "{:.3f}", f"{split.replace('_', ' ')} images")
+                title, note = f"Nats per code, {level.level} level", f"{split.replace('_', ' ')} images"
+                yield _single(f"nats_per_code/{level.level}/{split}", title, Figure(value=value), "{:.3f}", note)
     bits = Figure(value=scores.bits_per_dimension)
     yield _single("bits_per_dimension", "Code length, bits per dimension", bits, "{:.3f}", "not a likelihood of pixels")
     for score in scores.classification:
