@@ -131,3 +131,35 @@ def test_a_file_in_another_encoding_is_reported(tmp_path):
 def test_a_missing_file_is_reported_with_the_presets():
     with pytest.raises(ConfigError, match=r"must be a preset \(.*digits.*\) or a YAML file, found neither"):
         load_config("nowhere.yaml")
+
+
+# --- settings that follow the size of the images ----------------------------------------------------------------------
+
+BY_SIZE = {8: {"vqvae": {"hidden": 4}}, 16: {"vqvae": {"hidden": 8}}, 32: {"vqvae": {"hidden": 32}}}
+
+
+@pytest.mark.parametrize(("size", "hidden"), [(16, 8), (24, 8), (32, 32), (64, 32)])
+def test_settings_follow_the_largest_listed_size_that_is_not_above(tree, tmp_path, size, hidden):
+    assert load(tree | {"by_image_size": BY_SIZE}, tmp_path, f"images.image_size={size}").vqvae.hidden == hidden
+
+
+def test_images_smaller_than_all_listed_sizes_keep_the_settings_of_the_file(tree, tmp_path):
+    assert load(tree | {"by_image_size": {64: {"vqvae": {"hidden": 4}}}}, tmp_path).vqvae.hidden == 16
+
+
+def test_explicit_settings_win_over_those_for_a_size(tree, tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(tree | {"by_image_size": BY_SIZE}))
+    derived = {"base": "base.yaml", "images": {"image_size": 32}, "vqvae": {"residual_layers": 1}}
+    assert load(derived, tmp_path).vqvae.hidden == 32
+    assert load(derived, tmp_path, "vqvae.hidden=5").vqvae.hidden == 5
+    derived["vqvae"]["hidden"] = 6
+    assert load(derived, tmp_path).vqvae.hidden == 6
+
+
+@pytest.mark.parametrize("wrong", [[1], {"small": {}}, {64: 3}])
+def test_a_table_of_sizes_of_another_form_is_reported(tree, tmp_path, wrong):
+    assert "by_image_size must map sizes in pixels to settings" in load_faults(tree | {"by_image_size": wrong}, tmp_path)[0]
+
+
+def test_settings_for_a_size_are_checked_as_all_others(tree, tmp_path):
+    assert load_faults(tree | {"by_image_size": {16: {"vqvae": {"hiden": 8}}}}, tmp_path)[0].startswith("vqvae.hiden: ")
