@@ -1,5 +1,6 @@
 """From a preset, a YAML file and overrides to a validated config; every fault is reported at once."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ RENAMED = {
 BY_SIZE = "by_image_size"
 """Part of a file that gives settings for several sizes of images: {64: {vqvae: ...}, 256: ...}."""
 SIZE_SETTING = "images.image_size"
+AUTO = "auto"
+"""Value of resources.<step>.gpus in a file: GPUs if this machine has them."""
 ConfigType = TypeVar("ConfigType")
 
 
@@ -43,6 +46,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> PipelineConfig:
         by_size = layer.pop(BY_SIZE, {})
         tree = _merge(_merge(tree, layer), _settings_for(size, by_size, source))
     apply_overrides(tree, overrides, source)
+    _settle_gpus(tree)
     return parse_config(tree, source)
 
 
@@ -126,6 +130,42 @@ def _settings_for(size: Any, by_size: Any, source: str) -> Mapping[str, Any]:
         raise ConfigError(source, [f"{BY_SIZE} must map sizes in pixels to settings, got {by_size!r}"])
     fitting = [listed for listed in by_size if isinstance(size, int) and listed <= size]
     return by_size[max(fitting)] if fitting else {}
+
+
+# --- GPUs where there are any -----------------------------------------------------------------------------------------
+
+
+def local_gpus() -> int:
+    """GPUs of this machine that the installed torch can use."""
+    try:
+        import torch  # takes seconds, which a config that does not ask need not spend
+    except ImportError:
+        return 0
+    return torch.cuda.device_count()
+
+
+def _settle_gpus(tree: dict[str, Any]) -> None:
+    """Replace each `resources.<step>.gpus: auto` by a number, so that all that follows sees numbers.
+
+    A fit gets one GPU per worker if this machine has as many, else none: its workers exchange gradients, for which each
+    needs a GPU of its own. The encoders (`codes`) share what there is. On a cluster `auto` is 0.
+    """
+    resources = tree.get("resources")
+    steps = resources.items() if isinstance(resources, Mapping) else ()
+    asking = {name: step for name, step in steps if isinstance(step, dict) and step.get("gpus") == AUTO}
+    if not asking:
+        return
+    on_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    if on_cluster:
+        print(
+            "note: resources.*.gpus: auto is 0 on a cluster, which may start GPUs later: give numbers", file=sys.stderr
+        )
+    gpus = 0 if on_cluster else local_gpus()
+    for name, step in asking.items():
+        workers = step.get("workers", 1)
+        enough = isinstance(workers, int) and gpus >= workers >= 1
+        shared = gpus / workers if name == "codes" and isinstance(workers, int) and workers >= 1 else 0.0
+        step["gpus"] = 1.0 if enough else shared
 
 
 # --- merging and overrides --------------------------------------------------------------------------------------------
