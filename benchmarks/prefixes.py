@@ -2,8 +2,9 @@
 
     python -m benchmarks.prefixes PHOTOS --held-out chelsea astronaut --shares 0 0.05 --updates 1500 --out FOLDER
 
-PHOTOS is a folder of a few photos. Crops of three scales are cut from each; the photos named by --held-out give the
-held-out crops, so that no fit has seen any part of them. Nothing is downloaded.
+PHOTOS is a folder of a few photos. Crops of three scales are cut from each. Two sets of crops are held out: `parts`,
+from the right quarter of the photos whose other part is trained on, and `photos`, from the photos named by --held-out.
+Nothing is downloaded.
 """
 
 import argparse
@@ -34,11 +35,15 @@ SHOWN = 8
 """Held-out crops in the level picture."""
 
 
-def crops(photo: Path, count: int, size: int, seed: int) -> np.ndarray:
-    """`count` random crops of a photo, uint8 (count, size, size, 3), equally many of each scale."""
+def crops(photo: Path, count: int, size: int, seed: int, columns: tuple[float, float] = (0, 1)) -> np.ndarray:
+    """`count` random crops of a photo, uint8 (count, size, size, 3), equally many of each scale.
+
+    `columns` is the part of the photo they come from: fractions of its width.
+    """
     draws = np.random.default_rng(seed)
     with Image.open(photo) as opened:
-        original = opened.convert("RGB")
+        left, right = (round(fraction * opened.width) for fraction in columns)
+        original = opened.convert("RGB").crop((left, 0, right, opened.height))
     cut = []
     for scale in SCALES:
         sides = [max(size, round(side * scale)) for side in original.size]
@@ -93,13 +98,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     photos = sorted(path for path in chosen.photos.iterdir() if path.suffix in (".jpg", ".png"))
-    split: dict[bool, list[np.ndarray]] = {False: [], True: []}
+    split: dict[str, list[np.ndarray]] = {"train": [], "parts": [], "photos": []}
     for index, photo in enumerate(photos):
-        split[photo.stem in chosen.held_out].append(crops(photo, chosen.crops, chosen.size, index))
-    train, held_out = (torch.from_numpy(np.concatenate(split[key])) for key in (False, True))
+        if photo.stem in chosen.held_out:
+            split["photos"].append(crops(photo, chosen.crops // 2, chosen.size, index))
+        else:
+            split["train"].append(crops(photo, chosen.crops, chosen.size, index, (0, 0.75)))
+            split["parts"].append(crops(photo, chosen.crops // 4, chosen.size, index, (0.75, 1)))
+    tensors = {name: torch.from_numpy(np.concatenate(cut)) for name, cut in split.items()}
+    train = tensors.pop("train")
     mean = to_images(train).mean(dim=0)  # (3, size, size)
-    mean_image = float((to_images(held_out) - mean).square().mean())
-    print(f"{describe_machine()}; {len(train)} crops, {len(held_out)} held out", flush=True)
+    mean_errors = {name: float((to_images(each) - mean).square().mean()) for name, each in tensors.items()}
+    counts = {name: len(each) for name, each in {"train": train, **tensors}.items()}
+    print(f"{describe_machine()}; crops: {counts}", flush=True)
     preset = load_config("folder", ["images.uri=x"]).vqvae
     schedule = {"updates": chosen.updates, "batch_size": chosen.batch_size, "evaluate_every": chosen.updates}
     training = dataclasses.replace(preset.training, **schedule, checkpoint_every=chosen.updates)
@@ -107,10 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for share in chosen.shares:
             started = time.monotonic()
             model = fit(dataclasses.replace(preset, training=training, prefix_share=share), train, seed)
-            result = {"prefix_share": share, "seed": seed, "mean_image": mean_image, **errors(model, held_out)}
-            result["seconds"] = time.monotonic() - started
-            print(json.dumps(result), flush=True)
-            shown = held_out[:: len(held_out) // SHOWN][:SHOWN]
+            found = {name: {**errors(model, each), "mean_image": mean_errors[name]} for name, each in tensors.items()}
+            seconds = time.monotonic() - started
+            print(json.dumps({"prefix_share": share, "seed": seed, "seconds": seconds, **found}), flush=True)
+            shown = tensors["parts"][:: len(tensors["parts"]) // SHOWN][:SHOWN]
             prefixes = decode_prefixes(model, model.encode(to_images(shown)))
             (chosen.out / f"levels_{share:g}_{seed}.png").write_bytes(prefix_grid(shown.numpy(), prefixes))
 
