@@ -139,7 +139,7 @@ def local_gpus() -> int:
     """GPUs of this machine that the installed torch can use."""
     try:
         import torch  # takes seconds, which a config that does not ask need not spend
-    except ImportError:
+    except (ImportError, OSError):  # OSError: a library that torch needs is missing
         return 0
     return torch.cuda.device_count()
 
