@@ -73,14 +73,16 @@ def fit(config: VQVAEConfig, pixels: torch.Tensor, seed: int) -> Tokenizer:
 
 @torch.no_grad()
 def errors(model: Tokenizer, pixels: torch.Tensor) -> dict[str, float]:
-    """Mean squared errors of images in [-1, 1]: decoded from all levels, and from the top level alone."""
+    """Mean squared errors of images in [-1, 1], decoded from all levels and from the top level alone; top codes in use."""
     sums = {"all_levels": 0.0, "top_alone": 0.0}
+    used: set[int] = set()
     for chunk in pixels.split(128):
         images = to_images(chunk)  # (n, 3, size, size)
         maps = model.encode(images)
+        used |= set(maps[0].flatten().tolist())
         sums["all_levels"] += float((model.decode(maps) - images).square().mean()) * len(chunk)
         sums["top_alone"] += float((model.decode_prefix(maps[:1]) - images).square().mean()) * len(chunk)
-    return {name: value / len(pixels) for name, value in sums.items()}
+    return {name: value / len(pixels) for name, value in sums.items()} | {"top_codes_used": len(used)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
