@@ -10,14 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from components.classifier.config import ClassifierConfig
 from components.classifier.model import Classifier
-from components.classifier.objective import ClassifierObjective
+from components.classifier.objective import ROTATIONS, ClassifierObjective, RotationObjective
 from components.config import StepResources, TrainingConfig
 from components.priors.conditioning import MapSpec
 from components.priors.model import Prior
@@ -75,12 +76,13 @@ class _Fit(NamedTuple):
         return self.training.batch_size // self.resources.workers
 
 
-def fit_costs(config: PipelineConfig, classes: int, *, measure: bool) -> list[FitCost]:
-    """Cost of each fit of `config` for `classes` classes, in the order in which they run.
+def fit_costs(config: PipelineConfig, classes: int | None, *, measure: bool) -> list[FitCost]:
+    """Cost of each fit of `config` for `classes` classes (None: not known yet), in the order in which they run.
 
-    Without `measure` nothing is timed, and every figure comes from the stated rate.
+    With fewer than two classes there is no classifier, and the judge tells rotations apart. Without `measure` nothing
+    is timed, and every figure comes from the stated rate.
     """
-    return [_cost(fit, measure) for fit in _fits(config, max(classes, 1))]
+    return [_cost(fit, measure) for fit in _fits(config, classes)]
 
 
 def encode_seconds(costs: list[FitCost], rows: int, workers: int) -> float:
@@ -116,7 +118,7 @@ def _cost(fit: _Fit, measure: bool) -> FitCost:
 # --- the fits ---------------------------------------------------------------------------------------------------------
 
 
-def _fits(config: PipelineConfig, classes: int) -> list[_Fit]:
+def _fits(config: PipelineConfig, classes: int | None) -> list[_Fit]:
     channels, side = config.images.channels, config.images.image_size
     vqvae, resources = config.vqvae, config.resources
 
@@ -128,12 +130,17 @@ def _fits(config: PipelineConfig, classes: int) -> list[_Fit]:
         return TokenizerObjective(Tokenizer(vqvae, channels=channels, fitting=vqvae), beta=vqvae.beta)
 
     fits = [_Fit("tokenizer", vqvae.training, resources.tokenizer, tokenizer, images)]
-    fits += [_prior_fit(config, index, classes) for index in range(len(vqvae.levels))]
-    judged = [("classifier", config.classifier)] if config.classifier.program is None else []
-    for name, settings in (*judged, ("judge", config.judge)):
+    fits += [_prior_fit(config, index, classes or 0) for index in range(len(vqvae.levels))]
+    rotations = classes is not None and classes < 2
+    fitted = {"judge": config.judge}
+    if config.classifier.program is None and not rotations:
+        fitted = {"classifier": config.classifier} | fitted
+    for name, settings in fitted.items():
 
-        def classifier(settings: Any = settings) -> nn.Module:
-            return ClassifierObjective(Classifier(settings, channels=channels, classes=classes))
+        def classifier(settings: ClassifierConfig = settings) -> nn.Module:
+            outputs = len(ROTATIONS) if rotations else classes or 1
+            model = Classifier(settings, channels=channels, classes=outputs)
+            return RotationObjective(model) if rotations else ClassifierObjective(model)
 
         fits.append(_Fit(name, settings.training, resources.classifier, classifier, images))
     return fits
@@ -147,7 +154,7 @@ def _prior_fit(config: PipelineConfig, index: int, classes: int) -> _Fit:
 
     def codes(count: int) -> CodeBatch:
         maps = tuple(torch.randint(spec.codebook_size, (count, spec.height, spec.width)) for spec in specs[: index + 1])
-        return CodeBatch(maps, torch.zeros(count, dtype=torch.int64))
+        return CodeBatch(maps, torch.full((count,), -1))  # -1: no class, which every prior knows
 
     def build() -> nn.Module:
         prior = Prior(
@@ -189,7 +196,8 @@ def _trace(fit: _Fit) -> tuple[float, int, int]:
         with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep_size, _same):
             if isinstance(objective, PriorObjective) and isinstance(batch, CodeBatch):
                 # The model itself: the objective checks values, which tensors without memory do not have.
-                objective.train().model(batch.maps[-1], batch.labels, batch.maps[:-1])
+                labels = torch.zeros_like(batch.labels)
+                objective.train().model(batch.maps[-1], labels, batch.maps[:-1])
             else:
                 objective.eval()(batch)  # in eval mode, since a first update in training mode starts the codebooks
     return float(counter.get_total_flops()), max(0, sum(kept.values()) - weights), weights

@@ -75,8 +75,7 @@ class VQVAEFitting:
     prefix_share: float = 0.05
     """Fraction of the training images that are decoded from their upper levels alone (nested dropout, Rippel et al.
     2014): makes the upper levels carry the most important content even where the lowest level alone could reconstruct
-    the image, and that image can be seen in them. The paper has none of it (0). The default costs little reconstruction and
-    makes the top level alone show the image: benchmarks/README.md has the measurements."""
+    the image, and makes them show it (measured in benchmarks/README.md). The paper has nothing like it: 0 there."""
 
     def __post_init__(self) -> None:
         require(self.beta >= 0, f"beta must not be negative, got {self.beta}")

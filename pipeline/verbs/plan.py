@@ -42,7 +42,7 @@ def print_plan(source: str, overrides: Sequence[str], *, offline: bool) -> int:
     _print_codes(console, config, snapshot)
     _print_models(console, config, classes)
     _print_resources(console, steps)
-    _print_costs(console, config, steps, snapshot, measure=not offline)
+    _print_costs(console, config, steps, snapshot, classes, measure=not offline)
     if offline:
         console.print("Which steps are done was not looked up (--offline).")
     else:
@@ -142,12 +142,13 @@ def _print_costs(
     config: PipelineConfig,
     steps: Mapping[str, Step],
     snapshot: SnapshotFacts | None,
+    classes: int | None,
     *,
     measure: bool,
 ) -> None:
     from pipeline.costs import encode_seconds, fit_costs
 
-    costs = fit_costs(config, snapshot.classes if snapshot else 0, measure=measure)
+    costs = fit_costs(config, classes, measure=measure)
     columns = ("step", "time", "memory per worker", "from")
     table = make_table("Time and memory", *columns, right=columns[1:3])
     for cost in costs:

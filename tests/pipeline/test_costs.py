@@ -36,6 +36,15 @@ def test_every_fit_of_a_config_has_a_cost(config_file):
     assert all(cost.seconds > 0 and cost.memory > 0 and not cost.measured for cost in found)
 
 
+def test_images_without_classes_need_no_classifier_and_a_judge_of_rotations(config_file):
+    config = load_config(config_file)
+    with_classes = by_name(fit_costs(config, 4, measure=False))
+    without = by_name(fit_costs(config, 0, measure=True))
+    assert set(with_classes) - set(without) == {"classifier"} and all(cost.measured for cost in without.values())
+    rotated = by_name(fit_costs(config, 0, measure=False))["judge"]
+    assert rotated.seconds == pytest.approx(4 * with_classes["judge"].seconds)  # each image in four rotations
+
+
 def test_a_counted_prior_has_the_operations_of_the_real_one(config_file):
     fit = costs._fits(load_config(config_file), 3)[2]
     objective, batch = fit.build(), fit.batch(1)
