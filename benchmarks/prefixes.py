@@ -73,7 +73,7 @@ def fit(config: VQVAEConfig, pixels: torch.Tensor, seed: int) -> Tokenizer:
 
 @torch.no_grad()
 def errors(model: Tokenizer, pixels: torch.Tensor) -> dict[str, float]:
-    """Mean squared errors of images in [-1, 1] from all levels and from the top level alone; how many top codes occur."""
+    """Mean squared errors of images in [-1, 1] from all levels and from the top level alone; top codes that occur."""
     sums = {"all_levels": 0.0, "top_alone": 0.0}
     used: set[int] = set()
     for chunk in pixels.split(128):
