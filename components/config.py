@@ -160,7 +160,7 @@ class StepResources(Execution):
     cpus: float = 1.0
     """Logical CPUs per worker."""
     gpus: float = 0.0
-    """GPUs per worker; 0 computes on the CPU."""
+    """GPUs per worker; 0 computes on the CPU. In a config file `auto` takes those of this machine, if there are any."""
     readers: int = 1
     """Ray tasks that decode images for each worker, on half a CPU each; 0: the worker decodes its own images, which is
     faster where images are small or where the model takes most of the time."""

@@ -1,5 +1,6 @@
 """From a preset, a YAML file and overrides to a validated config; every fault is reported at once."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,11 @@ RENAMED = {
     "share": "resources",
 }
 """Former names of settings, which files and command lines may still use; both names are in the same section."""
+BY_SIZE = "by_image_size"
+"""Part of a file that gives settings for several sizes of images: {64: {vqvae: ...}, 256: ...}."""
+SIZE_SETTING = "images.image_size"
+AUTO = "auto"
+"""Value of resources.<step>.gpus in a file: GPUs if this machine has them."""
 ConfigType = TypeVar("ConfigType")
 
 
@@ -30,11 +36,18 @@ def preset_names() -> list[str]:
 def load_config(source: str, overrides: Sequence[str] = ()) -> PipelineConfig:
     """Read the preset or file `source`, apply `section.key=value` overrides, validate.
 
-    A file may start from a preset or another file with `base: <name or path>` and give only what differs.
-    Raises ConfigError with every fault.
+    A file may start from a preset or another file with `base: <name or path>` and give only what differs. In the
+    section `by_image_size` it may give settings that follow images.image_size; files that start from it and overrides
+    win over them. Raises ConfigError with every fault.
     """
-    tree = _read(source)
+    layers = _read_layers(source)
+    size = _image_size(layers, overrides)
+    tree: dict[str, Any] = {}
+    for layer in layers:
+        by_size = layer.pop(BY_SIZE, {})
+        tree = _merge(_merge(tree, layer), _settings_for(size, by_size, source))
     apply_overrides(tree, overrides, source)
+    _settle_gpus(tree)
     return parse_config(tree, source)
 
 
@@ -74,7 +87,8 @@ def _fault_text(error: Any) -> str:
     return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
 
 
-def _read(source: str, visited: tuple[str, ...] = ()) -> dict[str, Any]:
+def _read_layers(source: str, visited: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The trees of the file `source` and of the files that it starts from, which come first."""
     path = PRESETS / f"{source}.yaml" if source in preset_names() else Path(source)
     if not path.is_file():
         raise ConfigError(source, [f"must be a preset ({', '.join(preset_names())}) or a YAML file, found neither"])
@@ -88,10 +102,74 @@ def _read(source: str, visited: tuple[str, ...] = ()) -> dict[str, Any]:
         raise ConfigError(source, ["must be a mapping of sections, got " + type(tree).__name__])
     use_current_names(tree, source)
     if "base" not in tree:
-        return tree
+        return [tree]
     base = str(tree.pop("base"))
     beside = path.parent / base  # a base's path is relative to the file that names it
-    return _merge(_read(str(beside) if beside.is_file() else base, (*visited, str(path))), tree)
+    return [*_read_layers(str(beside) if beside.is_file() else base, (*visited, str(path))), tree]
+
+
+# --- settings that follow the size of the images ----------------------------------------------------------------------
+
+
+def _image_size(layers: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -> Any:
+    """images.image_size after all layers and overrides, unchecked; None where nothing sets it."""
+    size = None
+    for layer in layers:
+        images = layer.get("images")
+        size = images.get("image_size", size) if isinstance(images, Mapping) else size
+    for override in overrides:
+        setting, _, text = override.partition("=")
+        size = _parse_value(text) if setting.strip() == SIZE_SETTING else size
+    return size
+
+
+def _settings_for(size: Any, by_size: Any, source: str) -> Mapping[str, Any]:
+    """The settings for the largest listed size that is not above `size`; nothing for smaller images than listed."""
+    if not isinstance(by_size, Mapping) or not all(
+        isinstance(listed, int) and isinstance(settings, Mapping) for listed, settings in by_size.items()
+    ):
+        raise ConfigError(source, [f"{BY_SIZE} must map sizes in pixels to settings, got {by_size!r}"])
+    fitting = [listed for listed in by_size if isinstance(size, int) and listed <= size]
+    return by_size[max(fitting)] if fitting else {}
+
+
+# --- GPUs where there are any -----------------------------------------------------------------------------------------
+
+
+def local_gpus() -> int:
+    """GPUs of this machine that the installed torch can use."""
+    try:
+        import torch  # takes seconds, which a config that does not ask need not spend
+    except (ImportError, OSError):  # OSError: a library that torch needs is missing
+        return 0
+    return torch.cuda.device_count()
+
+
+def _settle_gpus(tree: dict[str, Any]) -> None:
+    """Replace each `resources.<step>.gpus: auto` by a number, so that all that follows sees numbers.
+
+    A fit gets one GPU per worker if this machine has as many, else none: its workers exchange gradients, for which each
+    needs a GPU of its own. The encoders (`codes`) share what there is. On a cluster `auto` is 0.
+    """
+    resources = tree.get("resources")
+    steps = resources.items() if isinstance(resources, Mapping) else ()
+    asking = {name: step for name, step in steps if isinstance(step, dict) and step.get("gpus") == AUTO}
+    if not asking:
+        return
+    on_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    if on_cluster:
+        print(
+            "note: resources.*.gpus: auto is 0 on a cluster, which may start GPUs later: give numbers", file=sys.stderr
+        )
+    gpus = 0 if on_cluster else local_gpus()
+    for name, step in asking.items():
+        workers = step.get("workers", 1)
+        enough = isinstance(workers, int) and gpus >= workers >= 1
+        shared = gpus / workers if name == "codes" and isinstance(workers, int) and workers >= 1 else 0.0
+        step["gpus"] = 1.0 if enough else shared
+
+
+# --- merging and overrides --------------------------------------------------------------------------------------------
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

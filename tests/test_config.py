@@ -12,7 +12,7 @@ RESULT = {
     "PipelineConfig": "name seed images vqvae codes priors classifier judge generator evaluation",
     "ImagesConfig": "source uri labels key_column image_column label_column held_out test image_size channels upscale "
     "background augment",
-    "AugmentConfig": "copies degrees scale shift",
+    "AugmentConfig": "copies degrees scale shift flip",
     "VQVAEConfig": "levels hidden residual_hidden residual_layers quantizer decay beta restart_below prefix_share "
     "training",
     "LevelConfig": "name stride codebook_size code_width",

@@ -1,4 +1,4 @@
-"""Augmented copies: a decoded image under one random affine map, fixed by (seed, key, copy)."""
+"""Augmented copies: a decoded image, perhaps mirrored, under one random affine map, fixed by (seed, key, copy)."""
 
 import hashlib
 import math
@@ -17,6 +17,10 @@ def augment(pixels: np.ndarray, config: AugmentConfig, *, seed: int, key: str, c
     """
     if copy == 0:
         return pixels
+    if config.flip and _mirrored(config, seed, key, copy):
+        pixels = pixels[:, ::-1]  # (h, w, c)
+    if not config.moves:
+        return np.ascontiguousarray(pixels)
     height, width, _ = pixels.shape
     to_source = _copy_to_source(config, _draws(seed, key, copy), height, width)  # (2, 3)
     corners = np.array([(x, y, 1.0) for x in (0, width) for y in (0, height)]).T  # (3, 4)
@@ -34,6 +38,14 @@ def _transformed(plane: np.ndarray, to_source: np.ndarray, size: tuple[int, int]
     image = Image.fromarray(plane.astype(np.float32))
     moved = image.transform(size, Image.Transform.AFFINE, tuple(to_source.ravel()), Image.Resampling.BICUBIC)
     return np.rint(np.clip(np.asarray(moved), 0, 255)).astype(np.uint8)
+
+
+def _mirrored(config: AugmentConfig, seed: int, key: str, copy: int) -> bool:
+    """Whether the copy shows the mirror image. Copies that differ in nothing else take turns: none is drawn twice."""
+    if not config.moves:
+        return copy % 2 == 1
+    # A hash of its own: the four draws of the affine map use all bytes of theirs.
+    return hashlib.sha256(f"flip {seed} {copy} {key}".encode()).digest()[0] % 2 == 1
 
 
 def _draws(seed: int, key: str, copy: int) -> np.ndarray:

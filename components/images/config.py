@@ -23,7 +23,7 @@ BUNDLED_SOURCES: tuple[SourceName, ...] = ("digits",)
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random affine copies of training images; each is a row of the snapshot, fixed by (seed, key, copy)."""
+    """Moved or mirrored copies of training images; each is a row of the snapshot, fixed by (seed, key, copy)."""
 
     copies: int = 1
     """Rows per training image, the untouched original (copy 0) included; 1 augments nothing."""
@@ -33,11 +33,23 @@ class AugmentConfig:
     """Largest change of size: copies are scaled by factors from 1 / (1 + scale) to 1 + scale."""
     shift: float = 0.0
     """Largest translation along each axis, as a fraction of that side."""
+    flip: bool = False
+    """Whether copies are mirrored left to right: half of them, by the hash of (seed, key, copy); where nothing else is
+    changed, exactly the odd ones, so that copies=2 is each image and its mirror image. Wrong for text and digits."""
 
     def __post_init__(self) -> None:
         require(self.copies >= 1, f"copies must be at least 1, got {self.copies}")
         for name in ("degrees", "scale", "shift"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        require(
+            not self.flip or self.copies >= 2,
+            f"copies must be at least 2 with flip, got {self.copies}: copy 0 is the image as it is",
+        )
+
+    @property
+    def moves(self) -> bool:
+        """Whether copies are rotated, scaled or shifted."""
+        return max(self.degrees, self.scale, self.shift) > 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,8 +151,16 @@ def _describe_pixels(pixels: PixelConfig, seed: int) -> dict[str, Any]:
         "channels": pixels.channels,
         "upscale": pixels.upscale,
         "background": list(pixels.background),
-        "augment": {**asdict(pixels.augment), "seed": seed} if has_copies else None,
+        "augment": {**_describe_augment(pixels.augment), "seed": seed} if has_copies else None,
     }
+
+
+def _describe_augment(augment: AugmentConfig) -> dict[str, Any]:
+    """Settings of the copies; `flip` only where it is on, so that equal pixels keep the digest they had before it."""
+    settings = asdict(augment)
+    if not augment.flip:
+        del settings["flip"]
+    return settings
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

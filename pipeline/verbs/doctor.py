@@ -13,7 +13,7 @@ from pathlib import Path
 
 from components.errors import ConfigError, ExitCode
 from pipeline.config import PipelineConfig
-from pipeline.config_files import load_config
+from pipeline.config_files import load_config, local_gpus
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SERVER_SECONDS = 5.0
@@ -235,7 +235,7 @@ def _ray(config: PipelineConfig) -> Finding:
     address, needed = os.environ.get("RAY_ADDRESS", ""), local_cpus(steps)
     if not address:
         wanted = max(step.resources.workers * step.resources.gpus for step in steps.values() if step.resources)
-        if wanted > (available := _gpus()):
+        if wanted > (available := local_gpus()):
             return Finding(
                 PROBLEM,
                 "Ray",
@@ -265,15 +265,6 @@ def _ray(config: PipelineConfig) -> Finding:
             "to work locally",
         )
     return Finding(GOOD, "Ray", f"{address} answers; all fits at the same time take {needed:g} CPUs there")
-
-
-def _gpus() -> int:
-    try:
-        import torch
-
-        return torch.cuda.device_count()
-    except Exception:  # reported by the line about torch
-        return 0
 
 
 def _optional() -> Iterator[Finding]:

@@ -15,11 +15,14 @@ from pipeline.dag import dag_of, groups_of, local_cpus
 from pipeline.states import StepState, step_states
 from pipeline.step import Step
 from pipeline.verbs.look import ImagesLook, look_at_images
-from pipeline.verbs.tables import format_bytes, make_printer, make_table
+from pipeline.verbs.tables import format_bytes, format_time, make_printer, make_table
+
+LONG_FIT_SECONDS = 24 * 3600
+"""A fit that would take longer than a day gets a warning."""
 
 
 def print_plan(source: str, overrides: Sequence[str], *, offline: bool) -> int:
-    """Print the plan of a config; `offline` asks neither MLflow nor the stores of artifacts and images.
+    """Print the plan of a config; `offline` asks neither MLflow nor the stores of artifacts and images, times nothing.
 
     Raises ConfigError, after all that can be said without them, when no model can be fitted to the images.
     """
@@ -39,6 +42,7 @@ def print_plan(source: str, overrides: Sequence[str], *, offline: bool) -> int:
     _print_codes(console, config, snapshot)
     _print_models(console, config, classes)
     _print_resources(console, steps)
+    _print_costs(console, config, steps, snapshot, classes, measure=not offline)
     if offline:
         console.print("Which steps are done was not looked up (--offline).")
     else:
@@ -131,6 +135,69 @@ def _print_resources(console: Console, steps: Mapping[str, Step]) -> None:
         cpus = max(needed, os.cpu_count() or 1)
         machine = f"on this machine ({os.cpu_count()} cores): a local Ray with {cpus:g} logical CPUs"
         console.print(f"{machine}, one thread per worker\n")
+
+
+def _print_costs(
+    console: Console,
+    config: PipelineConfig,
+    steps: Mapping[str, Step],
+    snapshot: SnapshotFacts | None,
+    classes: int | None,
+    *,
+    measure: bool,
+) -> None:
+    from pipeline.costs import encode_seconds, fit_costs
+
+    costs = fit_costs(config, classes, measure=measure)
+    columns = ("step", "time", "memory per worker", "from")
+    table = make_table("Time and memory", *columns, right=columns[1:3])
+    for cost in costs:
+        origin = "updates timed here" if cost.measured else "operations at a stated rate"
+        table.add_row(cost.name, format_time(cost.seconds), format_bytes(cost.memory), origin)
+    workers = config.resources.codes.workers
+    encoding, rows = encode_seconds(costs, 1000, workers), "per 1,000 rows"
+    if snapshot is not None:
+        encoding, rows = encode_seconds(costs, snapshot.rows, workers), f"for {snapshot.rows:,} rows"
+    table.add_row("codes", format_time(encoding), "", f"a third of the tokenizer's updates, {rows}")
+    console.print(table)
+    console.print("times are upper limits (early stopping saves some) for a step that has its CPUs or GPUs to itself")
+    if not os.environ.get("RAY_ADDRESS"):
+        together = {cost.name: cost.seconds for cost in costs}
+        console.print(f"all fits on this machine: about {format_time(local_seconds(together, steps))}")
+    console.print("not estimated: images, generator and evaluation; they depend on the files and on the samples drawn")
+    for warning in cost_warnings(config, {cost.name: cost.seconds for cost in costs}):
+        console.print(warning)
+    console.print("")
+
+
+def local_seconds(fits: Mapping[str, float], steps: Mapping[str, Step]) -> float:
+    """Seconds of all fits on this machine, where those of a group run side by side as far as its cores suffice.
+
+    `fits` has the seconds of each fit that has its CPUs or GPUs to itself.
+    """
+    cores, total = os.cpu_count() or 1, 0.0
+    for group in groups_of(steps):
+        resources = {step.name: step.resources for step in group if step.resources and step.name in fits}
+        cpu_seconds = sum(fits[name] * each.workers * each.cpus for name, each in resources.items() if not each.gpus)
+        # A fit on a GPU takes all of it: those of a group wait for each other.
+        gpu_seconds = sum(fits[name] for name, each in resources.items() if each.gpus)
+        total += max([cpu_seconds / cores, gpu_seconds, *(fits[name] for name in resources)])
+    return total
+
+
+def cost_warnings(config: PipelineConfig, fits: Mapping[str, float]) -> list[str]:
+    """One line for each fit that would take longer than LONG_FIT_SECONDS."""
+    kinds = {"tokenizer": "tokenizer", "classifier": "classifier", "judge": "classifier"}
+    warnings = []
+    for name, seconds in fits.items():
+        kind = kinds.get(name, "prior")
+        cure = "more workers" if getattr(config.resources, kind).gpus else f"a GPU (resources.{kind}.gpus=1)"
+        if seconds > LONG_FIT_SECONDS:
+            warnings.append(
+                f"WARNING: {name} would take about {format_time(seconds)}: give it {cure}, fewer updates, a smaller "
+                "model, smaller images (images.image_size) or larger strides"
+            )
+    return warnings
 
 
 def _print_states(console: Console, states: Mapping[str, StepState]) -> None:

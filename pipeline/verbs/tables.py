@@ -40,3 +40,12 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def format_time(seconds: float) -> str:
+    """`5400` -> `1.5 h`: a length of time that is only known roughly."""
+    for limit, unit, length in ((90, "s", 1), (90 * 60, "min", 60), (48 * 3600, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / length:.2g} {unit}"
+    days = seconds / 86400
+    return f"{days:.2g} days" if days < 10 else f"{days:,.0f} days"

@@ -63,3 +63,32 @@ def test_draws_are_uniform_between_minus_one_and_one():
     draws = np.concatenate([module._draws(0, str(key), 1) for key in range(2000)])
     assert draws.min() >= -1 and draws.max() < 1
     assert abs(draws.mean()) < 0.03 and abs(draws.std() - 3**-0.5) < 0.02
+
+
+def test_a_flip_alone_mirrors_the_odd_copies(pixels):
+    config = AugmentConfig(copies=4, flip=True)
+    copies = [augment(pixels, config, seed=1, key="a", copy=copy) for copy in range(4)]
+    mirrored = np.stack([row[::-1] for row in pixels])
+    assert [(copy == mirrored).all() for copy in copies] == [False, True, False, True]
+    assert (copies[2] == pixels).all()
+
+
+def test_half_of_the_moved_copies_are_mirrored():
+    ramp = np.repeat(np.arange(16, dtype=np.uint8)[None, :, None] * 15, 16, axis=0)  # brighter to the right
+    config = AugmentConfig(copies=2, degrees=5, shift=0.05, flip=True)
+    copies = [augment(ramp, config, seed=1, key=str(key), copy=1).astype(int) for key in range(400)]
+    brighter_left = [copy[:, :8].sum() > copy[:, 8:].sum() for copy in copies]
+    assert 160 < sum(brighter_left) < 240  # four standard deviations of 400 fair coins
+
+
+def test_a_mirrored_copy_is_the_unmirrored_copy_of_the_mirrored_image(monkeypatch, pixels):
+    draws = (0.3, -0.5, 0.2, 0.7)
+    monkeypatch.setattr(module, "_mirrored", lambda *_: True)
+    flipped = augment_with_draws(monkeypatch, pixels, AugmentConfig(copies=2, degrees=30, shift=0.2, flip=True), *draws)
+    plain = AugmentConfig(copies=2, degrees=30, shift=0.2)
+    assert (flipped == augment_with_draws(monkeypatch, pixels[:, ::-1].copy(), plain, *draws)).all()
+
+
+def test_a_flip_without_a_copy_is_refused():
+    with pytest.raises(ValueError, match="copies must be at least 2 with flip, got 1"):
+        AugmentConfig(flip=True)

@@ -1,5 +1,6 @@
 """Snapshots: ids, splits, copies, digests, and reading them back."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -99,6 +100,16 @@ def test_the_pixels_of_format_2_keep_their_digest(tmp_path, settings):
     assert open_snapshot(str(tmp_path)).preprocessing == digest_of({"rules": 1, **plain})
 
 
+def test_copies_keep_the_digest_that_they_had_before_flips(tmp_path, take_snapshot):
+    take_snapshot(tmp_path / "plain", seed=3)
+    moves = {"copies": 3, "degrees": 10, "scale": 0.0, "shift": 0.0, "seed": 3}
+    described = {"image_size": 16, "channels": 3, "upscale": False, "background": [255, 255, 255], "augment": moves}
+    plain = open_snapshot(str(tmp_path / "plain"))
+    assert plain.preprocessing == digest_of({"rules": 1, **described}) and not plain.pixels.augment.flip
+    take_snapshot(tmp_path / "flipped", seed=3, augment=AugmentConfig(copies=2, flip=True))
+    assert open_snapshot(str(tmp_path / "flipped")).pixels.augment == AugmentConfig(copies=2, flip=True)
+
+
 def test_rejects_are_in_their_own_table_and_not_in_the_snapshot(tree, tmp_path, take_snapshot):
     (tree / "cat" / "05.png").write_text("oops")
     snapshot = take_snapshot(tmp_path / "s", max_rejects=0.1)
@@ -114,8 +125,9 @@ def test_the_digest_changes_with_rows_and_pixels(tree, tmp_path, take_snapshot):
     first = take_snapshot(tmp_path / "1")
     assert take_snapshot(tmp_path / "2").digest == first.digest
     changes = [{"seed": 1}, {"held_out": 0.4}, {"background": (0, 0, 0)}, {"augment": AugmentConfig(copies=3)}]
+    changes.append({"augment": dataclasses.replace(AUGMENT, flip=True)})
     digests = {take_snapshot(tmp_path / f"c{number}", **change).digest for number, change in enumerate(changes)}
-    assert len(digests | {first.digest}) == 5
+    assert len(digests | {first.digest}) == 6
 
 
 def test_the_seed_matters_only_with_augmented_copies(tree, tmp_path, take_snapshot):

@@ -5,6 +5,7 @@ import yaml
 
 from components.config import to_plain
 from components.errors import ConfigError
+from pipeline import config_files
 from pipeline.config_files import RENAMED, load_config, preset_names, use_current_names
 
 
@@ -131,3 +132,73 @@ def test_a_file_in_another_encoding_is_reported(tmp_path):
 def test_a_missing_file_is_reported_with_the_presets():
     with pytest.raises(ConfigError, match=r"must be a preset \(.*digits.*\) or a YAML file, found neither"):
         load_config("nowhere.yaml")
+
+
+# --- settings that follow the size of the images ----------------------------------------------------------------------
+
+BY_SIZE = {8: {"vqvae": {"hidden": 4}}, 16: {"vqvae": {"hidden": 8}}, 32: {"vqvae": {"hidden": 32}}}
+
+
+@pytest.mark.parametrize(("size", "hidden"), [(16, 8), (24, 8), (32, 32), (64, 32)])
+def test_settings_follow_the_largest_listed_size_that_is_not_above(tree, tmp_path, size, hidden):
+    assert load(tree | {"by_image_size": BY_SIZE}, tmp_path, f"images.image_size={size}").vqvae.hidden == hidden
+
+
+def test_images_smaller_than_all_listed_sizes_keep_the_settings_of_the_file(tree, tmp_path):
+    assert load(tree | {"by_image_size": {64: {"vqvae": {"hidden": 4}}}}, tmp_path).vqvae.hidden == 16
+
+
+def test_explicit_settings_win_over_those_for_a_size(tree, tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(tree | {"by_image_size": BY_SIZE}))
+    derived = {"base": "base.yaml", "images": {"image_size": 32}, "vqvae": {"residual_layers": 1}}
+    assert load(derived, tmp_path).vqvae.hidden == 32
+    assert load(derived, tmp_path, "vqvae.hidden=5").vqvae.hidden == 5
+    derived["vqvae"]["hidden"] = 6
+    assert load(derived, tmp_path).vqvae.hidden == 6
+
+
+@pytest.mark.parametrize("wrong", [[1], {"small": {}}, {64: 3}])
+def test_a_table_of_sizes_of_another_form_is_reported(tree, tmp_path, wrong):
+    assert (
+        "by_image_size must map sizes in pixels to settings"
+        in load_faults(tree | {"by_image_size": wrong}, tmp_path)[0]
+    )
+
+
+def test_settings_for_a_size_are_checked_as_all_others(tree, tmp_path):
+    assert load_faults(tree | {"by_image_size": {16: {"vqvae": {"hiden": 8}}}}, tmp_path)[0].startswith("vqvae.hiden: ")
+
+
+# --- GPUs where there are any -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [(0, {"tokenizer": 0, "codes": 0}), (1, {"tokenizer": 0, "codes": 0.25}), (8, {"tokenizer": 1, "codes": 1})],
+)
+def test_auto_takes_the_gpus_of_this_machine(tree, tmp_path, monkeypatch, gpus, expected):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(config_files, "local_gpus", lambda: gpus)
+    resources = {"tokenizer": {"workers": 2, "gpus": "auto"}, "codes": {"workers": 4, "gpus": "auto"}, "prior": {}}
+    config = load(tree | {"resources": resources}, tmp_path)
+    assert {name: getattr(config.resources, name).gpus for name in expected} == expected
+    assert config.resources.prior.gpus == 0
+    assert load(tree | {"resources": resources}, tmp_path, "resources.codes.gpus=0.5").resources.codes.gpus == 0.5
+
+
+def test_auto_is_none_on_a_cluster_and_says_so(tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(config_files, "local_gpus", lambda: 8)
+    assert load(tree | {"resources": {"prior": {"gpus": "auto"}}}, tmp_path).resources.prior.gpus == 0
+    assert "gpus: auto is 0 on a cluster" in capsys.readouterr().err
+
+
+def test_a_config_that_asks_for_no_gpus_does_not_look_for_them(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(config_files, "local_gpus", lambda: 1 / 0)
+    assert load(tree, tmp_path).resources.prior.gpus == 0
+
+
+def test_gpus_of_another_form_are_reported(tree, tmp_path):
+    assert load_faults(tree | {"resources": {"prior": {"gpus": "all"}}}, tmp_path)[0].startswith(
+        "resources.prior.gpus: "
+    )

@@ -30,6 +30,7 @@ def random_batch(seed=0):
 def fit(objective, seeds):
     optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
     for seed in seeds:
+        torch.manual_seed(seed)  # what is drawn depends on the update alone, as in components/training/loop.py
         loss, _ = objective(random_batch(seed))
         optimizer.zero_grad()
         loss.backward()

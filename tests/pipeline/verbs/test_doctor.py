@@ -81,7 +81,7 @@ def test_a_cluster_that_answers_is_accepted(config_file, report, monkeypatch):
 
 
 def test_missing_gpus_are_a_problem(config_file, report, monkeypatch):
-    monkeypatch.setattr(doctor, "_gpus", lambda: 1)
+    monkeypatch.setattr(doctor, "local_gpus", lambda: 1)
     assert (
         "ask for 2 GPUs, this machine has 1" in report(config_file, "resources.prior={workers: 2, gpus: 1}")[1]["Ray"]
     )
