@@ -53,6 +53,7 @@ def test_three_levels_have_sizes_too(tree, tmp_path):
     path.write_text(
         "base: digits\n"
         "vqvae: {levels: [{name: top, stride: 16}, {name: middle, stride: 8}, {name: bottom, stride: 4}]}\n"
+        "generator: {guidance: 1}\n"
         "priors: {middle: {hidden: 8, residual_hidden: 8, layers: 1, training: {updates: 1, batch_size: 1}}}\n"
     )
     config = load_config(str(path))

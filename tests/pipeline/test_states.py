@@ -52,7 +52,7 @@ def test_all_changed_settings_or_inputs_are_named(finished):
         with_settings(
             finished[1],
             codes={"rows_per_shard": 1, "batch_size": 2},
-            evaluation={"keep": 0.5, "neighbours": 1, "pictures": 2, "temperature": 2},
+            evaluation={"keep": 0.5, "neighbours": 1, "pictures": 2, "samples": 2},
         )
     )
     assert (
