@@ -10,6 +10,7 @@ OVERRIDES = (
         for setting in ("updates=30", "evaluate_every=15", "checkpoint_every=15")
     ),
     "evaluation.samples=40",
+    "evaluation.cas_updates=0",
     "evaluation.shares=[1.0, 0.5]",
     "evaluation.keep=0.5",
     "gates.reconstruction_error=2",
