@@ -132,7 +132,7 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
             facts=GeneratorFacts,
             work=_generator(config),
             resources=resources.codes,
-            package=_generator_package(config),
+            package=_generator_package,
         ),
         Step(
             name="evaluation",
@@ -296,11 +296,9 @@ def _tokenizer_package(artifact: Artifact) -> "ModelPackage":
     return tokenizer_package(local_copy(artifact.uri))
 
 
-def _generator_package(config: PipelineConfig) -> "Callable[[Artifact], ModelPackage]":
-    def package(artifact: Artifact) -> "ModelPackage":
-        from components.generator.served import generator_package
-        from components.store.commits import local_copy
+def _generator_package(artifact: Artifact) -> "ModelPackage":
+    from components.generator.served import generator_package
+    from components.store.commits import local_copy
 
-        return generator_package(local_copy(artifact.uri), config.generator)
-
-    return package
+    # Its facts hold its defaults: without classes they are not those of the config.
+    return generator_package(local_copy(artifact.uri), artifact.read(GeneratorFacts))

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from components.artifacts import Artifact
 from components.classifier.stored import load_rejector
@@ -36,14 +36,19 @@ def assemble_generator(
         for file in commits.read_manifest(artifact.uri)["files"]:
             contents[f"{name}/{file['path']}"] = (folder / file["path"]).read_bytes()
     rejector = load_rejector(commits.local_copy(parts["classifier"].uri))
-    keep = config.keep if rejector is not None else 1.0
+    config = _without_classes(config) if rejector is None else config
     models = len(parts) - (rejector is None)  # an empty classifier is no model
-    facts = GeneratorFacts(**{**asdict(config), "keep": keep}, parts=models)
+    facts = GeneratorFacts(**asdict(config), parts=models)
     workspace.lease.check()
     digest = commits.save_artifact(workspace.uri, contents, facts.record())
     # Loaded from the store: this also shows that the committed parts fit each other.
     picture = _first_samples(load_committed_generator(workspace.uri), config, resources, workspace)
     return StepOutput(digest=digest, facts=facts, pictures={"samples": picture})
+
+
+def _without_classes(config: GeneratorConfig) -> GeneratorConfig:
+    """The defaults of a generator that has no classes to reject samples by or to guide them into."""
+    return replace(config, keep=1.0, guidance=1.0)
 
 
 def draw_side_by_side(

@@ -1,5 +1,6 @@
 """The generator step, and drawing from a committed generator with and without a cluster."""
 
+import dataclasses
 import io
 
 import pytest
@@ -73,9 +74,14 @@ def test_parts_without_classes_are_assembled(classless_folders, tmp_path):
     from components.generator.step import assemble_generator
 
     parts = commit_parts(classless_folders, tmp_path / "parts")
-    output = assemble_generator(CONFIG, parts, resources=RESOURCES, workspace=workspace_in(tmp_path, "generator"))
+    guided = dataclasses.replace(CONFIG, guidance=1.5)
+    output = assemble_generator(guided, parts, resources=RESOURCES, workspace=workspace_in(tmp_path, "generator"))
     assert load_committed_generator(str(tmp_path / "generator")).classifier is None
-    assert (output.facts.keep, output.facts.parts) == (1, 3) and "rejects nothing" in output.facts.headline()
+    assert (output.facts.keep, output.facts.guidance, output.facts.parts) == (
+        1,
+        1,
+        3,
+    ) and "rejects nothing" in output.facts.headline()
     with Image.open(io.BytesIO(output.pictures["samples"])) as picture:
         assert picture.width > 2 * picture.height  # one row
 
