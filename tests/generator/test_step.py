@@ -77,7 +77,8 @@ def test_parts_without_classes_are_assembled(classless_folders, tmp_path):
     guided = dataclasses.replace(CONFIG, guidance=1.5)
     output = assemble_generator(guided, parts, resources=RESOURCES, workspace=workspace_in(tmp_path, "generator"))
     assert load_committed_generator(str(tmp_path / "generator")).classifier is None
-    assert (output.facts.keep, output.facts.guidance, output.facts.parts) == (
+    assert (output.facts.keep, output.facts.guidance, output.facts.parts) == (1, 1, 3)
+    assert "rejects nothing" in output.facts.headline()
         1,
         1,
         3,
