@@ -2,8 +2,9 @@
 
     images -> tokenizer -> codes -> prior_<level> ... -> generator -> evaluation
        |                              (all levels at the same time)       ^            ^
-       +--> classifier -----------------------------------------------------+            |
-       +--> judge ------------------------------------------------------------------------+
+       +--> classifier ---------------------------------------------------+            |
+       +--> judge ---------------------------------------------------------------------+
+            (both beside the tokenizer)
 
 A step's work is a function of exactly the artifacts of its declared inputs and of the workspace; it gets no others.
 pipeline/assets.py turns this table into the orchestrator's assets; a plain loop over it makes the same artifacts.
@@ -47,7 +48,7 @@ DRIVER_CPUS = 2.0
 def dag_of(config: PipelineConfig) -> dict[str, Step]:
     """The steps of `config` by name, each after its inputs."""
     priors = tuple(f"prior_{level}" for level in config.level_names)
-    resources, stage_2 = config.resources, "priors"
+    resources, on_images, on_codes = config.resources, "fits_on_images", "priors"
     steps = [
         Step(
             name="images",
@@ -68,8 +69,32 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
             facts=TokenizerFacts,
             work=_tokenizer(config),
             resources=resources.tokenizer,
+            group=on_images,
             gates=tokenizer_gates(config.gates),
             package=_tokenizer_package,
+        ),
+        Step(
+            name="classifier",
+            summary="Section 3.3: the classifier that rejects samples; empty where there are no two classes.",
+            inputs=("images",),
+            settings=result_settings(config.classifier),
+            version=CLASSIFIER_VERSION,
+            facts=ClassifierFacts,
+            work=_classifier(config),
+            resources=resources.classifier,
+            group=on_images,
+        ),
+        Step(
+            name="judge",
+            summary="Section 4: the classifier that measures samples; it takes no part in making them. Without classes "
+            "it tells rotations apart.",
+            inputs=("images",),
+            settings=result_settings(config.judge),
+            version=CLASSIFIER_VERSION,
+            facts=ClassifierFacts,
+            work=_judge(config),
+            resources=resources.classifier,
+            group=on_images,
         ),
         Step(
             name="codes",
@@ -94,33 +119,10 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
                 facts=PriorFacts,
                 work=_prior(config, level),
                 resources=resources.prior,
-                group=stage_2,
+                group=on_codes,
                 gates=prior_gates(config.gates),
             )
             for level in config.level_names
-        ),
-        Step(
-            name="classifier",
-            summary="Section 3.3: the classifier that rejects samples; empty where there are no two classes.",
-            inputs=("images",),
-            settings=result_settings(config.classifier),
-            version=CLASSIFIER_VERSION,
-            facts=ClassifierFacts,
-            work=_classifier(config),
-            resources=resources.classifier,
-            group=stage_2,
-        ),
-        Step(
-            name="judge",
-            summary="Section 4: the classifier that measures samples; it takes no part in making them. Without classes "
-            "it tells rotations apart.",
-            inputs=("images",),
-            settings=result_settings(config.judge),
-            version=CLASSIFIER_VERSION,
-            facts=ClassifierFacts,
-            work=_judge(config),
-            resources=resources.classifier,
-            group=stage_2,
         ),
         Step(
             name="generator",

@@ -90,7 +90,7 @@ def test_fits_of_a_group_share_the_cores_of_this_machine(config_file, monkeypatc
     config = load_config(config_file)
     fits = {"tokenizer": 10.0, "prior_top": 4.0, "prior_bottom": 20.0, "classifier": 4.0, "judge": 4.0}
     steps = dag_of(config)
-    for cores, seconds in ((1, 10 + 32), (2, 10 + 20), (8, 10 + 20)):
+    for cores, seconds in ((1, 18 + 24), (2, 10 + 20), (8, 10 + 20)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         assert local_seconds(fits, steps) == seconds
 
