@@ -9,7 +9,7 @@ from typing import Any
 
 from components.evaluation.measures import registered
 from components.evaluation.published import published_for
-from components.evaluation.scores import FeatureScores, Figure, Figures, Scores
+from components.evaluation.scores import FeatureScores, Figure, Figures, Scores, share_figure
 
 CARD_FORMAT = 1
 IMAGENET_PRESET, IMAGENET_CLASSES, IMAGENET_SIZE = "imagenet256", 1000, 256
@@ -124,20 +124,14 @@ def _single_entries(scores: Scores) -> Iterator[dict[str, Any]]:
     for score in scores.classification:
         name, note = score.fitted_to.replace(" ", "_"), f"{score.images:,} images, {scores.unseen:,} to measure"
         title = f"Classification accuracy score, {score.fitted_to}"
-        yield _single(
-            f"classification_accuracy_score/{name}", f"{title}, top 1", Figure(value=score.top_1), "{:.1%}", note
-        )
+        top_1 = share_figure(score.top_1, scores.unseen)
+        yield _single(f"classification_accuracy_score/{name}", f"{title}, top 1", top_1, "{:.1%}", note)
         if score.top_5 is not None:
-            yield _single(
-                f"classification_accuracy_score/{name}_top_5",
-                f"{title}, top 5",
-                Figure(value=score.top_5),
-                "{:.1%}",
-                note,
-            )
+            top_5 = share_figure(score.top_5, scores.unseen)
+            yield _single(f"classification_accuracy_score/{name}_top_5", f"{title}, top 5", top_5, "{:.1%}", note)
     memorisation = scores.memorisation
     searched = f"{memorisation.queries:,} samples among {memorisation.searched:,} training images"
-    copied = Figure(value=memorisation.copied_share)
+    copied = share_figure(memorisation.copied_share, memorisation.queries)
     yield _single(
         "memorisation/copied_share",
         "Samples nearer than 99% of unseen images",

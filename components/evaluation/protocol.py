@@ -33,6 +33,7 @@ from components.evaluation.measures.bits import bits_per_dimension
 from components.evaluation.measures.kinds import ComparisonSettings
 from components.evaluation.memorisation_search import SearchResult, search_training
 from components.evaluation.scores import (
+    NORMAL_95,
     ClassificationScore,
     ClassScore,
     FeatureScores,
@@ -41,6 +42,7 @@ from components.evaluation.scores import (
     Recognition,
     Reconstruction,
     Scores,
+    share_figure,
 )
 from components.images.snapshot import Snapshot, label_numbers
 from components.images.split import TRAIN
@@ -48,8 +50,6 @@ from components.priors.config import SamplingConfig
 
 MAX_QUERIES = 5000
 """Largest number of samples, and of unseen images, whose nearest training image is sought."""
-NORMAL_95 = 1.96
-"""Standard deviations to either side of a 95% interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +153,9 @@ def recognition(
     before, after = kept[1.0], kept[config.keep]
     of_samples, of_real = samples.rows["labels"].numpy(), unseen.images.rows["labels"].numpy()
     return Recognition(
-        curve=tuple(_proportion(right[positions]) for positions in kept.values()),
-        real=_proportion(right_real),
-        reconstructions=_proportion(_recognised(unseen.reconstructions)),
+        curve=tuple(_share(right[positions]) for positions in kept.values()),
+        real=_share(right_real),
+        reconstructions=_share(_recognised(unseen.reconstructions)),
         classes=tuple(
             ClassScore(
                 name=name,
@@ -177,11 +177,8 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _proportion(right: np.ndarray) -> Figure:
-    """The fraction, with the normal approximation's interval."""
-    value = float(right.mean())
-    spread = NORMAL_95 * (value * (1 - value) / len(right)) ** 0.5
-    return Figure(value=value, low=max(0.0, value - spread), high=min(1.0, value + spread))
+def _share(right: np.ndarray) -> Figure:
+    return share_figure(float(right.mean()), len(right))
 
 
 # --- features ---------------------------------------------------------------------------------------------------------

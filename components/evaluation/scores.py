@@ -1,10 +1,13 @@
 """The figures of one generator, and those of real images in the same measures. Imports no torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 CONFIDENCE = "95%"
 """Confidence of every interval."""
+NORMAL_95 = 1.96
+"""Standard deviations of a normal distribution on either side of its mean that hold 95% of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,17 @@ class Figure:
     high: float | None = None
     refused: str = ""
     """Why there is no value."""
+
+
+def share_figure(share: float, count: int) -> Figure:
+    """A share of `count` images, with Wilson's score interval (Wilson 1927).
+
+    Unlike the normal approximation's it is as wide as it must be where the share is near 0 or 1.
+    """
+    scale = 1 + NORMAL_95**2 / count
+    middle = (share + NORMAL_95**2 / (2 * count)) / scale
+    margin = NORMAL_95 * math.sqrt(share * (1 - share) / count + (NORMAL_95 / (2 * count)) ** 2) / scale
+    return Figure(value=share, low=max(0.0, middle - margin), high=min(1.0, middle + margin))
 
 
 Figures = Mapping[str, Figure]

@@ -15,5 +15,6 @@ class GeneratorFacts(GeneratorConfig, Facts):
 
     def headline(self) -> str:
         """Its models and its defaults."""
+        guidance = f", guidance {self.guidance:g}" if self.guidance != 1 else ""
         rejection = f"keeps the best {self.keep:.0%}" if self.keep < 1 else "rejects nothing"
-        return f"{self.parts} models; by default temperature {self.temperature:g}, {rejection}"
+        return f"{self.parts} models; by default temperature {self.temperature:g}{guidance}, {rejection}"

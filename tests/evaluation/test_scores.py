@@ -1,8 +1,20 @@
-"""The names under which figures are tracked."""
+"""The names under which figures are tracked, and the interval of a share."""
 
 import re
 
+import pytest
+from scipy.stats import binomtest
+
+from components.evaluation.scores import share_figure
 from tests.evaluation.scores_example import example_scores
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 40), (1, 5), (93, 100), (982, 1000), (187, 187)])
+def test_the_interval_of_a_share_is_scipy_s(right, count):
+    figure = share_figure(right / count, count)
+    expected = binomtest(right, count).proportion_ci(method="wilson")
+    assert (figure.low, figure.high) == pytest.approx((expected.low, expected.high), abs=1e-4)
+    assert figure.low < figure.high and figure.low <= figure.value <= figure.high
 
 
 def test_figures_have_names_that_trackers_accept_and_values_that_are_numbers():

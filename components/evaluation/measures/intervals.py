@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from components.evaluation.measures.kinds import ComparisonSettings, Estimate
-
-NORMAL_95 = 1.96
-"""Standard deviations of a normal distribution on either side of its mean that hold 95% of it."""
+from components.evaluation.scores import NORMAL_95
 
 
 def estimate(value: float, resamples: Tensor) -> Estimate:
