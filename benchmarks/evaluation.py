@@ -9,7 +9,6 @@ process; workers are others.
 
 import json
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.bare import run_steps
+from benchmarks.processes import peak_memory
 from benchmarks.timing import Figure, report_figures
 from benchmarks.tiny import OVERRIDES
 from components.artifacts import Artifact
@@ -71,7 +71,7 @@ def _evaluate(
             settings, inputs, title=name, settings="", resources=StepResources(workers=WORKERS), workspace=workspace
         )
     print(json.dumps(output.facts.record()))
-    answers.put((time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    answers.put((time.monotonic() - started, peak_memory()))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ autograd keeps; for the sampler everything that it allocates.
 """
 
 import multiprocessing
-import resource
 from collections.abc import Callable, Sequence
 from multiprocessing.queues import Queue
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import fits
+from benchmarks.processes import peak_memory
 from benchmarks.timing import Figure, report_figures
 from components.images.tensors import to_images
 from components.priors.sampler import Sampler
@@ -42,13 +42,9 @@ def main() -> None:
 def _answer(case: str, answers: "Queue[tuple[float, float]]") -> None:
     torch.set_num_threads(1)
     torch.mm(torch.ones(8, 8), torch.ones(8, 8))  # so that the libraries' own memory is not counted
-    before = _peak()
+    before = peak_memory()
     peak, held = globals()[case]()
     answers.put((peak - before, held))
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def prior_step() -> tuple[int, int]:
@@ -66,7 +62,7 @@ def tokenizer_encode() -> tuple[int, int]:
     """Peak and bytes held of encoding."""
     model, images = fits.build_tokenizer().model, to_images(fits.random_images().pixels)
     model.encode(images)
-    return _peak(), _bytes([*model.parameters(), *model.buffers(), images])
+    return peak_memory(), _bytes([*model.parameters(), *model.buffers(), images])
 
 
 def sampling() -> tuple[int, int]:
@@ -76,7 +72,7 @@ def sampling() -> tuple[int, int]:
     sampler.sample(torch.zeros(IMAGES_SAMPLED, dtype=torch.int64), (), torch.arange(IMAGES_SAMPLED))
     owners = [sampler, sampler.logit_filter, *sampler.layers, *sampler.attention.values()]
     allocated = [value for owner in owners for value in vars(owner).values() if isinstance(value, Tensor)]
-    return _peak(), _bytes([*model.parameters(), *allocated])
+    return peak_memory(), _bytes([*model.parameters(), *allocated])
 
 
 def _measure_update(objective: nn.Module, batch: object) -> tuple[int, int]:
@@ -84,7 +80,7 @@ def _measure_update(objective: nn.Module, batch: object) -> tuple[int, int]:
     update = fits.make_update(objective, batch)
     update()
     update()
-    peak = _peak()
+    peak = peak_memory()
     saved: list[Tensor] = []
 
     def keep_track(tensor: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ bytes.
 
 import argparse
 import hashlib
-import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.processes import peak_memory
 from components.codes.plan import EncodeRequest, ShardLedger, plan_waves
 from components.codes.schema import CodeLevel, CodeSchema
 from components.codes.writer import Shard
@@ -53,7 +53,7 @@ def main() -> None:
             shards += [_stand_in(options.folder, request) for request in wave.encode]
         seconds = time.monotonic() - started
         print(f"{name}: {rows_to_encode} rows to encode, {rows_to_keep} to keep, {seconds:.1f} s")
-    print("peak bytes", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print("peak bytes", peak_memory())
 
 
 def _write_snapshot(folder: Path, rows: int) -> None:

@@ -78,6 +78,15 @@ def _kind(command: bytes, known: str | None) -> str:
     return known or (Path(words.split()[0]).name if words else "other")
 
 
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes.
+
+    Not ru_maxrss of getrusage: a process that was started by a larger one begins there with the memory of that one.
+    """
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
 def describe_machine() -> str:
     """One line: cores, processor, memory, Python, torch."""
     import torch

@@ -28,6 +28,8 @@ class _Job:
     rate: float | None = None
     printed: float = field(default=float("-inf"))
     """Clock time of the last plain line."""
+    line: str = ""
+    """The last plain line."""
 
 
 def format_duration(seconds: float) -> str:
@@ -65,15 +67,15 @@ class Progress:
             if sys.stdout.isatty():
                 self._redraw()
             elif now - state.printed >= PLAIN_LINE_SECONDS:
-                state.printed = now
-                print(self._line(job, state), flush=True)
+                state.printed, state.line = now, self._line(job, state)
+                print(state.line, flush=True)
 
     def finish(self, job: str) -> None:
         """Remove the line of `job`; without a terminal, print the final line."""
         with self._lock:
             state = self._jobs.pop(job, None)
-            if state and not sys.stdout.isatty():
-                print(self._line(job, state), flush=True)
+            if state and not sys.stdout.isatty() and (line := self._line(job, state)) != state.line:
+                print(line, flush=True)
             if self._live:
                 self._redraw()
                 if not self._jobs:

@@ -111,7 +111,7 @@ def _quality_chart(features: FeatureScores, shares: Sequence[float], x: str, y: 
         for low, high in ((x_low, x_high), (y_low, y_high))
     )
     return Chart(
-        title=f"{measures[y].title} over {measures[x].title.lower()}, features: {features.extractor}",
+        title=f"{measures[y].title} over {measures[x].title}, features: {features.extractor}",
         x_title=f"{measures[x].title}; labels: share of the draw that is kept",
         columns=[
             (round(LEFT + (RIGHT - LEFT) * index / (TICKS - 1), 1), measures[x].show(value))

@@ -43,6 +43,10 @@ from components.workspace import SilentJournal, Workspace
 PEAK_LEARNING_RATE = 2e-3
 """Learning rate of the score's fits, which are short: it starts here and falls to 0."""
 CHECKPOINTS_PER_FIT = 10
+PASSES = 100
+"""Passes over its images after which a fit ends: a few dozen images are known by heart long before `cas_updates`."""
+LEAST_UPDATES = 100
+"""Updates of a fit to very few images, if the config allows as many."""
 TOP = 5
 """Classes that may be named in the second accuracy."""
 
@@ -122,14 +126,7 @@ def classification_scores(
 
     `snapshot`, `judge` and `tokenizer` are URIs; accuracy is measured on the originals of the snapshot's `split`.
     """
-    schedule = TrainingConfig(
-        updates=config.cas_updates,
-        batch_size=config.cas_batch_size,
-        learning_rate=PEAK_LEARNING_RATE,
-        final_rate=0.0,
-        evaluate_every=config.cas_updates,
-        checkpoint_every=max(1, config.cas_updates // CHECKPOINTS_PER_FIT),
-    )
+    schedule = fit_schedule(config, images)
     one_worker = dataclasses.replace(resources, workers=1)
 
     def fit(name: str) -> ClassificationScore:
@@ -148,6 +145,20 @@ def classification_scores(
         return tuple(map(fit, sources))
     with ThreadPoolExecutor(len(sources)) as pool:
         return tuple(pool.map(fit, sources))
+
+
+def fit_schedule(config: EvaluationConfig, images: int) -> TrainingConfig:
+    """Schedule of each fit to `images` images: `cas_updates` updates, or fewer where there are few images."""
+    passes = PASSES * images // config.cas_batch_size
+    updates = min(config.cas_updates, max(LEAST_UPDATES, passes))
+    return TrainingConfig(
+        updates=updates,
+        batch_size=config.cas_batch_size,
+        learning_rate=PEAK_LEARNING_RATE,
+        final_rate=0.0,
+        evaluate_every=updates,
+        checkpoint_every=max(1, updates // CHECKPOINTS_PER_FIT),
+    )
 
 
 def _workspace_of(workspace: Workspace, name: str) -> Workspace:

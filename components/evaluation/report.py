@@ -11,8 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from components.evaluation import chart
 from components.evaluation.card import Card, show
 from components.evaluation.measures import registered
-from components.evaluation.scores import CONFIDENCE, FeatureScores, Figure, Scores
+from components.evaluation.scores import CONFIDENCE, FeatureScores, Figure, Scores, share_figure
 from components.pictures import MAX_CLASSES_SHOWN
+
+PERCENT = "{:.1%}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,19 +108,19 @@ def _recognition_cards(scores: Scores) -> list[FigureCard]:
     if recognition is None:
         return []
     reached = (
-        f"Reconstructions: {_percent(recognition.reconstructions.value)}; real images: "
-        f"{_percent(recognition.real.value)}"
+        f"Real images: {figure_text(recognition.real, PERCENT)}; reconstructions: "
+        f"{figure_text(recognition.reconstructions, PERCENT)}"
     )
     drawn = FigureCard(
         "Recognised, as drawn",
-        _percent(recognition.curve[0].value),
+        figure_text(recognition.curve[0], PERCENT),
         reached,
         f"Fraction of {scores.samples:,} samples that the judge recognises as the requested class. The judge is a "
         "classifier that took no part in making them.",
     )
     kept = FigureCard(
         f"Recognised, best {_percent(scores.keep, 0)} kept",
-        _percent(recognition.curve[scores.point(scores.keep)].value),
+        figure_text(recognition.curve[scores.point(scores.keep)], PERCENT),
         reached,
         "The same for as many samples after rejection by another classifier (section 3.3).",
     )
@@ -152,7 +154,7 @@ def _other_cards(scores: Scores) -> list[FigureCard]:
     cards = [
         FigureCard(
             "Nearer than unseen images",
-            _percent(memorisation.copied_share),
+            figure_text(share_figure(memorisation.copied_share, memorisation.queries), PERCENT),
             "By chance: 1%",
             f"Fraction of {memorisation.queries:,} samples nearer to one of all {memorisation.searched:,} training "
             "images than 99% of the unseen images are. Copies would raise it.",
@@ -177,13 +179,15 @@ def _other_cards(scores: Scores) -> list[FigureCard]:
         ),
     ]
     if scores.classification:
-        by_source = {score.fitted_to: score for score in scores.classification}
+        accuracy = {
+            score.fitted_to: figure_text(share_figure(score.top_1, scores.unseen), PERCENT)
+            for score in scores.classification
+        }
         cards.append(
             FigureCard(
                 "Classification accuracy score",
-                _percent(by_source["samples"].top_1),
-                f"Fitted to reconstructions: {_percent(by_source['reconstructions'].top_1)}; to real images: "
-                f"{_percent(by_source['real images'].top_1)}",
+                accuracy["samples"],
+                f"Fitted to real images: {accuracy['real images']}; to reconstructions: {accuracy['reconstructions']}",
                 "Accuracy on unseen real images of a classifier that was fitted to samples alone.",
             )
         )

@@ -45,7 +45,7 @@ def test_without_classes_the_measures_alone_are_drawn():
 def test_quality_is_drawn_over_diversity_for_every_extractor_unless_a_figure_is_refused():
     charts = quality_charts(example_scores())
     assert [chart.title.split(", ")[-1] for chart in charts] == ["features: judge", "features: inception"]
-    assert all("over recall" in chart.title for chart in charts)  # the Frechet distance is refused
+    assert all("over Recall" in chart.title for chart in charts)  # the Frechet distance is refused
     (line,) = charts[0].lines
     assert [point.label for point in line.points] == ["100%", "50%"]
     assert all(LEFT < point.x < RIGHT and TOP < point.y < BOTTOM for point in line.points)
