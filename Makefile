@@ -40,6 +40,7 @@ bench: $(VENV)/.installed-test           ## ratios and sums, printed and kept in
 	$(VENV)/bin/python -m benchmarks.memory
 	$(VENV)/bin/python -m benchmarks.overhead --write
 	$(VENV)/bin/python -m benchmarks.encode --write
+	$(VENV)/bin/python -m benchmarks.evaluation
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": set PYTHON=python3.x")'
