@@ -32,11 +32,11 @@ def test_steps_are_in_the_order_of_the_paper(tree):
     assert names == [
         "images",
         "tokenizer",
+        "classifier",
+        "judge",
         "codes",
         "prior_top",
         "prior_bottom",
-        "classifier",
-        "judge",
         "generator",
         "evaluation",
     ]

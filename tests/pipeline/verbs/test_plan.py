@@ -42,7 +42,7 @@ def test_an_offline_plan_looks_nothing_up(config_file, capsys, monkeypatch):
 def test_a_cluster_is_named_and_not_contacted(config_file, capsys, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     print_plan(config_file, ["resources.prior.workers=4"], offline=True)
-    assert "on the Ray cluster at 10.0.0.1:6379: all of it at the same time takes 12 CPUs" in capsys.readouterr().out
+    assert "on the Ray cluster at 10.0.0.1:6379: all of it at the same time takes 10 CPUs" in capsys.readouterr().out
 
 
 def test_finished_steps_are_shown(finished, capsys):
