@@ -41,6 +41,8 @@ from pipeline.step import Inputs, Step, StepWork
 if TYPE_CHECKING:
     from components.tracking.registry import ModelPackage
 
+FITS_ON_IMAGES, FITS_ON_CODES = "fits_on_images", "fits_on_codes"
+"""Groups of fits that need nothing from each other and run at the same time."""
 DRIVER_CPUS = 2.0
 """Logical CPUs that a local Ray has in addition to those of the steps: for tasks that read, and for Ray itself."""
 
@@ -48,7 +50,7 @@ DRIVER_CPUS = 2.0
 def dag_of(config: PipelineConfig) -> dict[str, Step]:
     """The steps of `config` by name, each after its inputs."""
     priors = tuple(f"prior_{level}" for level in config.level_names)
-    resources, on_images, on_codes = config.resources, "fits_on_images", "priors"
+    resources = config.resources
     steps = [
         Step(
             name="images",
@@ -69,7 +71,7 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
             facts=TokenizerFacts,
             work=_tokenizer(config),
             resources=resources.tokenizer,
-            group=on_images,
+            group=FITS_ON_IMAGES,
             gates=tokenizer_gates(config.gates),
             package=_tokenizer_package,
         ),
@@ -82,7 +84,7 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
             facts=ClassifierFacts,
             work=_classifier(config),
             resources=resources.classifier,
-            group=on_images,
+            group=FITS_ON_IMAGES,
         ),
         Step(
             name="judge",
@@ -94,7 +96,7 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
             facts=ClassifierFacts,
             work=_judge(config),
             resources=resources.classifier,
-            group=on_images,
+            group=FITS_ON_IMAGES,
         ),
         Step(
             name="codes",
@@ -119,7 +121,7 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
                 facts=PriorFacts,
                 work=_prior(config, level),
                 resources=resources.prior,
-                group=on_codes,
+                group=FITS_ON_CODES,
                 gates=prior_gates(config.gates),
             )
             for level in config.level_names

@@ -86,7 +86,7 @@ class Session:
         return result
 
     def run_group(self, steps: Sequence[Step]) -> tuple[list[StepResult], BaseException | None]:
-        """Get or run several steps at the same time; when one fails, the others finish.
+        """Get or run several steps at the same time; when one fails, that is said at once and the others finish.
 
         Returns the results, and the first failure.
         """
@@ -95,16 +95,21 @@ class Session:
         if any(self._is_missing(step) for step in steps):
             self.cluster()  # Ray ends with the thread that starts it: not one of those below
         pool = ThreadPoolExecutor(len(steps), thread_name_prefix="step")
-        futures = [pool.submit(self.run_step, step) for step in steps]
+        futures = [pool.submit(self._run_beside_others, step) for step in steps]
         try:
             wait(futures)
         finally:  # Ctrl-C must not wait for steps that are still running
             pool.shutdown(wait=False, cancel_futures=True)
         results = [future.result() for future in futures if future.exception() is None]
         errors = [error for future in futures if (error := future.exception())]
-        for error in errors[1:]:
-            self.progress.say(f"also failed: {error}")
         return results, errors[0] if errors else None
+
+    def _run_beside_others(self, step: Step) -> StepResult:
+        try:
+            return self.run_step(step)
+        except Exception as error:  # raised once the others have finished, which may take days
+            self.progress.say(f"{step.name}: failed, the steps beside it go on: {error}")
+            raise
 
     def _is_missing(self, step: Step) -> bool:
         artifact, faults = self.memo.find(step, self.inputs(step))

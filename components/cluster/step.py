@@ -195,7 +195,7 @@ def silence_ray_data() -> None:
 
 
 def _start_local(cpus: int) -> None:
-    # Ray warns on stdout of three times as many worker processes as this; its default is the number of cores.
+    # Ray prints a warning at three times as many worker processes as this; its default is the number of cores.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(cpus))
     with _stderr_on_failure():
         ray.init(

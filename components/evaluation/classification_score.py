@@ -43,8 +43,8 @@ from components.workspace import SilentJournal, Workspace
 PEAK_LEARNING_RATE = 2e-3
 """Learning rate of the score's fits, which are short: it starts here and falls to 0."""
 CHECKPOINTS_PER_FIT = 10
-PASSES = 100
-"""Passes over its images after which a fit ends: a few dozen images are known by heart long before `cas_updates`."""
+MOST_PASSES = 2000
+"""Passes over its images after which a fit ends: a handful of images is known by heart long before `cas_updates`."""
 LEAST_UPDATES = 100
 """Updates of a fit to very few images, if the config allows as many."""
 TOP = 5
@@ -148,9 +148,8 @@ def classification_scores(
 
 
 def fit_schedule(config: EvaluationConfig, images: int) -> TrainingConfig:
-    """Schedule of each fit to `images` images: `cas_updates` updates, or fewer where there are few images."""
-    passes = PASSES * images // config.cas_batch_size
-    updates = min(config.cas_updates, max(LEAST_UPDATES, passes))
+    """Schedule of each fit to `images` images: `cas_updates` updates, or fewer for a handful of images."""
+    updates = min(config.cas_updates, max(LEAST_UPDATES, MOST_PASSES * images // config.cas_batch_size))
     return TrainingConfig(
         updates=updates,
         batch_size=config.cas_batch_size,

@@ -34,7 +34,7 @@ class EvaluationConfig:
     """Largest sets in precision, recall, density and coverage, whose cost grows with the square of it."""
     cas_updates: int = 1000
     """Updates of each of the three classifiers of the classification accuracy score (fitted to real images, to
-    reconstructions and to samples), but no more than 100 passes over its images take; 0 leaves the score out."""
+    reconstructions and to samples), fewer for a handful of images (docs/evaluation.md); 0 leaves the score out."""
     cas_batch_size: int = 64
     """Images per update of these classifiers."""
     pictures: int = 10

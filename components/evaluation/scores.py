@@ -25,12 +25,13 @@ class Figure:
 def share_figure(share: float, count: int) -> Figure:
     """A share of `count` images, with Wilson's score interval (Wilson 1927).
 
-    Unlike the normal approximation's it is as wide as it must be where the share is near 0 or 1.
+    The normal approximation's interval has no width where the share is 0 or 1; this one does.
     """
     scale = 1 + NORMAL_95**2 / count
     middle = (share + NORMAL_95**2 / (2 * count)) / scale
     margin = NORMAL_95 * math.sqrt(share * (1 - share) / count + (NORMAL_95 / (2 * count)) ** 2) / scale
-    return Figure(value=share, low=max(0.0, middle - margin), high=min(1.0, middle + margin))
+    low, high = max(0.0, middle - margin), min(1.0, middle + margin)
+    return Figure(value=share, low=min(low, share), high=max(high, share))  # rounding must not leave the share outside
 
 
 Figures = Mapping[str, Figure]

@@ -27,6 +27,7 @@ def test_a_run_makes_every_artifact_and_names_its_outputs(finished_run):
     for path in (finished_run.folder / "runs" / "latest" / "digits").glob("*"):
         assert str(path) in log and path.stat().st_size > 500
     assert "updates" in log and "left" in log  # progress with a rate and the time left
+    assert "(raylet)" not in log  # nothing of Ray's own
 
 
 def test_each_step_has_a_child_run_with_tags_for_lineage(finished_run):

@@ -10,9 +10,9 @@ from tests.evaluation.tiny import CONFIG
 
 @pytest.mark.parametrize(
     ("images", "updates"),
-    [(1_000_000, 1000), (1430, 1000), (128, 200), (40, 100), (4, 100)],
+    [(1_000_000, 1000), (40, 1000), (16, 500), (3, 100)],
 )
-def test_a_fit_to_few_images_is_shorter(images, updates):
+def test_a_fit_to_a_handful_of_images_is_shorter(images, updates):
     config = dataclasses.replace(CONFIG, cas_updates=1000, cas_batch_size=64)
     assert fit_schedule(config, images).updates == updates
 
