@@ -182,6 +182,8 @@ class Tracker:
 
     def close(self) -> None:
         """Send what can be sent soon and leave the rest to the next run; whoever waits for MLflow stops waiting."""
+        for mark in self._marks.values():
+            mark.leave()
         self._sender.close(CLOSE_SECONDS)
 
     def run_journal(
@@ -289,6 +291,8 @@ class Tracker:
             return self.client.get_run(run_id)
 
     def _search(self, query: str) -> list[Run]:
+        if self._experiment_id is None:
+            self._experiment_id = self._find_experiment()  # another process may have created it meanwhile
         if self._experiment_id is None:
             return []
         newest_first = ["attributes.start_time DESC"]

@@ -44,8 +44,9 @@ _NOT_ACTIVE = re.compile(r"The (run|experiment) (\w+) must be in the 'active' st
 _NO_SUCH_RUN = re.compile(r"Run with id=\w+ not found")
 """What it answers once the deleted are removed for good (`mlflow gc`)."""
 
-for _logger in ("mlflow", "alembic", "mlflow.store.db.utils"):
+for _logger in ("mlflow", "alembic"):
     logging.getLogger(_logger).setLevel(logging.ERROR)  # database migrations log every step
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # logs with a traceback what it raises, too
 
 
 class TrackingServer:

@@ -38,15 +38,16 @@ def open_journal(tracker, check=lambda: None):
     return tracker.run_journal("codes", "f", tracker.pipeline_run("p", {}), check)
 
 
-@pytest.mark.parametrize("fault", ["503", "silent"])
-def test_figures_wait_for_the_server_and_the_step_does_not(remote, away, said, fault):
+@pytest.mark.parametrize(("fault", "seconds"), [("503", "20"), ("silent", "3")])
+def test_figures_wait_for_the_server_and_the_step_does_not(remote, away, said, monkeypatch, fault, seconds):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", seconds)
     tracker = remote()
     journal = open_journal(tracker)
     away.fault = fault
     write(journal, range(1, 201))  # would never return if it waited
     journal.picture("look", png(), step=200)
     journal.document("page.html", "text")
-    threading.Timer(2.5, lambda: setattr(away, "fault", "")).start()
+    threading.Timer(1.5, lambda: setattr(away, "fault", "")).start()
     journal.finish(ARTIFACT)
     assert history(tracker, journal.run_id) == [(update, float(update)) for update in range(1, 201)]
     assert len(tracker.client.list_artifacts(journal.run_id, "images")) == 2
@@ -101,15 +102,16 @@ def test_entries_sent_but_not_forgotten_are_not_doubled(remote, away, monkeypatc
 
 
 def test_a_step_that_cannot_be_recorded_keeps_its_figures_for_the_next_try(remote, away, monkeypatch):
-    monkeypatch.setattr(sender, "ANSWER_SECONDS", 0.2)
     impatient = remote(patience=0.2)
     journal = open_journal(impatient)
+    monkeypatch.setattr(sender, "ANSWER_SECONDS", 0.2)
     away.fault = "503"
     write(journal, [1])
     with pytest.raises(TrackingError, match=r"1 entries could not be sent .* run again when it answers"):
         journal.finish(ARTIFACT)
     impatient.close()
     away.fault = ""
+    monkeypatch.undo()
     journal = open_journal(remote())
     assert journal.run_id and history(impatient, journal.run_id) == [(1, 1.0)]
     journal.finish(ARTIFACT)

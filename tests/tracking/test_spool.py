@@ -21,7 +21,8 @@ def put_metrics(own, run_id, steps):
         own.put(run_id, "metrics", {"step": step})
 
 
-def test_a_spool_belongs_to_one_owner_until_it_is_closed(tmp_path, own):
+def test_a_spool_belongs_to_one_owner_until_it_is_closed(tmp_path):
+    own = new_spool(tmp_path)
     own.put("r", "metrics", {"step": 1})
     assert list(orphaned_spools(tmp_path, ())) == []
     with pytest.raises(SpoolBusy):
