@@ -8,7 +8,7 @@ from components.images.rejects import Reject
 def test_a_job_record_finds_only_results_with_intact_files(codes, tmp_path):
     folder = str(tmp_path)
     made = [
-        ShardResult(f"part-{n}.parquet", write_shard(folder, f"part-{n}.parquet", codes.shard(n, n + 9)))
+        ShardResult(f"part-{n}.parquet", write_shard(folder, "000001-test", f"part-{n}.parquet", codes.shard(n, n + 9)))
         for n in range(3)
     ]
     empty = ShardResult("part-9.parquet", None, (Reject("k", "u", "empty", "0 bytes"),))
