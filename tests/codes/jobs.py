@@ -80,8 +80,8 @@ def dataset_rows(folder: str) -> list[dict]:
 
 
 def shard_write_times(folder: str | Path) -> dict[str, int]:
-    """Modification time in nanoseconds of each shard file, by file name."""
-    return {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("part-*.parquet")}
+    """Modification time in nanoseconds of each shard file, by its path in the dataset's folder."""
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in Path(folder).glob("*/part-*.parquet")}
 
 
 def call_when(condition: Callable[[], bool], then: Callable[[], Any], seconds: float = 60) -> threading.Thread:

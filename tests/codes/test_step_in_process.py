@@ -97,23 +97,24 @@ def test_a_stopped_job_resumes_with_the_missing_shards(encode, made_shards, tmp_
     with pytest.raises(RuntimeError, match="stopped here"):
         encode("stopped", config=config)
     written = shard_write_times(tmp_path / "stopped")
-    assert len(written) == 9 and any((tmp_path / "stopped" / ".work" / in_work).iterdir())
+    assert len(written) == 9 and any((tmp_path / "stopped" / ".work").glob(f"*/{in_work}/*"))
     made_shards.clear()
     assert encode("stopped", config=config).digest == whole and len(made_shards) == 13 - 9
     assert {name: shard_write_times(tmp_path / "stopped")[name] for name in written} == written
-    assert not (tmp_path / "stopped" / ".work").exists()
+    assert list((tmp_path / "stopped" / ".work").iterdir()) == []
 
 
 def test_a_recorded_shard_with_a_truncated_file_is_encoded_again(encode, made_shards, tmp_path):
     made_shards.stop_after = 3
     with pytest.raises(RuntimeError, match="stopped here"):
         encode()
-    cut = tmp_path / "codes" / made_shards[1]
+    name = made_shards[1]
+    (cut,) = (tmp_path / "codes").glob(f"*/{Path(name).stem}-*.parquet")
     cut.write_bytes(cut.read_bytes()[:-1])
     made_shards.clear()
     made_shards.stop_after = 1000
     encode()
-    assert cut.name in made_shards and len(made_shards) == 13 - 2 and verify_dataset(str(tmp_path / "codes")) == []
+    assert name in made_shards and len(made_shards) == 13 - 2 and verify_dataset(str(tmp_path / "codes")) == []
 
 
 def test_unchanged_rows_are_not_encoded_again(encode, made_shards, pictures, tmp_path):
@@ -131,7 +132,9 @@ def test_distrusted_shards_are_encoded_again(encode, made_shards, tmp_path):
     digest = encode().digest
     made_shards.clear()
     path = read_dataset(str(tmp_path / "codes")).shards[4].path
-    assert encode(distrusted=frozenset([path])).digest == digest and made_shards == [path]
+    assert encode(distrusted=frozenset([path])).digest == digest
+    (name,) = made_shards
+    assert Path(name).stem in path
 
 
 def test_an_image_that_changed_since_the_snapshot_fails_the_job(fitted, pictures, tmp_path):
@@ -175,7 +178,7 @@ def test_a_dataset_of_an_earlier_version_is_read_verified_and_extended(encode, p
     before = read_dataset(folder)
     assert verify_dataset(folder) == [] and len(read_codes(folder, "train", tmp_path / "cache")) > 50
     write_pictures(pictures, range(100, 110))
-    stored = TokenizerFiles(tmp_path / "codes" / "tokenizer", tokenizer.digest)
+    stored = TokenizerFiles(stored_path(folder, "tokenizer/config.json").parent, tokenizer.digest)
     facts = encode(tokenizer=stored).facts
     assert (facts.rows, facts.version, facts.dimensions) == (110, 2, 256) and verify_dataset(folder) == []
     assert {shard.path for shard in before.shards} <= {shard.path for shard in read_dataset(folder).shards}
