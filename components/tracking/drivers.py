@@ -73,7 +73,7 @@ class DriverMark:
     def remove_dead(self) -> None:
         """Remove marks of drivers that were killed; waits up to DEAD_SECONDS for those it has not watched enough."""
         self._look()
-        deadline = time.monotonic() + DEAD_SECONDS + BEAT_SECONDS
+        deadline = time.monotonic() + 2 * DEAD_SECONDS  # in case they cannot be removed
         while suspects := [tag for tag, sight in self._others.items() if not sight.moved or self._is_dead(sight)]:
             if time.monotonic() > deadline:
                 return

@@ -1,11 +1,12 @@
 """The MLflow run of one step, as the step and the memo write it: figures go through the sender and never wait."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from components.artifacts import Artifact
-from components.errors import TrackingError
+from components.errors import LeaseLost, StorageError, TrackingError
 from components.tracking.sender import Sender
 
 FAILURE_SECONDS = 5.0
@@ -74,13 +75,18 @@ class RunJournal:
         self._end(self.run_id, artifact)
 
     def fail(self, reason: str) -> None:
-        """Mark the run as failed; it stays open for the next attempt at the same step."""
-        self._put("failure", {"reason": reason})
-        try:
-            self._sender.flush(self.run_id, FAILURE_SECONDS)
-        except TrackingError:
-            return  # kept, like the figures
+        """Mark the run as failed; it stays open for the next attempt at the same step.
 
-    def abandon(self) -> None:
-        """Write nothing more: another driver continues this run."""
-        self._sender.abandon(self.run_id)
+        When another driver has taken the step over, it continues this run: then nothing more is written.
+        """
+        try:
+            self._sender.check(self.run_id)
+        except LeaseLost:
+            self._sender.abandon(self.run_id)
+            return
+        except StorageError:  # as when the store is what failed
+            pass
+        self._put("failure", {"reason": reason})
+        with contextlib.suppress(TrackingError):  # it is kept, like the figures
+            self._sender.flush(self.run_id, FAILURE_SECONDS)
+        self._sender.leave(self.run_id)

@@ -98,7 +98,9 @@ class Tracker:
         self.registry = ModelRegistry(self.server)
         self.name = name
         self._sender = Sender(self.server, unsent, say)
-        self._driver, self._marks = uuid.uuid4().hex[:12], dict[str, DriverMark]()
+        self._driver = uuid.uuid4().hex[:12]
+        self._marks: dict[str, DriverMark] = {}  # by pipeline run
+        self._step_runs: dict[str, str] = {}  # by fingerprint
         is_sqlite = sqlite_file(uri) is not None
         self._artifact_location = files_location(state) if is_sqlite else None
         with self.server.translate_errors():
@@ -196,7 +198,13 @@ class Tracker:
         self._send_what_was_left()
         run_id, logged = self._join_step_run(step, fingerprint, parent)
         self._sender.watch(run_id, check_lease)
+        self._step_runs[fingerprint] = run_id
         return RunJournal(self._sender, run_id, logged, self._end_step)
+
+    def abandon(self, fingerprint: str) -> None:
+        """Write nothing more about a step: another driver has taken it over and continues its run."""
+        if (run_id := self._step_runs.get(fingerprint)) is not None:
+            self._sender.abandon(run_id)
 
     @patient
     def _join_step_run(self, step: str, fingerprint: str, parent: str) -> tuple[str, dict[str, int]]:

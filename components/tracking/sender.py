@@ -101,10 +101,15 @@ class Sender:
             self._abandoned.discard(run_id)
             self._checks[run_id] = check
 
+    def leave(self, run_id: str) -> None:
+        """This process no longer works on the run: what it still has to send there may be late."""
+        with self._changed:
+            self._checks.pop(run_id, None)
+
     def check(self, run_id: str) -> None:
         """Raise LeaseLost when another driver works on the run."""
-        if run_id in self._checks:
-            self._checks[run_id]()
+        if (check := self._checks.get(run_id)) is not None:
+            check()
 
     def abandon(self, run_id: str) -> int:
         """Drop what is kept for a run that another driver continues, and all that comes later.
@@ -141,8 +146,8 @@ class Sender:
             self.flush(seconds=0.0 if self._server.outage.lasts else seconds)
         except TrackingError:
             self._say(f"figures that MLflow does not have yet are kept in {self._folder}; the next run sends them")
-        self._server.closing.set()
         with self._changed:
+            self._server.closing.set()
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(seconds)
@@ -171,13 +176,14 @@ class Sender:
         with self._changed:
             spool = next((spool for spool in self._spools if spool.count()), None)
             if spool is None:
-                self._changed.wait()
+                if not self._server.closing.is_set():
+                    self._changed.wait()
                 return True
             entries = spool.oldest()
             entries = entries[:1] if self._one_by_one else entries
         try:
             self._check_lease(entries[0])
-            deliver(self._server.client, entries, adopted=spool is not self._own)
+            deliver(self._server.client, entries, late=spool is not self._own or entries[0].run_id not in self._checks)
         except LeaseLost:
             self.abandon(entries[0].run_id)
         except StorageError:  # the lease cannot be read: nobody knows whose run it is

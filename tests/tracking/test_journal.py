@@ -184,7 +184,6 @@ def test_a_driver_that_lost_its_lease_writes_nothing_more(remote, away, monkeypa
     write(journal, [2])
     with pytest.raises(LeaseLost):
         journal.finish(ARTIFACT)
-    journal.abandon()
     journal.fail("reason")
     tracker.close()
     run = tracker.client.get_run(journal.run_id)
