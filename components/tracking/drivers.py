@@ -68,7 +68,7 @@ class DriverMark:
     def leave(self) -> None:
         """Stop changing the mark. Its tag is removed with the entry that ends the run."""
         self._left.set()
-        self._thread.join(BEAT_SECONDS)
+        self._thread.join(1.0)  # unless it hangs in a request
 
     def remove_dead(self) -> None:
         """Remove marks of drivers that were killed; waits up to DEAD_SECONDS for those it has not watched enough."""

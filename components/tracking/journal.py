@@ -12,6 +12,9 @@ from components.tracking.sender import Sender
 FAILURE_SECONDS = 5.0
 """How long a failed step waits for MLflow to take that it failed."""
 
+Links = Sequence[Mapping[str, str]]
+"""Kind, digest, MLflow run and URI of each artifact that a step was made from."""
+
 
 class RunJournal:
     """The MLflow run of a step: a Journal for the step, and the pipeline's records about it.
@@ -20,10 +23,11 @@ class RunJournal:
     """
 
     def __init__(
-        self, sender: Sender, run_id: str, logged: Mapping[str, int], end: Callable[[str, Artifact], None]
+        self, sender: Sender, run_id: str, logged: Mapping[str, int], end: Callable[[str, Artifact, Links], None]
     ) -> None:
         """`logged`: newest update by metric; `end` writes the artifact's record into the run and ends it."""
         self._sender, self.run_id, self._end = sender, run_id, end
+        self._links: Links = []
         self._last_update = dict(logged)  # what a resumed fit logs again is skipped
 
     def _put(self, kind: str, body: Mapping[str, Any], data: bytes = b"") -> None:
@@ -54,11 +58,11 @@ class RunJournal:
 
     def inputs(self, artifacts: Sequence[Artifact]) -> None:
         """Record what the run is made from: as MLflow datasets with digests, and in the tag that `ancestry` follows."""
-        links = [
+        self._links = [
             {"kind": artifact.kind, "digest": artifact.digest, "run_id": artifact.run_id, "uri": artifact.uri}
             for artifact in artifacts
         ]
-        self._put("inputs", {"links": links, "fingerprints": [artifact.fingerprint for artifact in artifacts]})
+        self._put("inputs", {"links": self._links, "fingerprints": [artifact.fingerprint for artifact in artifacts]})
 
     def flush(self) -> None:
         """Wait until MLflow has everything that was written; raises TrackingError when its patience is over."""
@@ -72,7 +76,7 @@ class RunJournal:
         """
         self.flush()
         self._sender.check(self.run_id)
-        self._end(self.run_id, artifact)
+        self._end(self.run_id, artifact, self._links)
 
     def fail(self, reason: str) -> None:
         """Mark the run as failed; it stays open for the next attempt at the same step.

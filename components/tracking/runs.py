@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from components.artifacts import Artifact
 from components.errors import TrackingError, UnknownModel
 from components.tracking.drivers import DriverMark
-from components.tracking.journal import RunJournal
+from components.tracking.journal import Links, RunJournal
 from components.tracking.moved import files_location, follow_moved_state
 from components.tracking.registry import ModelRegistry
 from components.tracking.sender import LeaseCheck, Sender, spool_folder
@@ -38,7 +38,7 @@ from components.tracking.tags import (
 
 MAX_RUNS_FOUND = 100
 """Largest number of runs that a search returns."""
-CLOSE_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
 """How long the end of a pipeline run waits for MLflow; what is not sent then, the next run sends."""
 
 P = ParamSpec("P")
@@ -221,7 +221,8 @@ class Tracker:
         return self.client.create_run(self.experiment_id, tags=tags, run_name=step).info.run_id, {}
 
     @patient
-    def _end_step(self, run_id: str, artifact: Artifact) -> None:
+    def _end_step(self, run_id: str, artifact: Artifact, links: Links) -> None:
+        self.client.set_tag(run_id, INPUTS_TAG, json.dumps(links))  # part of the record, should the entry be lost
         self.client.set_tag(run_id, ARTIFACT_TAG, artifact.to_json())
         self.client.set_terminated(run_id, "FINISHED")
         for run in self.runs_of(artifact.fingerprint):

@@ -47,6 +47,7 @@ class Sender:
         self._failing_since: float | None = None
         self._refusal: Exception | None = None
         self._thin, self._one_by_one = False, False
+        self._lost = 0  # entries that could not be kept
         self._refused: set[str] = set()  # runs of which an entry was dropped
         self._set_aside_files: set[Path] = set()
         self._thread: threading.Thread | None = None
@@ -61,7 +62,9 @@ class Sender:
             try:
                 dropped = self._open().put(run_id, kind, body, data)
             except (OSError, sqlite3.Error) as error:
-                self._say(f"a {kind} entry for MLflow cannot be kept in {self._folder}, it is dropped: {error}")
+                if not self._lost:
+                    self._say(f"figures for MLflow cannot be kept in {self._folder} and are dropped: {error}")
+                self._lost += 1
                 return
             if dropped and not self._thin:
                 self._thin = True
@@ -92,6 +95,8 @@ class Sender:
                     spool.close()
             self._spools = [*orphans, *own]
             if orphans:
+                count = sum(spool.count() for spool in orphans)
+                self._say(f"sending {count} entries that an earlier run could not send to MLflow")
                 self._open()
             self._changed.notify_all()
 
@@ -146,6 +151,8 @@ class Sender:
             self.flush(seconds=0.0 if self._server.outage.lasts else seconds)
         except TrackingError:
             self._say(f"figures that MLflow does not have yet are kept in {self._folder}; the next run sends them")
+        if self._lost:
+            self._say(f"{self._lost} entries for MLflow were dropped, because {self._folder} could not keep them")
         with self._changed:
             self._server.closing.set()
             self._changed.notify_all()
@@ -181,6 +188,7 @@ class Sender:
                 return True
             entries = spool.oldest()
             entries = entries[:1] if self._one_by_one else entries
+        asked = time.monotonic()
         try:
             self._check_lease(entries[0])
             deliver(self._server.client, entries, late=spool is not self._own or entries[0].run_id not in self._checks)
@@ -189,7 +197,7 @@ class Sender:
         except StorageError:  # the lease cannot be read: nobody knows whose run it is
             return False
         except Exception as error:
-            return self._failed(spool, entries, error)
+            return self._failed(spool, entries, error, asked)
         else:
             self._server.outage.over()
             self._sent(spool, entries)
@@ -210,13 +218,13 @@ class Sender:
                 spool.close()
             self._changed.notify_all()
 
-    def _failed(self, spool: Spool, entries: list[Entry], error: Exception) -> bool:
+    def _failed(self, spool: Spool, entries: list[Entry], error: Exception, asked: float) -> bool:
         """Deal with a failed request; returns whether to go on at once."""
         run_id = entries[0].run_id
         if refuses(error) and spool is not self._own:
             self._set_aside(spool, error)
             return True
-        if (refuses(error) or passes(error)) and self._keep_waiting(run_id, error):
+        if (refuses(error) or passes(error)) and self._keep_waiting(run_id, error, asked):
             return False
         failure = self._server.failure(error)
         if isinstance(failure, DeletedRecord):
@@ -231,12 +239,12 @@ class Sender:
             self._sent(spool, entries)
         return True
 
-    def _keep_waiting(self, run_id: str, error: Exception) -> bool:
+    def _keep_waiting(self, run_id: str, error: Exception, asked: float) -> bool:
         """Whether to try a request again: False when only this one fails, for as long as the server's patience."""
-        self._server.outage.noticed(error)
+        self._server.outage.noticed(error, asked)
         with self._changed:
             self._refusal = error if refuses(error) else None
-            self._failing_since = self._failing_since or time.monotonic()
+            self._failing_since = self._failing_since or asked
             self._changed.notify_all()
         impatient = time.monotonic() - self._failing_since >= self._server.patience
         return self._refusal is not None or not impatient or not self._accepts_others(run_id)

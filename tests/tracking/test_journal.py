@@ -1,6 +1,7 @@
 """What a step writes while MLflow is away: nothing waits, nothing fails, nothing is missing or doubled afterwards."""
 
 import io
+import shutil
 import subprocess
 import sys
 import threading
@@ -200,3 +201,14 @@ def test_a_run_created_without_an_answer_leaves_no_second_run(remote, away):
     journal.parameters({"a": 1})
     journal.finish(ARTIFACT)
     assert [run.info.run_id for run in tracker.runs_of("f")] == [journal.run_id]
+
+
+def test_a_state_folder_that_keeps_nothing_costs_figures_and_no_step(remote, said, tmp_path):
+    tracker = remote(state=tmp_path / "state")
+    journal = open_journal(tracker)
+    journal.flush()
+    tracker.close()
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state").write_text("not a folder")
+    write(journal, [1, 2])
+    assert sum("cannot be kept" in line for line in said) == 1
