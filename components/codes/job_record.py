@@ -54,7 +54,7 @@ class JobRecord:
         self._folder, self._attempt = folder, attempt
         stored_sizes = objects.object_sizes(folder)
         self._results: dict[str, ShardResult] = {}
-        for path in sorted(objects.object_sizes(work)):
+        for path in sorted(commits.open_work(folder)):
             if commits.name_of(path).startswith((f"{WAVES_FOLDER}/", f"{SHARD_NOTES_FOLDER}/")):
                 lines = objects.read_bytes(objects.join(work, path)).splitlines()
                 results = [ShardResult.from_json(line) for line in lines]
