@@ -7,6 +7,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from components.codes.writer import Shard
 from components.images.rejects import Reject
@@ -16,15 +17,26 @@ WAVES_FOLDER = "waves"
 SHARD_NOTES_FOLDER = "notes"
 
 
+class RejectedRow(NamedTuple):
+    """One row of a request that could not be used."""
+
+    id: int
+    version: int
+    """`row_versions` of the row: while it is equal, the image is not decoded again."""
+    reject: Reject
+
+
 @dataclass(frozen=True)
 class ShardResult:
     """The shard and the rejects of one request."""
 
     name: str
     """Path of the requested shard."""
+    schema: str
+    """Digest of the CodeSchema that it was made with: results of another one are of no use."""
     shard: Shard | None
     """None when no row could be used, so that no file was written."""
-    rejects: tuple[Reject, ...] = ()
+    rejected: tuple[RejectedRow, ...] = ()
 
     def to_json(self) -> str:
         """One line; `from_json` reads it back equal."""
@@ -35,7 +47,8 @@ class ShardResult:
         """Read what `to_json` wrote."""
         record = json.loads(text)
         shard = Shard(**record["shard"]) if record["shard"] else None
-        return cls(record["name"], shard, tuple(Reject(*reject) for reject in record["rejects"]))
+        rejected = tuple(RejectedRow(row, version, Reject(*reject)) for row, version, reject in record["rejected"])
+        return cls(record["name"], record["schema"], shard, rejected)
 
 
 class JobRecord:
@@ -50,19 +63,19 @@ class JobRecord:
                 lines = objects.read_bytes(objects.join(self._work, path)).splitlines()
                 self._results |= {result.name: result for result in map(ShardResult.from_json, lines)}
 
-    def find(self, name: str) -> ShardResult | None:
-        """The recorded result of the shard `name`; None without one, or if its file is missing or incomplete."""
-        result = self._results.get(name)
-        if result is None or result.shard is None:
-            return result
-        return result if self._stored_sizes.get(result.shard.path) == result.shard.size else None
+    def recorded_results(self) -> list[ShardResult]:
+        """Every recorded result whose file is there with its full size, or that has no file."""
+        return [
+            r for r in self._results.values() if r.shard is None or self._stored_sizes.get(r.shard.path) == r.shard.size
+        ]
 
     def close_wave(self, number: int, results: Sequence[ShardResult]) -> None:
         """Record all results of a wave in one file; the notes of its shards are removed."""
         lines = "\n".join(result.to_json() for result in results)
         objects.write_bytes(objects.join(self._work, WAVES_FOLDER, f"{number:08}.jsonl"), lines.encode())
         # After the write: a crash in between leaves notes that repeat the wave's lines.
-        objects.delete(objects.join(self._work, SHARD_NOTES_FOLDER))
+        for result in results:
+            objects.delete(objects.join(self._work, SHARD_NOTES_FOLDER, f"{result.name}.json"))
 
     def clear(self) -> None:
         """Remove the record: the manifest lists the shards now."""
