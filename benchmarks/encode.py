@@ -242,7 +242,9 @@ def _read_back(rows: int = 4096, shards: int = 4) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as root:
         folder, tokenizer = f"{root}/codes", Path(root) / "tokenizer"
         _tokenizer(tokenizer)
-        written = [write_shard(folder, f"part-{n}.parquet", _shard(rows, True, n)) for n in range(shards)]
+        written = [
+            write_shard(folder, "000001-test", f"part-{n}.parquet", _shard(rows, True, n)) for n in range(shards)
+        ]
         snapshot = StoredSnapshot(
             folder="x",
             digest="s" * 64,

@@ -28,7 +28,7 @@ from components.config import StepResources, require
 from components.images.rejects import Reject, check_reject_fraction
 from components.images.snapshot import StoredSnapshot, open_snapshot
 from components.images.split import HELD_OUT, TEST, TRAIN
-from components.store import objects
+from components.store import commits, objects
 from components.store.lease import Lease
 from components.tokenizer.stored import describe_tokenizer
 from components.workspace import StepOutput, Workspace
@@ -53,14 +53,13 @@ def encode_snapshot(
     snapshot = open_snapshot(snapshot_uri)
     schema = _schema(tokenizer, snapshot)
     previous = _previous_dataset(workspace.uri)
-    record = JobRecord(workspace.uri)
+    record = JobRecord(workspace.uri, workspace.lease.attempt)
     recorded = [
         result
         for result in record.recorded_results()
         if result.schema == schema.digest and (result.shard is None or result.shard.path not in distrusted)
     ]
-    if previous is None or previous.facts.tokenizer != tokenizer.digest:
-        copy_tokenizer(workspace.uri, tokenizer)  # the encoders load it from there
+    copy_tokenizer(workspace.uri, workspace.lease.attempt, tokenizer)  # the encoders load it from there
     committed = _usable_shards(previous, schema, workspace.uri, distrusted)
     ledger = ShardLedger(workspace.uri, schema, committed, recorded)
     waves = plan_waves(
@@ -81,11 +80,14 @@ def encode_snapshot(
         job.rejects,
         snapshot,
         tokenizer,
+        attempt=workspace.lease.attempt,
+        base=workspace.base,
         config=config,
         previous=previous,
         agreement=agreement,
     )
     record.clear()
+    commits.sweep(workspace.uri, workspace.lease.attempt)
     return StepOutput(digest=dataset.digest, facts=_facts(dataset, snapshot))
 
 

@@ -9,11 +9,12 @@ from components.codes.writer import write_shard
 from components.errors import StorageError
 from components.images.rejects import Reject
 from components.store import commits, parquet
+from tests.store.committed_files import newest_manifest
 
 
 def test_the_manifest_lists_counts_and_origins(codes, tmp_path):
     dataset = codes.write(tmp_path)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest = json.loads(newest_manifest(tmp_path).read_text())
     facts = manifest["facts"]
     assert commits.artifact_faults(str(tmp_path), dataset.digest) == []
     assert (facts["rows"], facts["shards"], facts["splits"]) == (50, 4, {"held_out": 10, "train": 40})
@@ -45,7 +46,10 @@ def test_a_commit_keeps_the_files_of_the_previous_version_and_removes_older_ones
 
 
 def test_a_dataset_with_missing_or_repeated_rows_is_not_committed(codes, tmp_path):
-    shards = [write_shard(str(tmp_path), f"part-{start}.parquet", codes.shard(start, start + 25)) for start in (0, 25)]
+    shards = [
+        write_shard(str(tmp_path), "000001-test", f"part-{start}.parquet", codes.shard(start, start + 25))
+        for start in (0, 25)
+    ]
     rejects = [Reject("k", "u", "r", "e")] * 25
     for wrong, left_out, message in (
         (shards[1:], [], "must make up the 50 rows of the snapshot, got 25 and 0"),
@@ -59,7 +63,7 @@ def test_a_dataset_with_missing_or_repeated_rows_is_not_committed(codes, tmp_pat
 
 
 def test_rejects_are_part_of_the_dataset(codes, tmp_path):
-    shard = write_shard(str(tmp_path), "part-0.parquet", codes.shard(0, 49))
+    shard = write_shard(str(tmp_path), "000001-test", "part-0.parquet", codes.shard(0, 49))
     reject = Reject("k24", "u", "truncated", "cut")
     codes.commit(tmp_path, [shard], [reject])
     rows = parquet.from_bytes((tmp_path / "rejects.parquet").read_bytes()).to_pylist()

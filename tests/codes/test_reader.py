@@ -13,6 +13,7 @@ import torch
 from components.codes.reader import code_frequencies, codebook_usage, read_codes, unigram_entropy
 from components.errors import StorageError
 from components.store import commits
+from tests.store.committed_files import newest_manifest
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_batch_is_int64_in_the_requested_order(tables):
 def test_only_files_of_the_manifest_are_opened(codes, tables, tmp_path):
     (tmp_path / "codes" / "part-99.parquet").write_bytes(b"half written")
     assert len(read_codes(str(tmp_path / "codes"), "train", tmp_path / "other")) == len(tables[0])
-    (tmp_path / "codes" / commits.MANIFEST_FILE).unlink()
+    newest_manifest(tmp_path / "codes").unlink()
     with pytest.raises(FileNotFoundError):
         read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
 

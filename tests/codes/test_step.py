@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from components.codes.config import CodesConfig
-from components.codes.dataset import LEASE_FOLDER, read_dataset
+from components.codes.dataset import read_dataset
 from components.codes.verify import verify_dataset
 from components.config import StepResources
 from components.errors import LeaseHeld, StorageError
 from components.images.tensors import to_images
 from components.store import parquet
-from components.store.lease import acquire_lease, keep_alive
+from components.store.lease import acquire_lease, keep_alive, lease_folder
 from components.tokenizer.stored import load_tokenizer
 from tests.codes.conftest import tokenizer_with_seed, write_pictures
 from tests.codes.jobs import (
@@ -129,13 +129,13 @@ def test_an_image_that_changed_since_the_snapshot_fails_the_job(local_ray, fitte
     (pictures / "0" / "0000.png").write_bytes(b"another size")
     with pytest.raises(StorageError, match=r"0000\.png changed since the snapshot listed it: run again"):
         run_encode_job(str(tmp_path / "codes"), snapshot, fitted, local_ray)
-    assert not (tmp_path / "codes" / "manifest.json").exists()
+    assert not (tmp_path / "codes" / "manifests").exists()
 
 
 def test_a_second_job_reports_the_holder_of_the_lease(fitted, pictures, tmp_path):
     snapshot = commit_images(str(pictures), str(tmp_path / "snapshot"))
     with (
-        keep_alive(acquire_lease(str(tmp_path / "codes" / LEASE_FOLDER), wait_seconds=0, report=print)) as lease,
+        keep_alive(acquire_lease(lease_folder(str(tmp_path / "codes")), wait_seconds=0, report=print)) as lease,
         pytest.raises(LeaseHeld, match=rf"is held by {re.escape(lease.holder)} since {lease.since}"),
     ):
         run_encode_job(str(tmp_path / "codes"), snapshot, fitted, None)

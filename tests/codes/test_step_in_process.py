@@ -17,6 +17,7 @@ from components.progress import Progress
 from components.store import parquet
 from tests.codes.conftest import write_pictures
 from tests.codes.jobs import SMALL, WAVES, commit_images, dataset_rows, run_encode_job, shard_write_times
+from tests.store.committed_files import newest_manifest, stored_path
 
 FORMAT_1_TOKENIZER = Path(__file__).parents[1] / "store" / "format_1" / "tokenizer"
 
@@ -73,12 +74,12 @@ def test_unusable_images_are_rejected_and_too_many_fail_the_job(encode, pictures
     (pictures / "0" / "bad.png").write_bytes(b"nonsense")
     (pictures / "1" / "gone.png").symlink_to(tmp_path / "nowhere")
     assert encode(max_rejects=0.02).facts.rejects == 2
-    rejects = parquet.from_bytes((tmp_path / "codes" / "rejects.parquet").read_bytes()).to_pylist()
+    rejects = parquet.from_bytes(stored_path(tmp_path / "codes", "rejects.parquet").read_bytes()).to_pylist()
     assert {row["key"]: row["reason"] for row in rejects} == {"0/bad.png": "not_an_image", "1/gone.png": "missing"}
     assert verify_dataset(str(tmp_path / "codes")) == [] and len(dataset_rows(str(tmp_path / "codes"))) == 100
     with pytest.raises(TooManyRejects, match=r"at most 1\.00% .* got 2 of 102(.|\n)*not_an_image"):
         encode("other", max_rejects=0.01)
-    assert not (tmp_path / "other" / "manifest.json").exists()
+    assert not (tmp_path / "other" / "manifests").exists()
 
 
 def test_a_shard_without_any_usable_image_is_not_written(encode, pictures, tmp_path):
@@ -138,7 +139,7 @@ def test_an_image_that_changed_since_the_snapshot_fails_the_job(fitted, pictures
     (pictures / "0" / "0000.png").write_bytes(b"another size")
     with pytest.raises(StorageError, match=r"0000\.png changed since the snapshot listed it: run again"):
         run_encode_job(str(tmp_path / "codes"), snapshot, fitted, None)
-    assert not (tmp_path / "codes" / "manifest.json").exists()
+    assert not (tmp_path / "codes" / "manifests").exists()
 
 
 def test_nothing_is_written_after_the_lease_is_lost(encode, tmp_path):
@@ -148,7 +149,7 @@ def test_nothing_is_written_after_the_lease_is_lost(encode, tmp_path):
 
     with pytest.raises(LeaseLost, match="taken over by a newer run"):
         encode(progress=LosingTheLease())
-    assert shard_write_times(tmp_path / "codes") == {} and not (tmp_path / "codes" / "manifest.json").exists()
+    assert shard_write_times(tmp_path / "codes") == {} and not (tmp_path / "codes" / "manifests").exists()
 
 
 def test_the_thread_count_of_the_process_is_restored(encode, fitted, monkeypatch):
@@ -166,11 +167,11 @@ def test_a_dataset_of_an_earlier_version_is_read_verified_and_extended(encode, p
     tokenizer = TokenizerFiles(FORMAT_1_TOKENIZER, tokenizer_digest(FORMAT_1_TOKENIZER))
     encode(tokenizer=tokenizer)
     folder = str(tmp_path / "codes")
-    manifest = json.loads((tmp_path / "codes" / "manifest.json").read_text())
+    manifest = json.loads(newest_manifest(tmp_path / "codes").read_text())
     for name in ("image_size", "channels"):  # facts that an earlier version did not write
         del manifest["facts"][name]
-    (tmp_path / "codes" / "manifest.json").write_text(json.dumps(manifest))
-    assert json.loads((tmp_path / "codes" / "tokenizer" / "config.json").read_text())["format"] == 1
+    newest_manifest(tmp_path / "codes").write_text(json.dumps(manifest))
+    assert json.loads(stored_path(tmp_path / "codes", "tokenizer/config.json").read_text())["format"] == 1
     before = read_dataset(folder)
     assert verify_dataset(folder) == [] and len(read_codes(folder, "train", tmp_path / "cache")) > 50
     write_pictures(pictures, range(100, 110))
