@@ -247,6 +247,7 @@ def _read_back(rows: int = 4096, shards: int = 4) -> dict[str, float]:
         ]
         snapshot = StoredSnapshot(
             folder="x",
+            uri="x/snapshot.parquet",
             digest="s" * 64,
             rows=rows * shards,
             classes=(),
@@ -255,7 +256,8 @@ def _read_back(rows: int = 4096, shards: int = 4) -> dict[str, float]:
             preprocessing="p" * 64,
         )
         files = TokenizerFiles(tokenizer, "t" * 64)
-        commit_dataset(folder, SCHEMA_256, written, [], snapshot, files, config=CodesConfig(), previous=None)
+        options = {"attempt": "000001-test", "config": CodesConfig(), "previous": None}
+        commit_dataset(folder, SCHEMA_256, written, [], snapshot, files, **options)
         started = time.monotonic()
         table = read_codes(folder, TRAIN, Path(root) / "cache")
         unpacked = time.monotonic()

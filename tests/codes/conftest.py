@@ -58,7 +58,7 @@ class Codes:
     def commit(
         self, folder: Path | str, shards: list, rejects: list, previous: CodeDataset | None = None
     ) -> CodeDataset:
-        options = {"config": CodesConfig(), "previous": previous}
+        options = {"attempt": "000001-test", "config": CodesConfig(), "previous": previous}
         return commit_dataset(str(folder), self.schema, shards, rejects, self.snapshot, self.tokenizer, **options)
 
 
@@ -86,6 +86,7 @@ def codes(tmp_path_factory) -> Codes:
     files = TokenizerFiles(folder, "t" * 64, "models:/pets-tokenizer/3", "run")
     snapshot = StoredSnapshot(
         folder="unused",
+        uri="unused/snapshot.parquet",
         digest="s" * 64,
         rows=n,
         classes=("a", "b", "c"),

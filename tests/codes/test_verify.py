@@ -57,7 +57,7 @@ def test_an_intact_dataset_has_no_faults_and_each_shard_is_reported(dataset):
         (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), "has SHA-256"),
     ],
 )
-@pytest.mark.parametrize("file", ["part-*", "tokenizer/model.safetensors", "rejects.parquet"])
+@pytest.mark.parametrize("file", ["*/part-*", "*/tokenizer/model.safetensors", "*/rejects.parquet"])
 def test_damage_to_a_file_is_reported_with_its_path(dataset, file, harm, what):
     path = next(dataset.glob(file))
     harm(path)
