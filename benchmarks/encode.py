@@ -121,7 +121,7 @@ def _job(root: Path, pictures: str, number: int) -> tuple[float, float]:
     line = [sys.executable, "-m", "pipeline", "encode", str(root / "tokenizer"), str(root / pictures), str(output)]
     line += [word for setting in JOB for word in ("--set", setting)]
     spent, wall = measure(line, root, {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
-    folder = next(path.parent for path in output.glob("*/manifest.json"))
+    folder = next(path.parent for path in output.glob("*/manifests") if path.parent.name != "snapshots")
     assert read_dataset(str(folder)).facts.rows == len(list((root / pictures).iterdir()))
     return wall, sum(spent.values())
 

@@ -107,7 +107,7 @@ def test_a_stopped_job_resumes_with_the_missing_shards(encode, made_shards, tmp_
     made_shards.clear()
     assert encode("stopped", config=config).digest == whole and len(made_shards) == 13 - 9
     assert {name: shard_write_times(tmp_path / "stopped")[name] for name in written} == written
-    assert not (tmp_path / "stopped" / ".work").exists()
+    assert list((tmp_path / "stopped" / ".work").iterdir()) == []
 
 
 def test_what_was_encoded_stays_encoded_when_the_listing_changes(fitted, made_shards, pictures, tmp_path):
@@ -225,7 +225,7 @@ def test_a_dataset_of_an_earlier_version_is_read_verified_and_extended(encode, p
     before = read_dataset(folder)
     assert verify_dataset(folder) == [] and len(read_codes(folder, "train", tmp_path / "cache")) > 50
     write_pictures(pictures, range(100, 110))
-    stored = TokenizerFiles(tmp_path / "codes" / "tokenizer", tokenizer.digest)
+    stored = TokenizerFiles(stored_path(folder, "tokenizer/config.json").parent, tokenizer.digest)
     facts = encode(tokenizer=stored).facts
     assert (facts.rows, facts.version, facts.dimensions) == (110, 2, 256) and verify_dataset(folder) == []
     assert {shard.path for shard in before.shards} <= {shard.path for shard in read_dataset(folder).shards}
