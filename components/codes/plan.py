@@ -9,7 +9,7 @@ and the rejects on record.
 
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +23,7 @@ from components.images.rejects import Reject
 from components.images.snapshot import StoredSnapshot
 from components.images.split import SPLITS
 from components.store import objects, parquet
+from components.store.read_ahead import map_ahead
 
 IDENTITY_COLUMNS = ("id", "version", "label", "split")
 ROWS_PER_HASH_CHUNK = 1 << 15
@@ -168,7 +169,7 @@ class ShardLedger:
         ranked = {shard.path: (rank, shard) for rank, shard in reversed(list(enumerate(newest_first)))}
         waiting = sorted(ranked.values(), key=lambda each: each[1].first_key)
         self._first_keys = deque(shard.first_key for _, shard in waiting)
-        self._waiting = _opened_ahead(folder, waiting)
+        self._waiting = map_ahead(lambda each: _open_shard(folder, *each), waiting, SHARDS_READ_AHEAD)
         self._open: list[_OpenShard] = []
         self._rejects = {(row.id, row.version): row.reject for result in recorded for row in result.rejected}
         self._rejected_ids = np.array([row_id for row_id, _ in self._rejects], np.int64)  # (r,)
@@ -223,18 +224,6 @@ class ShardLedger:
         identities = pa.table({"id": stale.ids[row_numbers], "label": labels, "split": split_names})
         name = shard_name(self._schema, identities, stale.versions[row_numbers])
         return RewriteRequest(name, stale.shard, row_numbers, labels, splits)
-
-
-def _opened_ahead(folder: str, ranked: Sequence[tuple[int, Shard]]) -> Iterator[_OpenShard]:
-    """The shards in order; those that come next are read meanwhile."""
-    with ThreadPoolExecutor(SHARDS_READ_AHEAD, "identities") as threads:
-        pending: deque[Future[_OpenShard]] = deque()
-        for rank, shard in ranked:
-            pending.append(threads.submit(_open_shard, folder, rank, shard))
-            if len(pending) > SHARDS_READ_AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
 
 def _open_shard(folder: str, rank: int, shard: Shard) -> _OpenShard:
