@@ -69,7 +69,8 @@ class ShardEncoder:
         """Load the tokenizer; raises ValueError when its files cannot be read."""
         self._settings = settings
         with TemporaryDirectory() as folder:
-            objects.download(objects.join(settings.folder, TOKENIZER_FOLDER), Path(folder))
+            attempt = objects.join(settings.folder, settings.lease.attempt)
+            objects.download(objects.join(attempt, TOKENIZER_FOLDER), Path(folder))
             self._encode_batch = BatchEncoder(
                 load_tokenizer(Path(folder)),
                 batch_size=settings.batch_size,
@@ -82,11 +83,12 @@ class ShardEncoder:
 
         Raises LeaseLost when another run took over, StorageError when images, shards or the store cannot be read.
         """
+        self._settings.lease.check()
         if isinstance(request, EncodeRequest):
             result = self._encode(request, start_decoding, report)
         else:
             result = self._rewrite(request)
-        record_shard(self._settings.folder, result)
+        record_shard(self._settings.folder, self._settings.lease.attempt, result)
         return result
 
     def _encode(self, request: EncodeRequest, start_decoding: StartDecoding, report: ReportRows) -> ShardResult:
@@ -118,7 +120,7 @@ class ShardEncoder:
 
     def _write(self, name: str, table: pa.Table) -> Shard:
         self._settings.lease.check()
-        return write_shard(self._settings.folder, name, table)
+        return write_shard(self._settings.folder, self._settings.lease.attempt, name, table)
 
     def _decoded_batches(self, rows: pa.Table, start_decoding: StartDecoding) -> Iterator[DecodedBatch]:
         """Batches of `rows` in order. While one is encoded, one more per reader (at least one) is decoded."""

@@ -32,7 +32,7 @@ from components.config import StepResources, require
 from components.images.rejects import Reject, check_reject_fraction
 from components.images.snapshot import StoredSnapshot, open_snapshot
 from components.images.split import HELD_OUT, TEST, TRAIN
-from components.store import objects
+from components.store import commits, objects
 from components.tokenizer.stored import describe_tokenizer
 from components.workspace import ComputeCluster, StepOutput, Workspace
 
@@ -63,9 +63,8 @@ def encode_snapshot(
     snapshot = open_snapshot(snapshot_uri)
     schema = _schema(tokenizer, snapshot)
     previous = _previous_dataset(workspace.uri)
-    record = JobRecord(workspace.uri)
-    if previous is None or previous.facts.tokenizer != tokenizer.digest:
-        copy_tokenizer(workspace.uri, tokenizer)  # the encoders load it from there
+    record = JobRecord(workspace.uri, workspace.lease.attempt)
+    copy_tokenizer(workspace.uri, workspace.lease.attempt, tokenizer)  # the encoders load it from there
     ledger = ShardLedger(workspace.uri, schema, _usable_shards(previous, schema, workspace.uri, distrusted))
     waves = plan_waves(
         snapshot, schema, ledger, rows_per_wave=config.rows_per_wave, rows_per_shard=config.rows_per_shard
@@ -83,11 +82,14 @@ def encode_snapshot(
         rejects,
         snapshot,
         tokenizer,
+        attempt=workspace.lease.attempt,
+        base=workspace.base,
         config=config,
         previous=previous,
         agreement=agreement,
     )
     record.clear()
+    commits.sweep(workspace.uri, workspace.lease.attempt)
     return StepOutput(digest=dataset.digest, facts=_facts(dataset, snapshot))
 
 

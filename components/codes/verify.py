@@ -169,7 +169,7 @@ def _snapshot_faults(
         yield DatasetFault("", f"its snapshot {uri} is now {present}, the dataset is of {expected}")
         return
     if count_rows:
-        rejects = objects.read_bytes(objects.join(dataset.folder, REJECTS_FILE))
+        rejects = objects.read_bytes(dataset.uri_of(REJECTS_FILE))
         yield from _row_count_faults(snapshot, checked, parquet.from_bytes(rejects)["key"].to_pylist())
 
 

@@ -21,7 +21,7 @@ from components.images.listing import Listing
 from components.images.rejects import REJECTS_FILE, Reject, check_reject_fraction, rejects_table
 from components.images.snapshot import SNAPSHOT_FILE, SNAPSHOT_SCHEMA, relative_uri, snapshot_to_parquet
 from components.images.split import HELD_OUT, TEST, TRAIN, assign_splits, check_splits
-from components.store import commits, objects, parquet
+from components.store import commits, parquet
 
 
 class SnapshotContents(NamedTuple):
@@ -62,14 +62,21 @@ def build_snapshot(
 
 
 def commit_snapshot(
-    folder: str, listing: Listing, rejects: Sequence[Reject], config: ImagesConfig, *, seed: int
+    folder: str,
+    listing: Listing,
+    rejects: Sequence[Reject],
+    config: ImagesConfig,
+    *,
+    seed: int,
+    attempt: str = "",
+    base: int | None = None,
 ) -> str:
-    """Write the snapshot and, last, its manifest; returns the artifact's digest."""
+    """Write the snapshot and, last, its manifest; returns the artifact's digest. `attempt` and `base` as in
+    `commits.save_artifact`."""
     contents, facts = build_snapshot(folder, listing, rejects, config, seed=seed)
-    for path, data in contents.items():
-        objects.write_bytes(objects.join(folder, path), data)
-    entries = [commits.file_entry(path, data) for path, data in contents.items()]
-    return commits.commit_artifact(folder, [*listing.files, *entries], facts.record())
+    attempt = attempt or commits.new_attempt()
+    entries = [commits.store_file(folder, f"{attempt}/{name}", data) for name, data in contents.items()]
+    return commits.commit_artifact(folder, [*listing.files, *entries], facts.record(), base)
 
 
 def check_trainable(listing: Listing, rejects: Sequence[Reject], config: ImagesConfig) -> None:

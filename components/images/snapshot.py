@@ -96,6 +96,8 @@ class StoredSnapshot:
     """A snapshot whose rows are still in the store."""
 
     folder: str
+    uri: str
+    """Of its table."""
     digest: str
     """SHA-256 of the artifact."""
     rows: int
@@ -112,7 +114,7 @@ class StoredSnapshot:
         """All rows in their order, `rows_per_wave` at a time; the last wave may be shorter."""
         folder = objects.absolute(self.folder)
         pending: list[pa.Table] = []  # rows that were read and not yet yielded: fewer than a wave before each read
-        with _open_table(self.folder) as file:
+        with _open_table(self.uri) as file:
             for batch in file.iter_batches(min(rows_per_wave, ROWS_PER_GROUP), use_threads=False):
                 rows = _with_absolute_uris(pa.Table.from_batches([batch]), folder)
                 pending.append(rows.replace_schema_metadata(None))
@@ -180,12 +182,13 @@ def open_snapshot(folder: str) -> StoredSnapshot:
     """The committed snapshot in `folder`, checked against its manifest; raises as `read_snapshot` does."""
     manifest, entry = _manifest_and_entry(folder)
     commits.verify_file(folder, entry)
-    with _open_table(folder) as file:
+    with _open_table(objects.join(folder, entry["path"])) as file:
         description, rows = _description(file.schema_arrow, folder), file.metadata.num_rows
     pixels, seed = _read_pixels(description)
     preprocessing = {name: value for name, value in description.items() if name not in ("format", "classes")}
     return StoredSnapshot(
         folder=folder,
+        uri=objects.join(folder, entry["path"]),
         digest=manifest["digest"],
         rows=rows,
         classes=tuple(description["classes"]),
@@ -196,9 +199,9 @@ def open_snapshot(folder: str) -> StoredSnapshot:
 
 
 @contextlib.contextmanager
-def _open_table(folder: str) -> Iterator[pq.ParquetFile]:
+def _open_table(uri: str) -> Iterator[pq.ParquetFile]:
     with (
-        objects.open_object(objects.join(folder, SNAPSHOT_FILE)) as source,
+        objects.open_object(uri) as source,
         # No buffering ahead: a wave must not read the row groups of later waves.
         pq.ParquetFile(source, pre_buffer=False) as file,
     ):
@@ -208,7 +211,7 @@ def _open_table(folder: str) -> Iterator[pq.ParquetFile]:
 def _manifest_and_entry(folder: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """The manifest of a snapshot's folder and its entry for SNAPSHOT_FILE."""
     manifest = commits.read_manifest(folder)
-    entry = next((file for file in manifest["files"] if file["path"] == SNAPSHOT_FILE), None)
+    entry = next((file for file in manifest["files"] if commits.name_of(file["path"]) == SNAPSHOT_FILE), None)
     if entry is None:
         raise StorageError(f"{folder} must hold {SNAPSHOT_FILE}, its manifest does not list one: is it a snapshot?")
     return manifest, entry

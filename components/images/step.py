@@ -37,10 +37,11 @@ def take_snapshot(config: ImagesConfig, *, workspace: Workspace) -> StepOutput:
     check_reject_fraction(rejects, listing.table.num_rows, config.max_rejects)
     check_trainable(listing, rejects, config)
     workspace.lease.check()
-    digest = commit_snapshot(workspace.uri, listing, rejects, config, seed=workspace.seed)
+    attempt, base = workspace.lease.attempt, workspace.base
+    digest = commit_snapshot(workspace.uri, listing, rejects, config, seed=workspace.seed, attempt=attempt, base=base)
     facts = SnapshotFacts.read(commits.read_manifest(workspace.uri)["facts"])
     if rejects:
-        table = objects.join(workspace.uri, REJECTS_FILE)
+        table = objects.join(workspace.attempt_folder, REJECTS_FILE)
         workspace.progress.say(f"images: {len(rejects)} of {listing.table.num_rows} files cannot be used, see {table}")
     return StepOutput(digest=digest, facts=facts, pictures={"images": _picture(workspace.uri)})
 

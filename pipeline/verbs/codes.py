@@ -15,7 +15,6 @@ from pydantic import ConfigDict
 from components.artifacts import digest_of
 from components.codes.config import CodesConfig
 from components.codes.dataset import (
-    LEASE_FOLDER,
     TOKENIZER_FOLDER,
     CodeDataset,
     TokenizerFiles,
@@ -33,7 +32,7 @@ from components.images.rejects import REJECTS_FILE
 from components.images.sources.registry import list_images
 from components.progress import Progress
 from components.store import commits, objects, parquet
-from components.store.lease import TIME_TO_LIVE, acquire_lease, keep_alive
+from components.store.lease import TIME_TO_LIVE, acquire_lease, keep_alive, lease_folder
 from components.store.weights import CONFIG_FILE
 from components.tokenizer.stored import describe_tokenizer
 from components.workspace import Workspace
@@ -156,7 +155,7 @@ def _run_job(
     from components.codes.step import encode_snapshot
 
     lease = acquire_lease(
-        objects.join(folder, LEASE_FOLDER),
+        lease_folder(folder),
         wait_seconds=LEASE_WAIT_SECONDS,
         report=progress.say,
         ends_with_driver=not os.environ.get("RAY_ADDRESS"),
@@ -178,6 +177,7 @@ def _run_job(
                 uri=folder,
                 seed=0,
                 lease=lease,
+                base=commits.head_number(folder),
                 progress=progress,
                 connect=lambda: cluster,
             ),
@@ -215,9 +215,10 @@ def _report_faults(folder: str) -> list[DatasetFault]:
 
 
 def _repair(folder: str, faults: Sequence[DatasetFault], overrides: Sequence[str]) -> None:
-    facts = read_dataset(folder).facts
+    dataset = read_dataset(folder)
+    facts = dataset.facts
     with TemporaryDirectory() as local:
-        objects.download(objects.join(folder, TOKENIZER_FOLDER), Path(local))
+        objects.download(dataset.uri_of(TOKENIZER_FOLDER), Path(local))
         if tokenizer_digest(Path(local)) != facts.tokenizer:
             raise UsageError(
                 f"the copy of the tokenizer in {folder} is damaged: run `python -m pipeline encode` with the tokenizer "
@@ -235,13 +236,12 @@ def _repair(folder: str, faults: Sequence[DatasetFault], overrides: Sequence[str
 def _dataset_folders(path: str) -> list[str]:
     """The dataset in the folder `path`, or all datasets one folder below it; raises UsageError without any."""
     root = objects.absolute(path)
-    manifests = [name for name in objects.object_sizes(root) if name.endswith(commits.MANIFEST_FILE)]
-    if commits.MANIFEST_FILE in manifests:
+    folders = commits.artifact_folders(objects.object_sizes(root))
+    if "" in folders:
         return [root]
-    folders = [name.rpartition("/")[0] for name in manifests]
     datasets = sorted(folder for folder in folders if "/" not in folder and folder != SNAPSHOTS_FOLDER)
     if not datasets:
-        raise UsageError(f"{path} must be a code dataset or a folder of them, found no {commits.MANIFEST_FILE} there")
+        raise UsageError(f"{path} must be a code dataset or a folder of them, found no manifest there")
     return [objects.join(root, folder) for folder in datasets]
 
 
@@ -296,7 +296,7 @@ def _describe_precision(dataset: CodeDataset) -> str:
 def _describe_rejects(dataset: CodeDataset) -> str:
     if not dataset.facts.rejects:
         return "none"
-    table = parquet.from_bytes(objects.read_bytes(objects.join(dataset.folder, REJECTS_FILE)), columns=["reason"])
+    table = parquet.from_bytes(objects.read_bytes(dataset.uri_of(REJECTS_FILE)), columns=["reason"])
     counted = Counter(table["reason"].to_pylist()).most_common(8)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted)
-    return f"{dataset.facts.rejects:,} ({reasons}): {objects.join(dataset.folder, REJECTS_FILE)}"
+    return f"{dataset.facts.rejects:,} ({reasons}): {dataset.uri_of(REJECTS_FILE)}"

@@ -75,13 +75,16 @@ class Job:
         self.encoded += [row["key"] for row in rows]
         maps = [np.stack([random_codes(row, level) for row in rows]) for level in self.codes.schema.levels]
         table = build_shard(self.codes.schema, request.rows, request.versions, maps, np.zeros(len(rows)))
-        return write_shard(str(self.folder), request.name, table)
+        return write_shard(str(self.folder), "000001-test", request.name, table)
 
     def rewrite(self, request: RewriteRequest) -> Shard:
         table = parquet.from_bytes((self.folder / request.shard.path).read_bytes())
         splits = [SPLITS[split] for split in request.splits]
         return write_shard(
-            str(self.folder), request.name, rewrite_rows(table, request.row_numbers, request.labels, splits)
+            str(self.folder),
+            "000001-test",
+            request.name,
+            rewrite_rows(table, request.row_numbers, request.labels, splits),
         )
 
     def rows(self) -> list[dict]:

@@ -14,6 +14,7 @@ from components.codes.writer import row_versions, shard_name, write_shard
 from components.images.config import PixelConfig
 from components.images.snapshot import SNAPSHOT_FILE, open_snapshot, snapshot_to_parquet
 from components.store import commits, objects, parquet
+from tests.store.committed_files import newest_manifest
 
 
 @pytest.fixture
@@ -31,10 +32,10 @@ def rewrite(dataset, change, **written) -> None:
     path = dataset / shard.path
     table = change(parquet.from_bytes(path.read_bytes()))
     pq.write_table(table, path, **{"compression": "zstd", **written})
-    manifest = json.loads((dataset / "manifest.json").read_text())
+    manifest = json.loads(newest_manifest(dataset).read_text())
     line = next(file for file in manifest["files"] if file["path"] == shard.path)
     line |= vars(commits.file_entry(shard.path, path.read_bytes()))
-    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    newest_manifest(dataset).write_text(json.dumps(manifest))
 
 
 def change_column(name: str, make):
@@ -56,7 +57,7 @@ def test_an_intact_dataset_has_no_faults_and_each_shard_is_reported(dataset):
         (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), "has SHA-256"),
     ],
 )
-@pytest.mark.parametrize("file", ["part-*", "tokenizer/model.safetensors", "rejects.parquet"])
+@pytest.mark.parametrize("file", ["*/part-*", "*/tokenizer/model.safetensors", "*/rejects.parquet"])
 def test_damage_to_a_file_is_reported_with_its_path(dataset, file, harm, what):
     path = next(dataset.glob(file))
     harm(path)
@@ -118,11 +119,9 @@ def test_a_missing_or_changed_snapshot_is_reported(codes, dataset, tmp_path):
 
 def test_a_shard_that_the_manifest_lists_twice_is_reported(codes, dataset):
     first = codes.rows.slice(0, 16)
-    twin = write_shard(str(dataset), "part-twin.parquet", codes.shard(0, 16))
+    twin = write_shard(str(dataset), "000001-test", "part-twin.parquet", codes.shard(0, 16))
     assert shard_name(codes.schema, first, row_versions(first)) != twin.path
-    manifest = json.loads((dataset / "manifest.json").read_text())
+    manifest = json.loads(newest_manifest(dataset).read_text())
     manifest["files"].append(vars(twin))
-    (dataset / "manifest.json").write_text(json.dumps(manifest))
-    assert [str(fault) for fault in verify_dataset(str(dataset))] == [
-        "part-twin.parquet: repeats 16 ids, for example 0"
-    ]
+    newest_manifest(dataset).write_text(json.dumps(manifest))
+    assert [str(fault) for fault in verify_dataset(str(dataset))] == [f"{twin.path}: repeats 16 ids, for example 0"]

@@ -18,6 +18,7 @@ from components.images.snapshot import SNAPSHOT_FILE, SNAPSHOT_SCHEMA, open_snap
 from components.images.sources.registry import list_images
 from components.images.split import HELD_OUT, TEST, TRAIN, split_of
 from components.store import commits, parquet
+from tests.store.committed_files import stored_path
 
 AUGMENT = AugmentConfig(copies=3, degrees=10)
 
@@ -117,7 +118,7 @@ def test_rejects_are_in_their_own_table_and_not_in_the_snapshot(tree, tmp_path, 
         "cat/05.png" not in snapshot.table["key"].to_pylist()
         and snapshot.originals(TRAIN).num_rows + snapshot.split(HELD_OUT).num_rows == 59
     )
-    rejected = parquet.from_bytes((tmp_path / "s" / REJECTS_FILE).read_bytes()).to_pylist()
+    rejected = parquet.from_bytes(stored_path(tmp_path / "s", REJECTS_FILE).read_bytes()).to_pylist()
     assert [(row["key"], row["reason"]) for row in rejected] == [("cat/05.png", "not_an_image")]
 
 
@@ -224,7 +225,7 @@ def test_a_folder_without_classes_is_a_snapshot_without_classes(tmp_path, photo,
 
 def test_a_damaged_snapshot_is_detected(tree, tmp_path, take_snapshot):
     take_snapshot(tmp_path / "s")
-    path = tmp_path / "s" / SNAPSHOT_FILE
+    path = stored_path(tmp_path / "s", SNAPSHOT_FILE)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     for read in (read_snapshot, open_snapshot):
         with pytest.raises(StorageError, match="is not the file that its manifest lists"):

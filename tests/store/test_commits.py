@@ -7,6 +7,7 @@ import pytest
 
 from components.errors import StorageError
 from components.store import commits, objects
+from tests.store.committed_files import stored_uri
 
 
 def test_a_saved_artifact_is_whole_and_its_digest_names_its_content(root):
@@ -23,12 +24,13 @@ def test_every_kind_of_damage_is_noticed(root, harm):
     folder = objects.join(root, "artifact")
     digest = commits.save_artifact(folder, {"a.bin": b"content"}, {})
     if harm == "delete":
-        objects.delete(objects.join(folder, "a.bin"))
+        objects.delete(stored_uri(folder, "a.bin"))
     elif harm == "cut":
-        objects.write_bytes(objects.join(folder, "a.bin"), b"cont")
+        objects.write_bytes(stored_uri(folder, "a.bin"), b"cont")
     elif harm == "manifest":
-        objects.delete(objects.join(folder, commits.MANIFEST_FILE))
+        objects.delete(objects.join(folder, commits.MANIFESTS_FOLDER))
     else:
+        objects.delete(objects.join(folder, commits.MANIFESTS_FOLDER))
         commits.save_artifact(folder, {"a.bin": b"another"}, {})
     (fault,) = commits.artifact_faults(folder, digest)
     assert folder.removeprefix("memory://") in fault
@@ -38,17 +40,17 @@ def test_a_remote_artifact_is_copied_once_and_checked_by_digest(tmp_path):
     folder = f"memory://{uuid.uuid4().hex}"
     commits.save_artifact(folder, {"a/b.bin": b"1"}, {})
     first = commits.local_copy(folder, tmp_path)
-    objects.delete(objects.join(folder, "a/b.bin"))
+    objects.delete(stored_uri(folder, "a/b.bin"))
     assert commits.local_copy(folder, tmp_path) == first and (first / "a" / "b.bin").read_bytes() == b"1"
 
 
 def test_a_file_is_read_piece_by_piece_and_checked_against_its_manifest(root):
     folder = objects.join(root, "artifact")
     commits.save_artifact(folder, {"a.bin": b"0123456789"}, {})
-    with objects.open_object(objects.join(folder, "a.bin")) as file:
+    with objects.open_object(stored_uri(folder, "a.bin")) as file:
         assert file.read(2) == b"01" and file.seek(-3, 2) == 7 and file.read() == b"789"
     (line,) = commits.read_manifest(folder)["files"]
     commits.verify_file(folder, line)
-    objects.write_bytes(objects.join(folder, "a.bin"), b"0123456780")
+    objects.write_bytes(stored_uri(folder, "a.bin"), b"0123456780")
     with pytest.raises(StorageError, match=r"a\.bin .* is not the file that its manifest lists"):
         commits.verify_file(folder, line)

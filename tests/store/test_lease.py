@@ -52,7 +52,7 @@ def test_a_silent_holder_is_succeeded_and_can_no_longer_write(folder, short):
     assert successor.held() and not orphan.held()
     assert orphan.holder in lines[0]
     for write in (orphan.renew, orphan.check):
-        with pytest.raises(LeaseLost, match="taken over"):
+        with pytest.raises(LeaseLost, match="taken over by a newer run"):
             write()
 
 
