@@ -3,6 +3,7 @@
 import functools
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from PIL import Image
 from components.codes.config import CodesConfig
 from components.codes.dataset import read_dataset
 from components.codes.verify import verify_dataset
+from components.codes.worker_pool import WorkerPool
 from components.config import StepResources
 from components.errors import LeaseHeld, StorageError
 from components.images.tensors import to_images
+from components.progress import Progress
 from components.store import commits, parquet
 from components.store.lease import acquire_lease, keep_alive, lease_folder
 from components.tokenizer.stored import load_tokenizer
@@ -25,6 +28,7 @@ from tests.codes.jobs import (
     call_when,
     commit_images,
     dataset_rows,
+    encode_workers,
     kill_encode_worker,
     run_encode_job,
     shard_write_times,
@@ -150,6 +154,28 @@ def test_a_job_with_a_killed_encode_worker_makes_the_dataset_of_one_process(make
     watcher.join()
     assert shard_write_times(tmp_path / "killed").keys() == shard_write_times(whole).keys()
     assert verify_dataset(whole) == [] and verify_dataset(str(tmp_path / "killed")) == []
+
+
+@pytest.mark.ray
+def test_one_pool_of_encode_workers_serves_all_waves(make_on_ray, monkeypatch):
+    started = []
+    start = WorkerPool._start
+    monkeypatch.setattr(WorkerPool, "_start", lambda pool: started.append(start(pool)) or started[-1])
+    folder = make_on_ray(config=replace(WAVES, rows_per_wave=16))  # ten waves
+    assert len(started) == 2 and len(dataset_rows(folder)) == 150
+    assert encode_workers() == []
+
+
+@pytest.mark.ray
+def test_an_interrupted_job_leaves_no_encode_worker(make_on_ray, tmp_path):
+    class Interrupted(Progress):
+        def update(self, job: str, *, done: int, **state) -> None:
+            if done:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_on_ray(progress=Interrupted())
+    assert encode_workers() == [] and commits.head_number(str(tmp_path / "codes")) == 0
 
 
 @pytest.mark.ray

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components.codes import verify
 from components.codes.dataset import read_dataset
 from components.codes.verify import verify_dataset
 from components.codes.writer import row_versions, shard_name, write_shard
@@ -75,7 +76,8 @@ def test_damage_to_a_file_is_reported_with_its_path(dataset, file, harm, what):
             change_column("key", lambda table: table["key"].take(pa.array(range(15, -1, -1)))),
             "keys in order from 'k08'",
         ),
-        (change_column("id", lambda table: pa.array([0] * 16)), "repeats 16 ids, for example 0"),
+        (change_column("id", lambda table: pa.array([0] * 16)), "repeats 15 ids, for example 0"),
+        (change_column("id", lambda table: pa.array(range(0, 32, 2))), "repeats 16 ids, for example 0"),
         (
             change_column("id", lambda table: pa.array(range(900, 916))),
             "16 images of the snapshot are neither in a shard",
@@ -115,6 +117,15 @@ def test_a_missing_or_changed_snapshot_is_reported(codes, dataset, tmp_path):
     objects.delete(str(tmp_path / "snapshot"))
     (fault,) = verify_dataset(str(dataset))
     assert fault.path == "" and "cannot be read" in fault.what
+
+
+def test_stretches_of_the_snapshot_are_compared_with_the_shards_that_overlap_them(codes, dataset, monkeypatch):
+    monkeypatch.setattr(verify, "ROWS_PER_COMPARISON", 7)  # shards hold 16 rows, images have two copies
+    assert verify_dataset(str(dataset)) == []
+    rewrite(dataset, change_column("version", lambda table: pa.array([1] * 16)))
+    assert [fault.what for fault in verify_dataset(str(dataset))] == [
+        "16 rows were encoded from another version of their image than the snapshot lists"
+    ]
 
 
 def test_a_shard_that_the_manifest_lists_twice_is_reported(codes, dataset):
