@@ -100,7 +100,7 @@ class Tracker:
         self._sender = Sender(self.server, unsent, say)
         self._driver = uuid.uuid4().hex[:12]
         self._marks: dict[str, DriverMark] = {}  # by pipeline run
-        self._step_runs: dict[str, str] = {}  # by fingerprint
+        self._run_ids: dict[str, str] = {}  # of steps and pipelines, by fingerprint
         is_sqlite = sqlite_file(uri) is not None
         self._artifact_location = files_location(state) if is_sqlite else None
         with self.server.translate_errors():
@@ -146,15 +146,21 @@ class Tracker:
 
         Drivers of the same config at the same time share it; the last one to leave ends it.
         """
-        self._send_what_was_left()
+        self._send_what_was_left(fingerprint)
         run_id = self._join_pipeline_run(fingerprint)
+        self._run_ids[fingerprint] = run_id
         RunJournal(self._sender, run_id, {}, self._end_step).parameters(parameters)
         return run_id
 
-    def _send_what_was_left(self) -> None:
-        """Send what processes that ended could not: the end of a run must not arrive after it was continued."""
+    def _send_what_was_left(self, fingerprint: str) -> None:
+        """Send what ended processes could not, and what this one has for a run that it continues.
+
+        The end or the failure of a run must not arrive after it was continued.
+        """
         self._sender.adopt()
-        self._sender.flush()
+        self._sender.flush_adopted()
+        if (run_id := self._run_ids.get(fingerprint)) is not None:
+            self._sender.flush(run_id)
 
     @patient
     def _join_pipeline_run(self, fingerprint: str) -> str:
@@ -195,15 +201,15 @@ class Tracker:
 
         `check_lease` raises LeaseLost once another driver works on the step: from then on nothing more is sent.
         """
-        self._send_what_was_left()
+        self._send_what_was_left(fingerprint)
         run_id, logged = self._join_step_run(step, fingerprint, parent)
         self._sender.watch(run_id, check_lease)
-        self._step_runs[fingerprint] = run_id
+        self._run_ids[fingerprint] = run_id
         return RunJournal(self._sender, run_id, logged, self._end_step)
 
     def abandon(self, fingerprint: str) -> None:
         """Write nothing more about a step: another driver has taken it over and continues its run."""
-        if (run_id := self._step_runs.get(fingerprint)) is not None:
+        if (run_id := self._run_ids.get(fingerprint)) is not None:
             self._sender.abandon(run_id)
 
     @patient

@@ -126,17 +126,24 @@ class Sender:
             self._changed.notify_all()
             return sum(spool.forget(run_id) for spool in self._spools)
 
-    def flush(self, run_id: str | None = None, seconds: float | None = None) -> None:
-        """Return when everything kept for a run (None: for all) was sent.
+    def flush(self, run_id: str, seconds: float | None = None) -> None:
+        """Return when everything kept for a run was sent.
 
-        Raises TrackingError when nothing was sent for `seconds` (None: the server's patience and a request's time), or
-        MLflow refuses.
+        Raises TrackingError after `seconds`, or (None) when nothing was sent for as long as the server's patience; and
+        at once when MLflow refuses.
         """
+        self._wait(lambda: sum(spool.count(run_id) for spool in self._spools), seconds)
+
+    def flush_adopted(self) -> None:
+        """Return when everything was sent that ended processes have left; raises as `flush`."""
+        self._wait(lambda: sum(spool.count() for spool in self._spools if spool is not self._own), None)
+
+    def _wait(self, count_unsent: Callable[[], int], seconds: float | None) -> None:
         patience = self._server.patience + ANSWER_SECONDS if seconds is None else seconds
         started = time.monotonic()
         with self._changed:
-            while unsent := sum(spool.count(run_id) for spool in self._spools):
-                waited = time.monotonic() - max(started, self._progress_at)
+            while unsent := count_unsent():
+                waited = time.monotonic() - (max(started, self._progress_at) if seconds is None else started)
                 if self._refusal is not None or self._server.closing.is_set() or waited >= patience:
                     reason = reason_of(self._refusal) if self._refusal else f"nothing was sent for {waited:.0f} s"
                     raise TrackingError(
@@ -148,7 +155,8 @@ class Sender:
     def close(self, seconds: float) -> None:
         """Send what can be sent within `seconds` (nothing while MLflow is away), and leave the rest on the disk."""
         try:
-            self.flush(seconds=0.0 if self._server.outage.lasts else seconds)
+            everything = 0.0 if self._server.outage.lasts else seconds
+            self._wait(lambda: sum(spool.count() for spool in self._spools), everything)
         except TrackingError:
             self._say(f"figures that MLflow does not have yet are kept in {self._folder}; the next run sends them")
         if self._lost:
