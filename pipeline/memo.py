@@ -15,6 +15,7 @@ from typing import Any
 
 from components.artifacts import Artifact
 from components.config import result_settings
+from components.errors import LeaseLost
 from components.progress import Progress, format_duration
 from components.store import commits, objects
 from components.store.lease import acquire_lease, keep_alive, lease_folder
@@ -78,9 +79,10 @@ class Memo:
             return self._pipeline_run
 
     def close(self, succeeded: bool) -> None:
-        """End the pipeline's MLflow run, if there is one."""
+        """End the pipeline's MLflow run, if there is one, and leave MLflow."""
         if self._pipeline_run is not None:
             self.tracker.close_pipeline_run(self._pipeline_run, succeeded)
+        self.tracker.close()
 
     def fingerprint(self, step: Step, made_from: Inputs) -> str:
         """Digest of what `step` is asked to do; its `observe` is called once per run."""
@@ -144,7 +146,7 @@ class Memo:
             result = self._finished(step, inputs)
             if result is not None:
                 return result
-            journal = self.tracker.run_journal(step.name, fingerprint, self.pipeline_run())
+            journal = self.tracker.run_journal(step.name, fingerprint, self.pipeline_run(), lease.check)
             workspace = Workspace(
                 name=step.name,
                 fingerprint=fingerprint,
@@ -167,8 +169,11 @@ class Memo:
         try:
             output = step.work(inputs, workspace)
             workspace.lease.check()  # if another run took over, its artifact is the one to record
+        except LeaseLost:  # another run continues this step, in the same MLflow run
+            journal.abandon()
+            raise
         except BaseException as error:
-            with contextlib.suppress(Exception):  # MLflow itself may have failed: report the first error
+            with contextlib.suppress(Exception):  # report the first error
                 journal.fail(f"{type(error).__name__}: {error}")
             raise
         artifact = Artifact(
@@ -219,7 +224,7 @@ class RegistryLookup:
 
     def read_program(self, uri: str) -> bytes:
         """Content of the model's only .pt2 file."""
-        return self._tracker.registry.model_program(uri)
+        return self._tracker.server.patiently(lambda: self._tracker.registry.model_program(uri))
 
     def run_link(self, run_id: str) -> str:
         """The run's page in MLflow's UI."""

@@ -24,9 +24,11 @@ def test_metrics_logged_twice_are_stored_once(tracker):
     journal = tracker.run_journal("codes", "f", tracker.pipeline_run("p", {}))
     for update in (1, 2, 2, 1):
         journal.metrics(update, {"loss": float(update)})
+    journal.flush()
     resumed = tracker.run_journal("codes", "f", tracker.pipeline_run("p", {}))
     resumed.metrics(2, {"loss": 9.0, "other": 1.0})
     resumed.metrics(3, {"loss": 3.0})
+    resumed.flush()
     history = tracker.client.get_metric_history(journal.run_id, "loss")
     assert resumed.run_id == journal.run_id
     assert sorted((metric.step, metric.value) for metric in history) == [(1, 1.0), (2, 2.0), (3, 3.0)]
@@ -39,6 +41,7 @@ def test_steps_at_the_same_time_may_log_the_same_inputs(tracker):
     with ThreadPoolExecutor(len(journals)) as pool:
         list(pool.map(lambda journal: journal.inputs(inputs), journals))
     for journal in journals:
+        journal.flush()
         assert len(tracker.client.get_run(journal.run_id).inputs.dataset_inputs) == len(inputs)
 
 
@@ -46,6 +49,7 @@ def test_parameters_are_stored_once_and_cut(tracker):
     journal = tracker.run_journal("codes", "f", tracker.pipeline_run("p", {}))
     journal.parameters({"long": "x" * 9000, "none": None} | {f"p{number}": number for number in range(150)})
     journal.parameters({"long": "another"})
+    journal.flush()
     stored = tracker.client.get_run(journal.run_id).data.params
     assert len(stored) == 152 and stored["long"] == "x" * 6000 and stored["none"] == "None"
 
@@ -102,6 +106,7 @@ def test_ancestry_lists_each_run_once(tracker):
     for step, inputs in {"images": [], "tokenizer": ["images"], "codes": ["images", "tokenizer"]}.items():
         journal = tracker.run_journal(step, step, parent)
         journal.inputs([artifacts[name] for name in inputs])
+        journal.flush()
         artifacts[step] = Artifact(kind=step, uri="u", digest=step, fingerprint=step, run_id=journal.run_id)
     line = [(depth, run.data.tags["vqvae2.step"]) for depth, run in tracker.ancestry(artifacts["codes"].run_id)]
     assert line == [(0, "codes"), (1, "images"), (1, "tokenizer")]
