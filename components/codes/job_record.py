@@ -71,11 +71,11 @@ class JobRecord:
         stored_sizes = objects.object_sizes(folder)
         paths = [
             path
-            for path in sorted(objects.object_sizes(work))
+            for path in sorted(commits.open_work(folder))
             if commits.name_of(path).startswith((f"{WAVES_FOLDER}/", f"{SHARD_NOTES_FOLDER}/"))
         ]
         with ThreadPoolExecutor(CONCURRENT_READS) as threads:
-            contents = list(threads.map(lambda path: objects.read_bytes(objects.join(work, path)), paths))
+            contents = list(threads.map(lambda path: _read(objects.join(work, path)), paths))
         results = [ShardResult.from_json(line) for content in contents for line in content.splitlines()]
         self._results = [result for result in results if result.is_stored(stored_sizes)]
 
@@ -97,6 +97,14 @@ class JobRecord:
     def clear(self) -> None:
         """Remove the records of this attempt and of those before it: the manifest lists their shards now."""
         commits.clear_work(self._folder, self._attempt)
+
+
+def _read(uri: str) -> bytes:
+    """A part of a record; empty when the attempt that wrote it, and may still be at work, removed it meanwhile."""
+    try:
+        return objects.read_bytes(uri)
+    except FileNotFoundError:
+        return b""
 
 
 def record_shard(folder: str, attempt: str, result: ShardResult) -> None:

@@ -76,7 +76,7 @@ def commit_snapshot(
     contents, facts = build_snapshot(folder, listing, rejects, config, seed=seed)
     attempt = attempt or commits.new_attempt()
     entries = [commits.store_file(folder, f"{attempt}/{name}", data) for name, data in contents.items()]
-    return commits.commit_artifact(folder, [*listing.files, *entries], facts.record(), base)
+    return commits.commit_artifact(folder, [*listing.files, *entries], facts.record(), attempt=attempt, base=base)
 
 
 def check_trainable(listing: Listing, rejects: Sequence[Reject], config: ImagesConfig) -> None:

@@ -37,6 +37,7 @@ def print_status(source: str, overrides: Sequence[str]) -> int:
     folder = Path(config.state).absolute() / "latest" / config.name
     if folder.is_dir():
         console.print(f"\npictures      {folder}")
+    console.print(f"schedule      {config.orchestration.describe_schedule()}")
     console.print(f"artifacts     {memo.root}")
     console.print(f"MLflow        {without_password(memo.tracker.uri)}")
     if (store := memo.tracker.uri).startswith("sqlite"):
