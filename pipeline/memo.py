@@ -10,12 +10,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from components.artifacts import Artifact
 from components.config import result_settings
-from components.errors import LeaseLost
 from components.progress import Progress, format_duration
 from components.store import commits, objects
 from components.store.lease import acquire_lease, keep_alive, lease_folder
@@ -101,7 +100,24 @@ class Memo:
     def find(self, step: Step, made_from: Inputs) -> tuple[Artifact | None, list[str]]:
         """The step's artifact if it was ever committed, and its faults; the step is done if there are none."""
         artifact = self.tracker.committed(self.fingerprint(step, made_from))
-        return (artifact, commits.artifact_faults(artifact.uri, artifact.digest)) if artifact else (None, [])
+        if artifact is None:
+            return None, []
+        artifact = self._at_its_place(step, artifact)
+        return artifact, commits.artifact_faults(artifact.uri, artifact.digest)
+
+    def _at_its_place(self, step: Step, artifact: Artifact) -> Artifact:
+        """The artifact in its folder below artifact_root if that holds one: the project may have been moved or copied.
+
+        Elsewhere (artifact_root was changed) it is used where it was made.
+        """
+        folder = self.artifact_folder(step, artifact.fingerprint)
+        if artifact.uri == folder:
+            return artifact
+        try:
+            commits.read_manifest(folder)
+        except FileNotFoundError:
+            return artifact
+        return replace(artifact, uri=folder)
 
     def get_or_run(self, step: Step, made_from: Inputs) -> StepResult:
         """The result of `step`: a finished one, or a new one, made by its work and committed.
@@ -140,7 +156,7 @@ class Memo:
             report=lambda line: self.progress.say(f"{step.name}: {line}"),
             ends_with_driver=not os.environ.get("RAY_ADDRESS"),  # a local Ray ends with its driver
         )
-        with keep_alive(lease):
+        with keep_alive(lease, on_lost=lambda: self.tracker.abandon(fingerprint)):
             # The former holder of the lease may have finished the step meanwhile.
             base = commits.head_number(folder)
             result = self._finished(step, inputs)
@@ -169,12 +185,9 @@ class Memo:
         try:
             output = step.work(inputs, workspace)
             workspace.lease.check()  # if another run took over, its artifact is the one to record
-        except LeaseLost:  # another run continues this step, in the same MLflow run
-            journal.abandon()
-            raise
         except BaseException as error:
             with contextlib.suppress(Exception):  # report the first error
-                journal.fail(f"{type(error).__name__}: {error}")
+                journal.fail(f"{type(error).__name__}: {error}")  # nothing, where another run has taken over
             raise
         artifact = Artifact(
             kind=step.name,

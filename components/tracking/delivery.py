@@ -25,19 +25,20 @@ MAX_ERROR_CHARACTERS = 2000
 """Characters of an error that a run's tag keeps."""
 
 
-def deliver(client: MlflowClient, entries: Sequence[Entry], adopted: bool) -> None:
+def deliver(client: MlflowClient, entries: Sequence[Entry], late: bool) -> None:
     """Send entries of one run and one kind.
 
-    `adopted`: they are of a process that ended, perhaps after sending them, and the run may have gone on elsewhere.
+    `late`: this process does not work on the run any more, or never did: the run may have gone on elsewhere, and what
+    an ended process left may have been sent by it.
     """
     if entries[0].kind == "metrics":
-        _metrics(client, entries, adopted)
+        _metrics(client, entries, late)
         return
     for entry in entries:
         _SENDERS[entry.kind](client, entry)
 
 
-def _metrics(client: MlflowClient, entries: Sequence[Entry], adopted: bool) -> None:
+def _metrics(client: MlflowClient, entries: Sequence[Entry], late: bool) -> None:
     run_id = entries[0].run_id
     # MLflow ignores a metric that equals a stored one in key, step, time and value.
     metrics = [
@@ -45,7 +46,7 @@ def _metrics(client: MlflowClient, entries: Sequence[Entry], adopted: bool) -> N
         for entry in entries
         for key, value in entry.body["values"].items()
     ]
-    if adopted:
+    if late:
         recorded = {
             key: {metric.step for metric in client.get_metric_history(run_id, key)}
             for key in {metric.key for metric in metrics}

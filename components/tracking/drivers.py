@@ -68,12 +68,12 @@ class DriverMark:
     def leave(self) -> None:
         """Stop changing the mark. Its tag is removed with the entry that ends the run."""
         self._left.set()
-        self._thread.join(BEAT_SECONDS)
+        self._thread.join(1.0)  # unless it hangs in a request
 
     def remove_dead(self) -> None:
         """Remove marks of drivers that were killed; waits up to DEAD_SECONDS for those it has not watched enough."""
         self._look()
-        deadline = time.monotonic() + DEAD_SECONDS + BEAT_SECONDS
+        deadline = time.monotonic() + 2 * DEAD_SECONDS  # in case they cannot be removed
         while suspects := [tag for tag, sight in self._others.items() if not sight.moved or self._is_dead(sight)]:
             if time.monotonic() > deadline:
                 return

@@ -1,15 +1,19 @@
 """The MLflow run of one step, as the step and the memo write it: figures go through the sender and never wait."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from components.artifacts import Artifact
-from components.errors import TrackingError
+from components.errors import LeaseLost, StorageError, TrackingError
 from components.tracking.sender import Sender
 
 FAILURE_SECONDS = 5.0
 """How long a failed step waits for MLflow to take that it failed."""
+
+Links = Sequence[Mapping[str, str]]
+"""Kind, digest, MLflow run and URI of each artifact that a step was made from."""
 
 
 class RunJournal:
@@ -19,10 +23,11 @@ class RunJournal:
     """
 
     def __init__(
-        self, sender: Sender, run_id: str, logged: Mapping[str, int], end: Callable[[str, Artifact], None]
+        self, sender: Sender, run_id: str, logged: Mapping[str, int], end: Callable[[str, Artifact, Links], None]
     ) -> None:
         """`logged`: newest update by metric; `end` writes the artifact's record into the run and ends it."""
         self._sender, self.run_id, self._end = sender, run_id, end
+        self._links: Links = []
         self._last_update = dict(logged)  # what a resumed fit logs again is skipped
 
     def _put(self, kind: str, body: Mapping[str, Any], data: bytes = b"") -> None:
@@ -53,11 +58,11 @@ class RunJournal:
 
     def inputs(self, artifacts: Sequence[Artifact]) -> None:
         """Record what the run is made from: as MLflow datasets with digests, and in the tag that `ancestry` follows."""
-        links = [
+        self._links = [
             {"kind": artifact.kind, "digest": artifact.digest, "run_id": artifact.run_id, "uri": artifact.uri}
             for artifact in artifacts
         ]
-        self._put("inputs", {"links": links, "fingerprints": [artifact.fingerprint for artifact in artifacts]})
+        self._put("inputs", {"links": self._links, "fingerprints": [artifact.fingerprint for artifact in artifacts]})
 
     def flush(self) -> None:
         """Wait until MLflow has everything that was written; raises TrackingError when its patience is over."""
@@ -71,16 +76,21 @@ class RunJournal:
         """
         self.flush()
         self._sender.check(self.run_id)
-        self._end(self.run_id, artifact)
+        self._end(self.run_id, artifact, self._links)
 
     def fail(self, reason: str) -> None:
-        """Mark the run as failed; it stays open for the next attempt at the same step."""
-        self._put("failure", {"reason": reason})
-        try:
-            self._sender.flush(self.run_id, FAILURE_SECONDS)
-        except TrackingError:
-            return  # kept, like the figures
+        """Mark the run as failed; it stays open for the next attempt at the same step.
 
-    def abandon(self) -> None:
-        """Write nothing more: another driver continues this run."""
-        self._sender.abandon(self.run_id)
+        When another driver has taken the step over, it continues this run: then nothing more is written.
+        """
+        try:
+            self._sender.check(self.run_id)
+        except LeaseLost:
+            self._sender.abandon(self.run_id)
+            return
+        except StorageError:  # as when the store is what failed
+            pass
+        self._put("failure", {"reason": reason})
+        with contextlib.suppress(TrackingError):  # it is kept, like the figures
+            self._sender.flush(self.run_id, FAILURE_SECONDS)
+        self._sender.leave(self.run_id)

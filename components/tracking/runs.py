@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from components.artifacts import Artifact
 from components.errors import TrackingError, UnknownModel
 from components.tracking.drivers import DriverMark
-from components.tracking.journal import RunJournal
+from components.tracking.journal import Links, RunJournal
 from components.tracking.moved import files_location, follow_moved_state
 from components.tracking.registry import ModelRegistry
 from components.tracking.sender import LeaseCheck, Sender, spool_folder
@@ -38,7 +38,7 @@ from components.tracking.tags import (
 
 MAX_RUNS_FOUND = 100
 """Largest number of runs that a search returns."""
-CLOSE_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
 """How long the end of a pipeline run waits for MLflow; what is not sent then, the next run sends."""
 
 P = ParamSpec("P")
@@ -98,7 +98,9 @@ class Tracker:
         self.registry = ModelRegistry(self.server)
         self.name = name
         self._sender = Sender(self.server, unsent, say)
-        self._driver, self._marks = uuid.uuid4().hex[:12], dict[str, DriverMark]()
+        self._driver = uuid.uuid4().hex[:12]
+        self._marks: dict[str, DriverMark] = {}  # by pipeline run
+        self._run_ids: dict[str, str] = {}  # of steps and pipelines, by fingerprint
         is_sqlite = sqlite_file(uri) is not None
         self._artifact_location = files_location(state) if is_sqlite else None
         with self.server.translate_errors():
@@ -144,15 +146,21 @@ class Tracker:
 
         Drivers of the same config at the same time share it; the last one to leave ends it.
         """
-        self._send_what_was_left()
+        self._send_what_was_left(fingerprint)
         run_id = self._join_pipeline_run(fingerprint)
+        self._run_ids[fingerprint] = run_id
         RunJournal(self._sender, run_id, {}, self._end_step).parameters(parameters)
         return run_id
 
-    def _send_what_was_left(self) -> None:
-        """Send what processes that ended could not: the end of a run must not arrive after it was continued."""
+    def _send_what_was_left(self, fingerprint: str) -> None:
+        """Send what ended processes could not, and what this one has for a run that it continues.
+
+        The end or the failure of a run must not arrive after it was continued.
+        """
         self._sender.adopt()
-        self._sender.flush()
+        self._sender.flush_adopted()
+        if (run_id := self._run_ids.get(fingerprint)) is not None:
+            self._sender.flush(run_id)
 
     @patient
     def _join_pipeline_run(self, fingerprint: str) -> str:
@@ -193,10 +201,16 @@ class Tracker:
 
         `check_lease` raises LeaseLost once another driver works on the step: from then on nothing more is sent.
         """
-        self._send_what_was_left()
+        self._send_what_was_left(fingerprint)
         run_id, logged = self._join_step_run(step, fingerprint, parent)
         self._sender.watch(run_id, check_lease)
+        self._run_ids[fingerprint] = run_id
         return RunJournal(self._sender, run_id, logged, self._end_step)
+
+    def abandon(self, fingerprint: str) -> None:
+        """Write nothing more about a step: another driver has taken it over and continues its run."""
+        if (run_id := self._run_ids.get(fingerprint)) is not None:
+            self._sender.abandon(run_id)
 
     @patient
     def _join_step_run(self, step: str, fingerprint: str, parent: str) -> tuple[str, dict[str, int]]:
@@ -213,7 +227,8 @@ class Tracker:
         return self.client.create_run(self.experiment_id, tags=tags, run_name=step).info.run_id, {}
 
     @patient
-    def _end_step(self, run_id: str, artifact: Artifact) -> None:
+    def _end_step(self, run_id: str, artifact: Artifact, links: Links) -> None:
+        self.client.set_tag(run_id, INPUTS_TAG, json.dumps(links))  # part of the record, should the entry be lost
         self.client.set_tag(run_id, ARTIFACT_TAG, artifact.to_json())
         self.client.set_terminated(run_id, "FINISHED")
         for run in self.runs_of(artifact.fingerprint):

@@ -47,6 +47,7 @@ class Sender:
         self._failing_since: float | None = None
         self._refusal: Exception | None = None
         self._thin, self._one_by_one = False, False
+        self._lost = 0  # entries that could not be kept
         self._refused: set[str] = set()  # runs of which an entry was dropped
         self._set_aside_files: set[Path] = set()
         self._thread: threading.Thread | None = None
@@ -61,7 +62,9 @@ class Sender:
             try:
                 dropped = self._open().put(run_id, kind, body, data)
             except (OSError, sqlite3.Error) as error:
-                self._say(f"a {kind} entry for MLflow cannot be kept in {self._folder}, it is dropped: {error}")
+                if not self._lost:
+                    self._say(f"figures for MLflow cannot be kept in {self._folder} and are dropped: {error}")
+                self._lost += 1
                 return
             if dropped and not self._thin:
                 self._thin = True
@@ -92,6 +95,8 @@ class Sender:
                     spool.close()
             self._spools = [*orphans, *own]
             if orphans:
+                count = sum(spool.count() for spool in orphans)
+                self._say(f"sending {count} entries that an earlier run could not send to MLflow")
                 self._open()
             self._changed.notify_all()
 
@@ -101,10 +106,15 @@ class Sender:
             self._abandoned.discard(run_id)
             self._checks[run_id] = check
 
+    def leave(self, run_id: str) -> None:
+        """This process no longer works on the run: what it still has to send there may be late."""
+        with self._changed:
+            self._checks.pop(run_id, None)
+
     def check(self, run_id: str) -> None:
         """Raise LeaseLost when another driver works on the run."""
-        if run_id in self._checks:
-            self._checks[run_id]()
+        if (check := self._checks.get(run_id)) is not None:
+            check()
 
     def abandon(self, run_id: str) -> int:
         """Drop what is kept for a run that another driver continues, and all that comes later.
@@ -116,17 +126,24 @@ class Sender:
             self._changed.notify_all()
             return sum(spool.forget(run_id) for spool in self._spools)
 
-    def flush(self, run_id: str | None = None, seconds: float | None = None) -> None:
-        """Return when everything kept for a run (None: for all) was sent.
+    def flush(self, run_id: str, seconds: float | None = None) -> None:
+        """Return when everything kept for a run was sent.
 
-        Raises TrackingError when nothing was sent for `seconds` (None: the server's patience and a request's time), or
-        MLflow refuses.
+        Raises TrackingError after `seconds`, or (None) when nothing was sent for as long as the server's patience; and
+        at once when MLflow refuses.
         """
+        self._wait(lambda: sum(spool.count(run_id) for spool in self._spools), seconds)
+
+    def flush_adopted(self) -> None:
+        """Return when everything was sent that ended processes have left; raises as `flush`."""
+        self._wait(lambda: sum(spool.count() for spool in self._spools if spool is not self._own), None)
+
+    def _wait(self, count_unsent: Callable[[], int], seconds: float | None) -> None:
         patience = self._server.patience + ANSWER_SECONDS if seconds is None else seconds
         started = time.monotonic()
         with self._changed:
-            while unsent := sum(spool.count(run_id) for spool in self._spools):
-                waited = time.monotonic() - max(started, self._progress_at)
+            while unsent := count_unsent():
+                waited = time.monotonic() - (max(started, self._progress_at) if seconds is None else started)
                 if self._refusal is not None or self._server.closing.is_set() or waited >= patience:
                     reason = reason_of(self._refusal) if self._refusal else f"nothing was sent for {waited:.0f} s"
                     raise TrackingError(
@@ -138,11 +155,14 @@ class Sender:
     def close(self, seconds: float) -> None:
         """Send what can be sent within `seconds` (nothing while MLflow is away), and leave the rest on the disk."""
         try:
-            self.flush(seconds=0.0 if self._server.outage.lasts else seconds)
+            everything = 0.0 if self._server.outage.lasts else seconds
+            self._wait(lambda: sum(spool.count() for spool in self._spools), everything)
         except TrackingError:
             self._say(f"figures that MLflow does not have yet are kept in {self._folder}; the next run sends them")
-        self._server.closing.set()
+        if self._lost:
+            self._say(f"{self._lost} entries for MLflow were dropped, because {self._folder} could not keep them")
         with self._changed:
+            self._server.closing.set()
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(seconds)
@@ -171,19 +191,21 @@ class Sender:
         with self._changed:
             spool = next((spool for spool in self._spools if spool.count()), None)
             if spool is None:
-                self._changed.wait()
+                if not self._server.closing.is_set():
+                    self._changed.wait()
                 return True
             entries = spool.oldest()
             entries = entries[:1] if self._one_by_one else entries
+        asked = time.monotonic()
         try:
             self._check_lease(entries[0])
-            deliver(self._server.client, entries, adopted=spool is not self._own)
+            deliver(self._server.client, entries, late=spool is not self._own or entries[0].run_id not in self._checks)
         except LeaseLost:
             self.abandon(entries[0].run_id)
         except StorageError:  # the lease cannot be read: nobody knows whose run it is
             return False
         except Exception as error:
-            return self._failed(spool, entries, error)
+            return self._failed(spool, entries, error, asked)
         else:
             self._server.outage.over()
             self._sent(spool, entries)
@@ -204,13 +226,13 @@ class Sender:
                 spool.close()
             self._changed.notify_all()
 
-    def _failed(self, spool: Spool, entries: list[Entry], error: Exception) -> bool:
+    def _failed(self, spool: Spool, entries: list[Entry], error: Exception, asked: float) -> bool:
         """Deal with a failed request; returns whether to go on at once."""
         run_id = entries[0].run_id
         if refuses(error) and spool is not self._own:
             self._set_aside(spool, error)
             return True
-        if (refuses(error) or passes(error)) and self._keep_waiting(run_id, error):
+        if (refuses(error) or passes(error)) and self._keep_waiting(run_id, error, asked):
             return False
         failure = self._server.failure(error)
         if isinstance(failure, DeletedRecord):
@@ -225,12 +247,12 @@ class Sender:
             self._sent(spool, entries)
         return True
 
-    def _keep_waiting(self, run_id: str, error: Exception) -> bool:
+    def _keep_waiting(self, run_id: str, error: Exception, asked: float) -> bool:
         """Whether to try a request again: False when only this one fails, for as long as the server's patience."""
-        self._server.outage.noticed(error)
+        self._server.outage.noticed(error, asked)
         with self._changed:
             self._refusal = error if refuses(error) else None
-            self._failing_since = self._failing_since or time.monotonic()
+            self._failing_since = self._failing_since or asked
             self._changed.notify_all()
         impatient = time.monotonic() - self._failing_since >= self._server.patience
         return self._refusal is not None or not impatient or not self._accepts_others(run_id)

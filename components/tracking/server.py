@@ -41,6 +41,8 @@ _MISSING_CODES = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOU
 """MLflow's error codes for an id, name, version or alias that does not exist."""
 _NOT_ACTIVE = re.compile(r"The (run|experiment) (\w+) must be in the 'active' state")
 """What MLflow answers to a request about something deleted."""
+_KNOWN_REASON = re.compile(r"[Cc]onnection refused|timed out|\d+ error responses|database is locked")
+"""What a person needs of a long error."""
 _NO_SUCH_RUN = re.compile(r"Run with id=\w+ not found")
 """What it answers once the deleted are removed for good (`mlflow gc`)."""
 
@@ -84,12 +86,15 @@ class TrackingServer:
         """
         started, pause = time.monotonic(), FIRST_PAUSE
         while True:
+            asked = time.monotonic()
             try:
                 result = request()
             except Exception as error:
                 if not passes(error):
-                    raise self.failure(error) from error
-                self.outage.noticed(error)
+                    if (failure := self.failure(error)) is error:
+                        raise
+                    raise failure from error
+                self.outage.noticed(error, asked)
                 if time.monotonic() - started >= self.patience or self.closing.wait(pause):
                     raise _unreachable(self.uri, error) from error
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -168,15 +173,17 @@ class Outage:
         """Whether the last request got no answer."""
         return self._since is not None
 
-    def noticed(self, error: Exception) -> None:
-        """A request got no answer."""
+    def noticed(self, error: Exception, asked: float) -> None:
+        """A request that was sent at `asked` (clock time of this process) got no answer."""
         with self._lock:
-            self._since = self._since or time.monotonic()
+            self._since = self._since or asked
             if self._said or time.monotonic() - self._since < SILENT_SECONDS:
                 return
             self._said = True
         kept = f"; figures are kept in {self._kept} and sent when it does" if self._kept else ""
-        self._say(f"MLflow at {without_password(self._uri)} does not answer ({reason_of(error)}){kept}")
+        known = _KNOWN_REASON.search(str(error))
+        reason = known[0] if known else reason_of(error)
+        self._say(f"MLflow at {without_password(self._uri)} does not answer ({reason}){kept}")
 
     def over(self) -> None:
         """A request was answered."""

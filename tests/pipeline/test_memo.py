@@ -1,6 +1,7 @@
 """Get or run, on a real MLflow database: finished artifacts are reused, others are made, interrupted steps continue."""
 
 import dataclasses
+import shutil
 import threading
 from pathlib import Path
 
@@ -285,3 +286,38 @@ def test_a_step_whose_lease_was_taken_over_writes_and_records_nothing(memo):
     fingerprint = memo.fingerprint(memo.steps["images"], {})
     assert memo.tracker.committed(fingerprint) is None
     assert [run.info.status for run in memo.tracker.runs_of(fingerprint)] == ["RUNNING"]  # its successor's
+
+
+@pytest.mark.parametrize("both_exist", [False, True])
+def test_a_moved_or_copied_project_uses_its_own_artifacts(config, memo, step, tmp_path, both_exist):
+    made = step(memo).artifact
+    memo.close(True)
+    old, new = Path(config.artifact_root), tmp_path / "moved"
+    shutil.copytree(old, new)
+    if not both_exist:
+        shutil.rmtree(old)
+    moved = dataclasses.replace(config, artifact_root=str(new))
+    found = step(open_memo(moved))
+    assert not found.made and found.artifact == dataclasses.replace(made, uri=made.uri.replace(str(old), str(new)))
+    for file in new.rglob("data.bin"):
+        file.unlink()
+    assert step(open_memo(moved)).made and old.exists() == both_exist
+
+
+def test_an_artifact_root_without_the_artifact_leaves_it_where_it_was_made(config, memo, step, tmp_path):
+    made = step(memo).artifact
+    elsewhere = dataclasses.replace(config, artifact_root=str(tmp_path / "elsewhere"))
+    assert step(open_memo(elsewhere)).artifact == made
+
+
+def test_a_driver_whose_step_was_taken_over_leaves_its_mlflow_run_alone(memo):
+    def work(space):
+        space.journal.metrics(1, {"loss": 1.0})
+        taken = objects.join(space.lease.folder, "000002.json")
+        objects.create_bytes(taken, b'{"beat": "taken", "holder": "x", "since": "y"}')
+        raise RuntimeError("an error on the way")
+
+    with pytest.raises(RuntimeError, match="on the way"):
+        get_or_run(memo, "images", work)
+    (run,) = memo.tracker.runs_of(memo.fingerprint(memo.steps["images"], {}))
+    assert run.info.status == "RUNNING" and "vqvae2.error" not in run.data.tags

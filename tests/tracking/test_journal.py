@@ -1,6 +1,7 @@
 """What a step writes while MLflow is away: nothing waits, nothing fails, nothing is missing or doubled afterwards."""
 
 import io
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from components.artifacts import Artifact
 from components.errors import DeletedRecord, LeaseLost, TrackingError
 from components.tracking import sender
 from components.tracking.runs import ARTIFACT_TAG, ERROR_TAG
-from components.tracking.spool import Spool
+from components.tracking.spool import Spool, orphaned_spools
 
 ARTIFACT = Artifact(kind="codes", uri="u", digest="d", fingerprint="f", run_id="r")
 
@@ -62,6 +63,7 @@ def test_what_a_killed_process_could_not_send_is_sent_by_the_next_one_before_its
         "import os, sys; from components.tracking.runs import Tracker\n"
         "tracker = Tracker(uri=sys.argv[1], name=sys.argv[2], state=sys.argv[3], patience=30)\n"
         "journal = tracker.run_journal('codes', 'f', 'parent')\n"
+        "journal.metrics(0, {'loss': 0.0}); journal.flush()\n"
         "input('opened')\n"
         "for update in range(1, 6): journal.metrics(update, {'loss': float(update)})\n"
         "os.kill(os.getpid(), 9)\n"
@@ -69,15 +71,17 @@ def test_what_a_killed_process_could_not_send_is_sent_by_the_next_one_before_its
     command = [sys.executable, "-c", script, away.uri, first.name, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as killed:
         assert killed.stdout.read(6) == "opened"
+        (folder,) = (tmp_path / "unsent").iterdir()
+        assert len(list(folder.glob("*.db"))) == 2 and list(orphaned_spools(folder, ())) == []  # both are at work
         away.fault = "503"
         killed.communicate("\n")
     away.fault = ""
     second = remote()
     journal = open_journal(second)
-    assert journal.run_id == run_id and history(second, run_id) == [(update, float(update)) for update in range(1, 6)]
+    assert journal.run_id == run_id and history(second, run_id) == [(update, float(update)) for update in range(6)]
     write(journal, range(4, 8))
     journal.flush()
-    assert history(second, run_id) == [(update, float(update)) for update in range(1, 8)]
+    assert history(second, run_id) == [(update, float(update)) for update in range(8)]
     second.close()
     first.close()
     assert list((tmp_path / "unsent").rglob("*.db*")) == []
@@ -184,7 +188,6 @@ def test_a_driver_that_lost_its_lease_writes_nothing_more(remote, away, monkeypa
     write(journal, [2])
     with pytest.raises(LeaseLost):
         journal.finish(ARTIFACT)
-    journal.abandon()
     journal.fail("reason")
     tracker.close()
     run = tracker.client.get_run(journal.run_id)
@@ -201,3 +204,33 @@ def test_a_run_created_without_an_answer_leaves_no_second_run(remote, away):
     journal.parameters({"a": 1})
     journal.finish(ARTIFACT)
     assert [run.info.run_id for run in tracker.runs_of("f")] == [journal.run_id]
+
+
+def test_a_state_folder_that_keeps_nothing_costs_figures_and_no_step(remote, said, tmp_path):
+    tracker = remote(state=tmp_path / "state")
+    journal = open_journal(tracker)
+    journal.flush()
+    tracker.close()
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state").write_text("not a folder")
+    write(journal, [1, 2])
+    assert sum("cannot be kept" in line for line in said) == 1
+
+
+def test_a_new_step_does_not_wait_for_the_figures_of_the_steps_beside_it(remote, away):
+    tracker = remote()
+    busy, stop = open_journal(tracker), threading.Event()
+
+    def write_on():
+        update = 0
+        while not stop.wait(0.001):
+            update += 1
+            busy.metrics(update, {"loss": 1.0})
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    beside = tracker.run_journal("judge", "g", "parent")
+    stop.set()
+    writer.join()
+    busy.flush()
+    assert beside.run_id != busy.run_id

@@ -12,7 +12,8 @@ from tests.tracking.test_journal import png
 @pytest.fixture
 def old(tmp_path, mlflow_state):
     """A state folder with one run that has a picture."""
-    shutil.copytree(mlflow_state, tmp_path / "old")
+    (tmp_path / "old").mkdir()
+    shutil.copy(mlflow_state / "mlflow.db", tmp_path / "old")
     tracker = Tracker(uri=None, name="moved", state=str(tmp_path / "old"))
     journal = tracker.run_journal("codes", "f", tracker.pipeline_run("p", {}))
     journal.picture("look", png())

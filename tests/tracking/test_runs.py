@@ -1,11 +1,12 @@
 """Runs: what a step logs, which run a step continues, and that reading creates nothing."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from components.artifacts import Artifact
-from components.errors import UnknownModel
+from components.errors import DeletedRecord, UnknownModel
 from components.tracking.runs import ERROR_TAG, Tracker
 
 
@@ -117,3 +118,26 @@ def test_gates_are_stored_with_the_run(tracker):
     assert tracker.gates(run) is None
     tracker.record_gates(run, "passed")
     assert tracker.gates(run) == "passed"
+
+
+def test_a_deleted_experiment_is_named_with_its_cure(tracker):
+    journal = tracker.run_journal("codes", "f", tracker.pipeline_run("p", {}))
+    number = tracker.experiment_id
+    tracker.client.delete_experiment(number)
+    cure = (
+        rf"experiment '{re.escape(tracker.name)}' was deleted: .* mlflow experiments restore --experiment-id {number}"
+    )
+    with pytest.raises(DeletedRecord, match=cure):
+        Tracker(uri=tracker.uri, name=tracker.name, state="unused")
+    with pytest.raises(DeletedRecord, match=cure):
+        journal.finish(Artifact(kind="codes", uri="u", digest="d", fingerprint="f", run_id=journal.run_id))
+    with pytest.raises(DeletedRecord, match=r"experiments restore|was deleted"):
+        tracker.run_journal("codes", "another", "parent")
+
+
+def test_a_second_driver_finds_what_the_first_one_made_in_a_new_experiment(tracker):
+    other = Tracker(uri=tracker.uri, name=tracker.name, state="unused")
+    journal = tracker.run_journal("codes", "f", tracker.pipeline_run("p", {}))
+    made = Artifact(kind="codes", uri="u", digest="d", fingerprint="f", run_id=journal.run_id)
+    journal.finish(made)
+    assert other.committed("f") == made
