@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.errors import StorageError
-from components.images.listing import content_etag, is_content_etag
+from components.images.listing import content_of
 from components.images.sources.registry import archive_format
 from components.store import objects
 
@@ -14,7 +14,7 @@ CHECKED_ARCHIVES = 1024
 
 
 def fetch_image(row: Mapping[str, Any]) -> bytes:
-    """Encoded image of one row (key, uri, member, size, etag).
+    """Encoded image of one row (key, uri, member, size, etag, content).
 
     Raises FileNotFoundError when the store confirms that it is missing; StorageError when the store cannot be read,
     or when the content differs from what was listed.
@@ -24,8 +24,8 @@ def fetch_image(row: Mapping[str, Any]) -> bytes:
     except FileNotFoundError:
         objects.stat_object(row["uri"])  # asks again: raises FileNotFoundError unless the file exists
         raise StorageError(f"{row['uri']} exists but cannot be read: run again") from None
-    if is_content_etag(row["etag"]):
-        unchanged = row["etag"] == content_etag(data)
+    if row["content"] is not None:
+        unchanged = row["content"] == content_of(data)
     else:
         unchanged = row["size"] is None or row["size"] == len(data)
     if not unchanged:
@@ -38,11 +38,9 @@ def _read_encoded(row: Mapping[str, Any]) -> bytes:
     uri, member = row["uri"], row["member"]
     if member is None:
         return objects.read_bytes(uri)
-    # Images with their own etags stay valid when their packed file is written anew: the file's version is ignored.
-    version = "" if is_content_etag(row["etag"]) else row["etag"]
-    if version:
-        _check_archive(uri, version)
-    return archive_format(uri).read_member(uri, member, version)
+    if row["content"] is None:  # otherwise the image itself is checked, and its file may have been written anew
+        _check_archive(uri, row["etag"])
+    return archive_format(uri).read_member(uri, member, row["etag"])
 
 
 @functools.lru_cache(maxsize=CHECKED_ARCHIVES)

@@ -76,6 +76,7 @@ def list_archives(config: ImagesConfig, archive: ArchiveFormat) -> Listing:
         [member.member for _, member in rows],
         [member.size for _, member in rows],
         [file.etag for file, _ in rows],
+        [None] * len(rows),
     ]
     table = pa.table(columns, schema=LISTING_SCHEMA).sort_by("key")
     return Listing(table, classes, ignored=tree.ignored + sum(index.ignored for index in indexes))
