@@ -1,18 +1,21 @@
 """Images that cannot be used: found by decoding every image, stored as a table with reasons."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from components.errors import TooManyRejects
 from components.images.config import PixelConfig
-from components.images.pixels import PixelReader
+from components.images.decode import UnusableImage, decode_image
+from components.images.fetch import fetch_image
+from components.images.listing import content_of
+from components.images.pixels import REMOTE_READS
 
 REJECTS_FILE = "rejects.parquet"
-ROWS_PER_INSPECTION = 32
-"""Images decoded at a time (bounds memory)."""
 MAX_REASONS_SHOWN = 8
 
 REJECTS_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("key", "uri", "reason", "error")])
@@ -27,20 +30,40 @@ class Reject(NamedTuple):
     error: str
 
 
-def inspect_rows(rows: pa.Table, config: PixelConfig) -> list[Reject]:
-    """The rows of a listing that cannot be used, found by decoding each.
+class Inspection(NamedTuple):
+    """What was found by reading some rows of a listing."""
+
+    contents: list[bytes | None]
+    """`content_of` each row's image; None for a reject."""
+    rejects: list[Reject]
+
+
+def inspect_rows(rows: pa.Table, config: PixelConfig) -> Inspection:
+    """Read and decode each row of a listing.
 
     An image is rejected only if every reading would fail, or if the store confirms that it is missing; raises
     StorageError when the store cannot be read.
     """
-    rows = rows.append_column("copy", pa.array([0] * rows.num_rows, pa.int16()))
-    rejects = []
-    for first in range(0, rows.num_rows, ROWS_PER_INSPECTION):
-        inspected = rows.slice(first, ROWS_PER_INSPECTION)
-        _, refused = PixelReader(config, seed=0).read_usable(inspected)
-        for row_number, refusal in refused.items():
-            rejects.append(Reject(inspected["key"][row_number].as_py(), inspected["uri"][row_number].as_py(), *refusal))
-    return rejects
+    listed = rows.to_pylist()
+    # Local images are decoded in this thread: decoding would compete for the same CPU.
+    threads = REMOTE_READS if any("://" in row["uri"] for row in listed) else 1
+    with ThreadPoolExecutor(threads) as pool:
+        look = partial(_inspect, config=config)
+        found = list(pool.map(look, listed) if threads > 1 else map(look, listed))
+    contents = [each if isinstance(each, bytes) else None for each in found]
+    return Inspection(contents, [each for each in found if isinstance(each, Reject)])
+
+
+def _inspect(row: Mapping[str, Any], config: PixelConfig) -> bytes | Reject:
+    """The hash of one image's content, or why it cannot be used."""
+    try:
+        data = fetch_image(row)
+        decode_image(data, config)
+    except UnusableImage as error:
+        return Reject(row["key"], row["uri"], error.reason, error.detail)
+    except FileNotFoundError:
+        return Reject(row["key"], row["uri"], "missing", "the store lists it and does not have it")
+    return content_of(data)
 
 
 def rejects_table(rejects: Sequence[Reject]) -> pa.Table:

@@ -10,9 +10,8 @@ import io
 import os
 import posixpath
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from components.errors import StorageError
-from components.store.local_files import walk_files, write_whole
+from components.store.listing import ObjectPage, etag_of, list_folders, list_local, list_s3, without_folders
+from components.store.local_files import write_whole
 from components.store.retries import with_retries
 from components.store.storage_errors import access_hint, as_storage_error, run_retried, s3_error_code
 
@@ -166,7 +166,7 @@ def stat_object(uri: str) -> StoredObject:
         return fs.info(path)
 
     info = run_retried(uri, ask)
-    return StoredObject(posixpath.basename(path), uri, info["size"], _etag(info))
+    return StoredObject(posixpath.basename(path), uri, info["size"], etag_of(info))
 
 
 def object_sizes(folder: str) -> dict[str, int]:
@@ -179,31 +179,31 @@ def object_sizes(folder: str) -> dict[str, int]:
     return {posixpath.relpath(name, path): info["size"] for name, info in objects.items()}
 
 
+def iter_objects(folder: str, without: Collection[str] = ()) -> Iterator[ObjectPage]:
+    """Every object under `folder`, page by page and in any order, links followed; no object when it is not there.
+
+    Objects below the folders `without`, absolute URIs, are left out.
+    """
+    root = absolute(folder)
+    fs, path = _filesystem(root)
+    if isinstance(fs, LocalFileSystem):
+        return list_local(path, [local_path(uri).as_posix() for uri in without if is_local(uri)])
+    fs.invalidate_cache()
+    pages = list_s3(fs, path, root) if hasattr(fs, "call_s3") else list_folders(fs, path, root)
+    inside = [uri.removeprefix(f"{root.rstrip('/')}/") for uri in without if uri.startswith(f"{root.rstrip('/')}/")]
+    return without_folders(pages, inside) if inside else pages
+
+
 def list_objects(folder: str) -> list[StoredObject]:
     """Every object under `folder`, sorted by path, links followed; empty when there is none."""
     root = absolute(folder)
-    fs, path = _filesystem(root)
-    with as_storage_error(folder):
-        if isinstance(fs, LocalFileSystem):
-            listed = {
-                posixpath.relpath(name, path): (status.st_size, str(status.st_mtime_ns))
-                for name, status in walk_files(path)
-            }
-        else:
-            objects = run_retried(root, lambda: _find(fs, path)).items()
-            listed = {posixpath.relpath(name, path): (info["size"], _etag(info)) for name, info in objects}
-    return [StoredObject(name, join(root, name), *listed[name]) for name in sorted(listed) if name != "."]
+    rows = (row for page in iter_objects(root) for row in zip(*page, strict=True))
+    return [StoredObject(path, join(root, path), size, etag) for path, size, etag in sorted(rows)]
 
 
 def _find(fs: Any, path: str) -> dict[str, Any]:
     fs.invalidate_cache()
     return fs.find(path, detail=True)
-
-
-def _etag(info: Mapping[str, Any]) -> str:
-    names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
-    mark = next((info[name] for name in names if info.get(name)), "")
-    return str(mark.timestamp() if isinstance(mark, datetime) else mark).strip('"')
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

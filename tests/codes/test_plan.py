@@ -13,7 +13,7 @@ import pytest
 from components.codes.dataset import CodeDataset
 from components.codes.plan import SPLITS, EncodeRequest, RewriteRequest, ShardLedger, plan_waves
 from components.codes.writer import Shard, build_shard, rewrite_rows, write_shard
-from components.images.commit import row_ids
+from components.images.commit import row_hashes
 from components.images.config import PixelConfig
 from components.images.snapshot import SNAPSHOT_SCHEMA, StoredSnapshot, open_snapshot
 from components.images.snapshot_writer import save_snapshot
@@ -28,7 +28,7 @@ def commit_rows(images: Images, folder: Path, copies: int = 1) -> StoredSnapshot
     keys = [key for key in sorted(images) for _ in range(copies)]
     copy = np.tile(np.arange(copies), len(images))
     columns = {
-        "id": row_ids(keys, copy),
+        "id": row_hashes(keys, copy),
         "key": keys,
         "label": [images[key][1] for key in keys],
         "split": [split_of(key, 0.3) for key in keys],

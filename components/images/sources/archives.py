@@ -4,8 +4,9 @@ A row's `member` says where its image is in the packed file, in a form that the 
 etag is the packed file's: a file that is rewritten counts as new images, and a file that is added changes no other row.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ import pyarrow as pa
 
 from components.config import require
 from components.images.config import ImagesConfig
-from components.images.listing import LISTING_SCHEMA, Listing
-from components.images.sources.file_tree import read_file_tree
+from components.images.listing import UNNUMBERED_SCHEMA, Listing, ListingBuilder, Numbering
+from components.images.sources.file_tree import FileTree
 from components.images.sources.labels import Label, number_labels
 from components.store.objects import StoredObject
 
@@ -59,24 +60,54 @@ class ArchiveFormat:
     reject, and StorageError or FileNotFoundError for the packed file; any other error stops the step."""
 
 
-def list_archives(config: ImagesConfig, archive: ArchiveFormat) -> Listing:
+def list_archives(config: ImagesConfig, archive: ArchiveFormat, without: Sequence[str]) -> Listing:
     """All images packed in the files of one format below `config.uri`."""
-    tree = read_file_tree(config, (archive.extension,), f"a folder with .{archive.extension} files")
+    tree = FileTree(config, (archive.extension,), f"a folder with .{archive.extension} files", without)
+    files, builder = tree.sorted_files(), ListingBuilder()
+    labels: set[Label] = set()
+    class_names: Sequence[str] = ()
+    ignored = 0
+    for file, index in _indexes(files, config, archive):
+        # From the first file that has any: all files of a source number their classes alike.
+        class_names = class_names or index.class_names
+        ignored += index.ignored
+        labels.update(member.label for member in index.members)
+        builder.add(_member_rows(file, index.members))
+    require(builder.rows > 0, f"images.uri must hold images, found none in the {len(files)} files under {tree.root}")
+
+    def number(texts: Collection[str]) -> Numbering:
+        ordered = list(labels)
+        numbers, classes = number_labels(ordered, class_names)
+        by_text = zip(map(str, ordered), numbers, strict=True)
+        return Numbering({text: value for text, value in by_text if text in texts}, classes)
+
+    return builder.finish(number, ignored=tree.ignored + ignored)
+
+
+def _indexes(
+    files: Sequence[StoredObject], config: ImagesConfig, archive: ArchiveFormat
+) -> Iterator[tuple[StoredObject, ArchiveIndex]]:
+    """The index of each file in order; CONCURRENT_INDEXES are read at the same time, and no more are kept."""
     with ThreadPoolExecutor(CONCURRENT_INDEXES) as pool:
-        indexes = list(pool.map(lambda file: archive.index(file, config), tree.files))
-    # From the first file that has any: all files of a source number their classes alike.
-    class_names: Sequence[str] = next((index.class_names for index in indexes if index.class_names), ())
-    rows = [(file, member) for file, index in zip(tree.files, indexes, strict=True) for member in index.members]
-    require(bool(rows), f"images.uri must hold images, found none in the {len(tree.files)} files under {tree.root}")
-    labels, classes = number_labels([member.label for _, member in rows], class_names)
+        reading: deque[tuple[StoredObject, Future[ArchiveIndex]]] = deque()
+        for file in files:
+            reading.append((file, pool.submit(archive.index, file, config)))
+            if len(reading) >= CONCURRENT_INDEXES:
+                first, index = reading.popleft()
+                yield first, index.result()
+        for first, index in reading:
+            yield first, index.result()
+
+
+def _member_rows(file: StoredObject, members: Sequence[ArchiveMember]) -> pa.Table:
+    count = len(members)
     columns = [
-        [f"{file.path}/{member.name}" for file, member in rows],
-        labels,
-        [file.uri for file, _ in rows],
-        [member.member for _, member in rows],
-        [member.size for _, member in rows],
-        [file.etag for file, _ in rows],
-        [None] * len(rows),
+        [f"{file.path}/{member.name}" for member in members],
+        [None if member.label is None else str(member.label) for member in members],
+        [file.uri] * count,
+        [member.member for member in members],
+        [member.size for member in members],
+        [file.etag] * count,
+        [None] * count,
     ]
-    table = pa.table(columns, schema=LISTING_SCHEMA).sort_by("key")
-    return Listing(table, classes, ignored=tree.ignored + sum(index.ignored for index in indexes))
+    return pa.table(columns, schema=UNNUMBERED_SCHEMA)

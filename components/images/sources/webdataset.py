@@ -5,6 +5,7 @@ The member of a row is "offset:size", in bytes from the start of the tar.
 
 import json
 import tarfile
+from collections.abc import Sequence
 
 from components.config import require
 from components.images.config import ImagesConfig
@@ -15,9 +16,9 @@ from components.images.sources.labels import Label
 from components.store import objects
 
 
-def list_webdataset(config: ImagesConfig, snapshot_folder: str) -> Listing:
+def list_webdataset(config: ImagesConfig, snapshot_folder: str, without: Sequence[str]) -> Listing:
     """The images of all tars below `config.uri`."""
-    return list_archives(config, TAR_ARCHIVE)
+    return list_archives(config, TAR_ARCHIVE, without)
 
 
 def _index_tar(file: objects.StoredObject, config: ImagesConfig) -> ArchiveIndex:

@@ -96,7 +96,7 @@ def test_class_names_come_from_hugging_face_metadata(root, pictures, settings):
     objects.write_bytes(f"{root}/part.parquet", sink.getvalue())
     listing = list_images(settings(source="parquet", uri=root), "unused")
     assert listing.classes == ("ant", "bee") and listing.table["label"].to_pylist() == [0, 1, 1, 0]
-    assert inspect_rows(listing.table, settings(source="parquet", uri=root)) == []
+    assert inspect_rows(listing.table, settings(source="parquet", uri=root)).rejects == []
 
 
 def test_each_row_group_is_read_once(tmp_path, pictures, settings, monkeypatch):
@@ -110,7 +110,7 @@ def test_each_row_group_is_read_once(tmp_path, pictures, settings, monkeypatch):
 def test_bad_and_missing_images_in_archives_are_rejected(root, pictures, settings):
     write_parquet(f"{root}/t.parquet", pa.table({"image": [b"text", None, b"", pictures[0]]}))
     config = settings(source="parquet", uri=root)
-    reasons = [reject.reason for reject in inspect_rows(list_images(config, "unused").table, config)]
+    reasons = [reject.reason for reject in inspect_rows(list_images(config, "unused").table, config).rejects]
     assert reasons == ["not_an_image", "empty", "empty"]
 
 
