@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -110,7 +110,7 @@ def _list(images: int, added: int = 0) -> Listing:
 def _pages(images: int) -> Iterator[list[str]]:
     """Keys, a page from each range in turn."""
     bounds = [number * images // RANGES for number in range(RANGES + 1)]
-    ranges = [iter(range(start, stop)) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    ranges = [iter(range(start, stop)) for start, stop in pairwise(bounds)]
     while ranges:
         for numbers in list(ranges):
             page = list(islice(numbers, ROWS_PER_PAGE))
@@ -130,7 +130,11 @@ def _compare(first: StoredSnapshot, second: StoredSnapshot) -> dict[str, float]:
     """Parts that the second snapshot does not share with the first, and the rows in them."""
     names = {part.name for part in first.parts}
     changed = [part for part in second.parts if part.name not in names]
-    return {"parts": len(second.parts), "changed_parts": len(changed), "changed_rows": sum(part.rows for part in changed)}
+    return {
+        "parts": len(second.parts),
+        "changed_parts": len(changed),
+        "changed_rows": sum(part.rows for part in changed),
+    }
 
 
 if __name__ == "__main__":

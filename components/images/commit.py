@@ -8,7 +8,7 @@ snapshot = read_snapshot(folder)
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -23,7 +23,7 @@ from components.images.rejects import REJECTS_FILE, Reject, rejects_table
 from components.images.snapshot import SNAPSHOT_SCHEMA, StoredSnapshot
 from components.images.snapshot_writer import SnapshotFiles, SnapshotWriter
 from components.images.split import HELD_OUT, SPLITS, TEST, TRAIN, SplitPlan, plan_splits, positions_of
-from components.store import commits, objects, parquet
+from components.store import commits, parquet
 from components.store.spool import ExternalSort
 
 IDS_PER_RUN = 1 << 22
@@ -61,16 +61,18 @@ def commit_snapshot(
     seed: int,
     plan: SplitPlan | None = None,
     earlier: StoredSnapshot | None = None,
+    attempt: str = "",
+    base: int | None = None,
 ) -> str:
     """Leave out the rejects, assign ids, splits and copies, write the parts and, last, the manifest.
 
-    `plan` is that of `plan_listing`; files that the snapshot `earlier` has are copied inside the store. Returns the
-    artifact's digest.
+    `plan` is that of `plan_listing`; files that the snapshot `earlier` has are copied inside the store; `attempt` and
+    `base` as in `commits.save_artifact`. Returns the artifact's digest.
     """
-    plan = plan or plan_listing(listing, rejects, config)
-    files = _write_parts(folder, listing, rejects, config, seed, plan, earlier)
-    reject_table = parquet.to_bytes(rejects_table(rejects))
-    objects.write_bytes(objects.join(folder, REJECTS_FILE), reject_table)
+    plan, attempt = plan or plan_listing(listing, rejects, config), attempt or commits.new_attempt()
+    writer = partial(SnapshotWriter, folder, listing.classes, config, seed, earlier=earlier, attempt=attempt)
+    files = _write_parts(writer, partial(_usable_rows, listing, rejects), plan, config.augment.copies)
+    rejected = commits.store_file(folder, f"{attempt}/{REJECTS_FILE}", parquet.to_bytes(rejects_table(rejects)))
     images, train_images = int(plan.counts.sum()), plan.images(TRAIN)
     facts = SnapshotFacts(
         images=images,
@@ -85,8 +87,8 @@ def commit_snapshot(
         image_size=config.image_size,
         channels=config.channels,
     )
-    beside = [*files.beside, commits.file_entry(REJECTS_FILE, reject_table)]
-    return commits.commit_artifact(folder, [*listing.files, *files.digested], facts.record(), beside=beside)
+    digested, beside = [*listing.files, *files.digested], [*files.beside, rejected]
+    return commits.commit_artifact(folder, digested, facts.record(), beside=beside, attempt=attempt, base=base)
 
 
 def _check_labelled(plan: SplitPlan, config: ImagesConfig) -> None:
@@ -116,21 +118,15 @@ def _usable_rows(listing: Listing, rejects: Sequence[Reject]) -> Iterator[pa.Tab
 
 
 def _write_parts(
-    folder: str,
-    listing: Listing,
-    rejects: Sequence[Reject],
-    config: ImagesConfig,
-    seed: int,
-    plan: SplitPlan,
-    earlier: StoredSnapshot | None,
+    new_writer: Callable[[], SnapshotWriter], tables: Callable[[], Iterator[pa.Table]], plan: SplitPlan, copies: int
 ) -> SnapshotFiles:
     """Write all rows; once more in the rare case that ids collide, which is known only when all were seen."""
     renumbered: Mapping[tuple[int, int], int] = {}
     while True:
-        writer = SnapshotWriter(folder, listing.classes, config, seed, earlier)
+        writer = new_writer()
         wanted, numbers = ExternalSort("id", IDS_PER_RUN), _RowNumbers(renumbered)
-        for images in _usable_rows(listing, rejects):
-            rows, hashes = _snapshot_rows(images, plan, config.augment.copies, numbers)
+        for images in tables():
+            rows, hashes = _snapshot_rows(images, plan, copies, numbers)
             wanted.add(pa.table({"id": hashes}))
             writer.add(rows)
         collisions = find_collisions(wanted.tables())

@@ -46,11 +46,21 @@ def take_snapshot(
     plan = plan_listing(usable, [], config)
     check_trainable(plan, usable.classes, config)
     workspace.lease.check()
-    digest = commit_snapshot(workspace.uri, usable, rejects, config, seed=workspace.seed, plan=plan, earlier=earlier)
+    digest = commit_snapshot(
+        workspace.uri,
+        usable,
+        rejects,
+        config,
+        seed=workspace.seed,
+        plan=plan,
+        earlier=earlier,
+        attempt=workspace.lease.attempt,
+        base=workspace.base,
+    )
     _remember(config, workspace)
     facts = SnapshotFacts.read(commits.read_manifest(workspace.uri)["facts"])
     if rejects:
-        table = objects.join(workspace.uri, REJECTS_FILE)
+        table = objects.join(workspace.attempt_folder, REJECTS_FILE)
         workspace.progress.say(f"images: {len(rejects)} of {listing.rows} files cannot be used, see {table}")
     return StepOutput(digest=digest, facts=facts, pictures={"images": _picture(workspace.uri)})
 

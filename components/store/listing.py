@@ -1,6 +1,6 @@
 """Every object under a folder, a page at a time: a listing of any length takes the memory of a few pages.
 
-Pages come in any order. objects.py gives the file system of the store.
+Pages come in any order. objects.py gives the calls of the store.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from components.store.local_files import identity_of, walk_files
@@ -56,18 +57,14 @@ def list_local(folder: str, without: Collection[str]) -> Iterator[ObjectPage]:
     yield page
 
 
-def list_folders(fs: Any, folder: str, uri: str) -> Iterator[ObjectPage]:
+def list_folders(list_folder: Callable[[str], list[dict[str, Any]]], folder: str, uri: str) -> Iterator[ObjectPage]:
     """Objects of any other store, folder by folder: in memory is one folder."""
     waiting = [folder]
     while waiting:
         path = waiting.pop()
 
-        def ask(path: str = path) -> list[dict[str, Any]]:
-            fs.invalidate_cache()
-            return fs.ls(path, detail=True)
-
         try:
-            infos = run_retried(uri, ask)
+            infos = run_retried(uri, partial(list_folder, path))
         except FileNotFoundError:
             continue
         waiting += [info["name"] for info in infos if info["type"] == "directory" and info["name"] != path]
@@ -76,14 +73,13 @@ def list_folders(fs: Any, folder: str, uri: str) -> Iterator[ObjectPage]:
         yield ObjectPage(names, [info["size"] for info in files], [etag_of(info) for info in files])
 
 
-def list_s3(fs: Any, folder: str, uri: str) -> Iterator[ObjectPage]:
-    """Objects of an S3 bucket, ranges of keys side by side."""
+def list_s3(list_keys: Callable[..., Mapping[str, Any]], folder: str, uri: str) -> Iterator[ObjectPage]:
+    """Objects of an S3 bucket, ranges of keys side by side; `list_keys` is the call list_objects_v2."""
     bucket, _, prefix = folder.partition("/")
     prefix = f"{prefix}/" if prefix else ""
 
     def request(**arguments: Any) -> Mapping[str, Any]:
-        asked = {"Bucket": bucket, "Prefix": prefix, **arguments}
-        return run_retried(uri, lambda: fs.call_s3("list_objects_v2", **asked))
+        return run_retried(uri, partial(list_keys, **{"Bucket": bucket, "Prefix": prefix, **arguments}))
 
     points = _range_points(request, prefix)
     ranges = list(zip([None, *points], [*points, None], strict=True))

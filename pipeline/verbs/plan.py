@@ -34,6 +34,7 @@ def print_plan(source: str, overrides: Sequence[str], *, offline: bool) -> int:
     console = make_printer()
     console.print(f"config {source}, digest {config_digest(config)[:12]}\n")
     console.print(yaml.safe_dump(to_plain(config), sort_keys=False, default_flow_style=None, width=110))
+    console.print(f"schedule: {config.orchestration.describe_schedule()}\n")
     images = states["images"].artifact
     snapshot = images.read(SnapshotFacts) if images else None
     look, fault = _look_at_images(config, source) if not offline and snapshot is None else (None, None)

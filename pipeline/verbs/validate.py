@@ -19,5 +19,6 @@ def validate_pipeline(source: str, overrides: Sequence[str], *, offline: bool) -
 
         if look := look_at_images(config.images, source, outputs_of(config)):
             print("\n".join(look.describe()))
+    print(f"schedule: {config.orchestration.describe_schedule()}")
     print(f"{source} is valid (digest {config_digest(config)[:12]})")
     return ExitCode.DONE

@@ -22,6 +22,7 @@ from components.images.snapshot_writer import save_snapshot
 from components.images.sources.registry import list_images
 from components.images.split import HELD_OUT, TEST, TRAIN, split_of
 from components.store import commits, objects, parquet
+from tests.store.committed_files import stored_path
 
 write_bytes = objects.write_bytes
 AUGMENT = AugmentConfig(copies=3, degrees=10)
@@ -150,7 +151,7 @@ def test_rejects_are_in_their_own_table_and_not_in_the_snapshot(tree, tmp_path, 
         "cat/05.png" not in snapshot.table["key"].to_pylist()
         and snapshot.originals(TRAIN).num_rows + snapshot.split(HELD_OUT).num_rows == 59
     )
-    rejected = parquet.from_bytes((tmp_path / "s" / REJECTS_FILE).read_bytes()).to_pylist()
+    rejected = parquet.from_bytes(stored_path(tmp_path / "s", REJECTS_FILE).read_bytes()).to_pylist()
     assert [(row["key"], row["reason"]) for row in rejected] == [("cat/05.png", "not_an_image")]
 
 
@@ -267,7 +268,7 @@ def test_a_folder_without_classes_is_a_snapshot_without_classes(tmp_path, photo,
 @pytest.mark.parametrize("file", ["rows-*.parquet", "locations-*.parquet", "snapshot.json"])
 def test_a_damaged_snapshot_is_detected(tree, tmp_path, take_snapshot, file):
     take_snapshot(tmp_path / "s")
-    (path,) = (tmp_path / "s").glob(file)
+    (path,) = (tmp_path / "s").glob(f"*/{file}")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     for read in (read_snapshot, lambda folder: list(open_snapshot(folder).waves(10))):
         with pytest.raises(StorageError, match="is not the file that its manifest lists"):
@@ -317,7 +318,7 @@ def test_one_more_image_changes_one_part_and_the_others_are_copied(tmp_path, set
     new = [part for part in after.parts if part not in before.parts]
     assert len(before.parts) > 10 and len(new) == 1 and new[0].first_key < "0500-new.png" <= new[0].last_key
     names = sorted(uri.rpartition("/")[2].partition("-")[0] for uri in written)
-    assert names == ["locations", "manifest.json", "rows", "snapshot.json"]
+    assert names == ["locations", "rows", "snapshot.json"]
     assert pa.concat_tables(after.waves(77)).equals(synthetic_rows(sorted([*keys, "0500-new.png"])))
 
 

@@ -33,7 +33,7 @@ def test_a_snapshot_is_taken_without_a_cluster(config, workspace, monkeypatch, c
     output = step.take_snapshot(config, workspace=workspace)
     assert isinstance(output.facts, SnapshotFacts) and (output.facts.images, output.facts.rejects) == (60, 1)
     assert open_snapshot(workspace.uri).digest == output.digest and output.pictures["images"].startswith(b"\x89PNG")
-    rejects = parquet.from_bytes(objects.read_bytes(objects.join(workspace.uri, REJECTS_FILE)))
+    rejects = parquet.from_bytes(objects.read_bytes(objects.join(workspace.attempt_folder, REJECTS_FILE)))
     assert rejects["key"].to_pylist() == ["cat/text.png"]
     printed = capsys.readouterr().out
     assert "61/61 files" in printed and "1 of 61 files cannot be used" in printed
