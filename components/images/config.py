@@ -7,7 +7,7 @@ from components.config import Execution, require
 
 IMAGES_VERSION = 4
 
-SourceName = Literal["digits", "folder", "files", "webdataset", "parquet"]
+SourceName = Literal["digits", "folder", "files", "webdataset", "parquet", "inventory"]
 """Names of the sources that components/images/sources/registry.py lists."""
 SOURCE_SUMMARIES: dict[SourceName, str] = {
     "digits": "scikit-learn's bundled handwritten digits",
@@ -15,6 +15,7 @@ SOURCE_SUMMARIES: dict[SourceName, str] = {
     "files": "any tree",
     "webdataset": "tars",
     "parquet": "tables",
+    "inventory": "a table of what a bucket holds",
 }
 """What each source is, in a few words, for the help of the command line."""
 BUNDLED_SOURCES: tuple[SourceName, ...] = ("digits",)
@@ -81,7 +82,8 @@ class SourceConfig:
     source: SourceName
     """digits: scikit-learn's bundled handwritten digits; folder: a tree with one folder per class, or images directly
     in `uri`; files: any tree, with or without a table of labels; webdataset: tar shards; parquet: tables that hold
-    encoded images. Images without labels make a model without classes."""
+    encoded images; inventory: CSV or Parquet tables with a row per image file (key, uri or bucket, size, etag), as
+    object stores write them: nothing is listed. Images without labels make a model without classes."""
     uri: str | None = None
     """Location of the images: a path, s3://bucket/prefix or any fsspec URL; None for a bundled source only."""
     labels: str | None = None

@@ -155,6 +155,17 @@ class StoredSnapshot:
         if pending:
             yield pa.concat_tables(pending)
 
+    def gallery(self, name: str, count: int) -> pa.Table:
+        """As `Snapshot.gallery`, with the rows of one part in memory."""
+        chosen = SNAPSHOT_SCHEMA.empty_table()
+        # No row that is not among the first `count` of some of the rows is among the first of all: of each class at
+        # least as many rows come before it.
+        for part in self.parts:
+            rows = self.read_part(part)
+            rows = pa.concat_tables([chosen, rows.filter(pc.equal(rows["split"], name))])
+            chosen = rows.take(pa.array(class_rounds(label_numbers(rows), np.asarray(rows["id"]))[:count]))
+        return chosen
+
     def read_part(self, part: SnapshotPart) -> pa.Table:
         """Rows of SNAPSHOT_SCHEMA with absolute URIs, checked against the manifest; raises StorageError."""
         if part.name == FILE_OF_FORMAT_2:

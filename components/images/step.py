@@ -1,22 +1,20 @@
 """The images step: list a dataset, read every file that is new once, commit the usable ones as a snapshot."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import ray
 
-from components.artifacts import digest_of
-from components.errors import StorageError
 from components.images.commit import check_trainable, commit_snapshot, plan_listing
 from components.images.config import ImagesConfig, PixelConfig
 from components.images.facts import SnapshotFacts
 from components.images.inspection import InspectedListing, InspectorHere, can_take_over, inspect_listing
 from components.images.listing import Listing
+from components.images.newest import newest_snapshot, note_newest
 from components.images.pixels import PixelReader
 from components.images.rejects import REJECTS_FILE, Inspection, check_reject_fraction, inspect_rows
-from components.images.snapshot import StoredSnapshot, open_snapshot, read_snapshot
+from components.images.snapshot import StoredSnapshot, open_snapshot
 from components.images.sources.registry import SOURCES, list_images, outputs_below
 from components.images.split import TRAIN
 from components.pictures import image_grid
@@ -40,7 +38,7 @@ def take_snapshot(
     for folder in outputs_below(config, outputs):
         workspace.progress.say(f"images: {folder} is where results go: its files are not images")
     listing = listing or list_images(config, workspace.uri, outputs)
-    earlier = _earlier_snapshot(config, workspace)
+    earlier = newest_snapshot(_snapshots_folder(workspace), config)
     usable, rejects, _ = _inspect(listing, config, earlier, workspace)
     check_reject_fraction(rejects, listing.rows, config.max_rejects)
     plan = plan_listing(usable, [], config)
@@ -57,7 +55,7 @@ def take_snapshot(
         attempt=workspace.lease.attempt,
         base=workspace.base,
     )
-    _remember(config, workspace)
+    note_newest(_snapshots_folder(workspace), config, workspace.uri)
     facts = SnapshotFacts.read(commits.read_manifest(workspace.uri)["facts"])
     if rejects:
         table = objects.join(workspace.attempt_folder, REJECTS_FILE)
@@ -100,32 +98,14 @@ class _InspectorOnRay:
         return lambda: ray.get(reference)
 
 
-# --- the snapshot before ----------------------------------------------------------------------------------------------
-
-
-def _note(config: ImagesConfig, workspace: Workspace) -> str:
-    """Beside the snapshots: where the newest one of this source is."""
-    source = digest_of([config.source, str(config.uri)])[:16]
-    return objects.join(objects.absolute(workspace.uri).rpartition("/")[0], f"newest-{source}.json")
-
-
-def _remember(config: ImagesConfig, workspace: Workspace) -> None:
-    objects.write_bytes(_note(config, workspace), json.dumps({"snapshot": workspace.uri.rpartition("/")[2]}).encode())
-
-
-def _earlier_snapshot(config: ImagesConfig, workspace: Workspace) -> StoredSnapshot | None:
-    """The newest snapshot of the same source; None when there is none, or none that can be read."""
-    note = _note(config, workspace)
-    try:
-        name = json.loads(objects.read_bytes(note))["snapshot"]
-        return open_snapshot(objects.join(note.rpartition("/")[0], name))
-    except (FileNotFoundError, ValueError, KeyError, StorageError):
-        return None
+def _snapshots_folder(workspace: Workspace) -> str:
+    """Where the snapshots of all fingerprints lie."""
+    return objects.absolute(workspace.uri).rpartition("/")[0]
 
 
 def _picture(folder: str) -> bytes:
     """Training rows of all classes of the snapshot in `folder`, as every model will see them."""
-    snapshot = read_snapshot(folder)
+    snapshot = open_snapshot(folder)
     rows = snapshot.gallery(TRAIN, PICTURE_ROWS * PICTURE_COLUMNS)
-    pixels = PixelReader(snapshot.pixels, snapshot.seed).read(rows)
+    pixels, _ = PixelReader(snapshot.pixels, snapshot.seed).read_usable(rows)  # without inspection, some are not
     return image_grid([pixels[start : start + PICTURE_COLUMNS] for start in range(0, len(pixels), PICTURE_COLUMNS)])

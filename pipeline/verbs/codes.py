@@ -28,6 +28,7 @@ from components.errors import ExitCode, StorageError, UsageError
 from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig, ImagesExecution
 from components.images.listing import Listing
+from components.images.newest import newest_snapshot, note_newest
 from components.images.rejects import REJECTS_FILE
 from components.images.sources.registry import list_images, outputs_below
 from components.progress import Progress
@@ -129,7 +130,9 @@ def _snapshot_folder(config: ImagesConfig, listing: Listing, output: str, progre
         commits.read_manifest(folder)
         progress.say(f"{listing.rows:,} images, as listed before ({folder})")
         return folder
-    commit_snapshot(folder, listing, [], config, seed=0)  # no rejects are known yet
+    snapshots = objects.join(output, SNAPSHOTS_FOLDER)
+    commit_snapshot(folder, listing, [], config, seed=0, earlier=newest_snapshot(snapshots, config))  # no rejects yet
+    note_newest(snapshots, config, folder)
     progress.say(f"{listing.rows:,} images, {listing.ignored:,} other files passed over ({folder})")
     return folder
 

@@ -182,7 +182,8 @@ def test_test_images_are_originals_that_the_evaluation_uses(tmp_path, take_snaps
 def test_pictures_and_figures_show_every_class(tmp_path, take_snapshot):
     snapshot = take_snapshot(tmp_path / "s")
     assert {row["label"] for row in snapshot.originals(HELD_OUT).slice(0, 2).to_pylist()} == {0}  # sorted by class
-    for rows in (snapshot.sample(HELD_OUT, 2), snapshot.gallery(HELD_OUT, 2), snapshot.gallery(TRAIN, 2)):
+    stored = open_snapshot(str(tmp_path / "s"))
+    for rows in (snapshot.sample(HELD_OUT, 2), stored.gallery(HELD_OUT, 2), stored.gallery(TRAIN, 2)):
         assert {row["label"] for row in rows.to_pylist()} == {0, 1}
     assert set(snapshot.sample(TRAIN, 30)["copy"].to_pylist()) == {0}
 
@@ -358,3 +359,14 @@ def synthetic_rows(keys, content=None):
         "etag": ["e"] * count,
     }
     return pa.table([pa.array(columns[field.name], field.type) for field in SNAPSHOT_SCHEMA], schema=SNAPSHOT_SCHEMA)
+
+
+@pytest.mark.parametrize("count", [1, 5, 48, 400])
+def test_a_gallery_read_part_by_part_is_that_of_all_rows(tmp_path, settings, monkeypatch, count):
+    monkeypatch.setattr(snapshot_writer, "ROWS_PER_PART", 20)
+    rows = synthetic_rows([f"{number:03}.png" for number in range(300)])
+    labels = pa.array([[0, None, 1, 2, 2, 2][number % 6] for number in range(300)], pa.int32())
+    save_snapshot(str(tmp_path), rows.set_column(2, SNAPSHOT_SCHEMA.field(2), labels), ("a", "b", "c"), settings(), 0)
+    stored = open_snapshot(str(tmp_path))
+    expected = read_snapshot(str(tmp_path)).gallery(TRAIN, count)
+    assert len(stored.parts) > 5 and stored.gallery(TRAIN, count)["key"].equals(expected["key"])

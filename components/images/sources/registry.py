@@ -14,6 +14,7 @@ from components.images.sources.archives import ArchiveFormat
 from components.images.sources.digits import list_digits
 from components.images.sources.files import list_files
 from components.images.sources.folder import list_folder
+from components.images.sources.inventory import list_inventory
 from components.images.sources.parquet_tables import PARQUET_ARCHIVE, list_parquet
 from components.images.sources.webdataset import TAR_ARCHIVE, list_webdataset
 from components.store import objects
@@ -39,6 +40,7 @@ SOURCES: dict[str, Source] = {
     "files": Source(list_images=list_files),
     "webdataset": Source(list_images=list_webdataset, archive=TAR_ARCHIVE),
     "parquet": Source(list_images=list_parquet, archive=PARQUET_ARCHIVE),
+    "inventory": Source(list_images=list_inventory),
 }
 
 
