@@ -1,48 +1,91 @@
-"""The encoded bytes of one row's image, checked against what was listed."""
+"""The encoded bytes of images, checked against what was listed; images that lie together are read by one request."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from components.errors import StorageError
+from components.images.decode import UnusableImage
 from components.images.listing import content_etag, is_content_etag
+from components.images.sources.archives import EncodedImage, lost_detail
 from components.images.sources.registry import archive_format
 from components.store import objects
 
 CHECKED_ARCHIVES = 1024
 """Packed files that a process remembers as unchanged, so that it checks each file once, not once per image."""
 
+Row = Mapping[str, Any]
+"""A row of a listing or snapshot: key, uri, member, size, etag."""
+FetchedImage = bytes | UnusableImage | FileNotFoundError | StorageError
+"""Encoded image, or why there is none: it is unusable however often it is read, the store confirms that it is missing,
+or the store cannot be read or has other content than was listed."""
 
-def fetch_image(row: Mapping[str, Any]) -> bytes:
-    """Encoded image of one row (key, uri, member, size, etag).
 
-    Raises FileNotFoundError when the store confirms that it is missing; StorageError when the store cannot be read,
-    or when the content differs from what was listed.
-    """
+def join_rows(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Groups of rows that `fetch_images` reads at once, in the order of their files. Groups bound the memory."""
+    by_file: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["member"] is None or lost_detail(row["member"]) is not None:
+            yield [row]
+        else:
+            by_file.setdefault((row["uri"], _version(row)), []).append(row)
+    for (uri, _), packed in sorted(by_file.items()):
+        for group in archive_format(uri).join_members([row["member"] for row in packed]):
+            yield [packed[position] for position in group]
+
+
+def fetch_images(rows: Sequence[Row]) -> Iterator[FetchedImage]:
+    """Encoded images of one group of `join_rows`, in its order."""
+    fetched = 0
+    error: StorageError | FileNotFoundError | None = None
     try:
-        data = _read_encoded(row)
-    except FileNotFoundError:
-        objects.stat_object(row["uri"])  # asks again: raises FileNotFoundError unless the file exists
-        raise StorageError(f"{row['uri']} exists but cannot be read: run again") from None
+        for row, image in zip(rows, _read_encoded(rows), strict=True):
+            fetched += 1
+            yield image if isinstance(image, UnusableImage) else _unchanged(row, image)
+    except StorageError as failure:
+        error = failure
+    except FileNotFoundError as missing:
+        error = _confirmed(missing, rows[0]["uri"])
+    if error is not None:
+        yield from [error] * (len(rows) - fetched)
+
+
+def _confirmed(missing: FileNotFoundError, uri: str) -> FileNotFoundError | StorageError:
+    """Ask the store again whether an object is missing."""
+    try:
+        objects.stat_object(uri)
+    except (FileNotFoundError, StorageError) as error:
+        return error
+    return StorageError(f"{uri} exists but cannot be read ({missing}): run again")
+
+
+def _unchanged(row: Row, data: bytes) -> bytes | StorageError:
+    """`data`, if it is what was listed."""
     if is_content_etag(row["etag"]):
         unchanged = row["etag"] == content_etag(data)
     else:
         unchanged = row["size"] is None or row["size"] == len(data)
-    if not unchanged:
-        name = row["uri"] if row["member"] is None else f"{row['key']} in {row['uri']}"
-        raise StorageError(f"{name} changed since the snapshot listed it: run again to take a new snapshot")
-    return data
+    if unchanged:
+        return data
+    name = row["uri"] if row["member"] is None else f"{row['key']} in {row['uri']}"
+    return StorageError(f"{name} changed since the snapshot listed it: run again to take a new snapshot")
 
 
-def _read_encoded(row: Mapping[str, Any]) -> bytes:
-    uri, member = row["uri"], row["member"]
+def _read_encoded(rows: Sequence[Row]) -> Iterable[EncodedImage]:
+    uri, member = rows[0]["uri"], rows[0]["member"]
     if member is None:
-        return objects.read_bytes(uri)
-    # Images with their own etags stay valid when their packed file is written anew: the file's version is ignored.
-    version = "" if is_content_etag(row["etag"]) else row["etag"]
+        return [objects.read_bytes(uri)]
+    if (lost := lost_detail(member)) is not None:
+        return [UnusableImage("damaged_archive", lost)]
+    version = _version(rows[0])
     if version:
         _check_archive(uri, version)
-    return archive_format(uri).read_member(uri, member, version)
+    return archive_format(uri).read_members(uri, [row["member"] for row in rows], version)
+
+
+def _version(row: Row) -> str:
+    # Images with their own etags stay valid when their packed file is written anew: the file's version is ignored.
+    return "" if is_content_etag(row["etag"]) else row["etag"]
 
 
 @functools.lru_cache(maxsize=CHECKED_ARCHIVES)

@@ -1,17 +1,16 @@
 """From rows of a snapshot to pixels; every step reads images through this file."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from components.errors import StorageError
 from components.images.augment import augment
 from components.images.config import PixelConfig
 from components.images.decode import UnusableImage, decode_image
-from components.images.fetch import fetch_image
+from components.images.fetch import Row, fetch_images, join_rows
 
 REMOTE_READS = 16
 """Images requested at the same time from an object store, where a read has a long latency and costs little CPU."""
@@ -68,32 +67,29 @@ class PixelReader:
         return np.zeros((rows, side, side, channels), np.uint8)
 
     def _images(self, rows: pa.Table) -> Iterator[tuple[int, np.ndarray | Exception]]:
-        """(row number, pixels or the error) of each row. Adjacent copies of an image are decoded once."""
-        listed = rows.to_pylist()
-        # The first row of each image; its copies follow it.
-        firsts = [
-            row
-            for before, row in zip([None, *listed], listed, strict=False)
-            if not before or row["key"] != before["key"]
-        ]
+        """(row number, pixels or the error) of each row, in any order. Copies of an image are decoded together."""
+        copies: dict[str, list[tuple[int, Row]]] = {}  # (row number, row) of each image's rows, by key
+        for row_number, row in enumerate(rows.to_pylist()):
+            copies.setdefault(row["key"], []).append((row_number, row))
+        groups = list(join_rows([image[0][1] for image in copies.values()]))
         # Local images are decoded in this thread: decoding would compete for the same CPU.
-        threads = REMOTE_READS if any("://" in row["uri"] for row in firsts) else 1
+        threads = REMOTE_READS if any("://" in group[0]["uri"] for group in groups) else 1
         with ThreadPoolExecutor(threads) as pool:
-            decoded = pool.map(self._decoded, firsts) if threads > 1 else map(self._decoded, firsts)
-            # Invariant: `original` is the decoded image of `key`; `decoded` continues with the next key's image.
-            key: str | None = None
-            original: np.ndarray | Exception = self._blank(0)
-            for row_number, row in enumerate(listed):
-                if row["key"] != key:
-                    key, original = row["key"], next(decoded)
-                yield row_number, original if isinstance(original, Exception) else self._copy(original, row)
+            decoded = pool.map(self._decoded, groups) if threads > 1 else map(self._decoded, groups)
+            for group, images in zip(groups, decoded, strict=True):
+                for first, image in zip(group, images, strict=True):
+                    for row_number, row in copies[first["key"]]:
+                        yield row_number, image if isinstance(image, Exception) else self._copy(image, row)
 
-    def _decoded(self, row: Mapping[str, Any]) -> np.ndarray | Exception:
-        """Pixels, or the error: the caller decides whether it is fatal."""
+    def _decoded(self, group: Sequence[Row]) -> list[np.ndarray | Exception]:
+        """Pixels, or the error, of images that are read at once: the caller decides whether an error is fatal."""
+        return [image if isinstance(image, Exception) else self._decode(image) for image in fetch_images(group)]
+
+    def _decode(self, encoded: bytes) -> np.ndarray | UnusableImage:
         try:
-            return decode_image(fetch_image(row), self._config)
-        except (UnusableImage, FileNotFoundError, StorageError) as error:
+            return decode_image(encoded, self._config)
+        except UnusableImage as error:
             return error
 
-    def _copy(self, original: np.ndarray, row: Mapping[str, Any]) -> np.ndarray:
+    def _copy(self, original: np.ndarray, row: Row) -> np.ndarray:
         return augment(original, self._config.augment, seed=self._seed, key=row["key"], copy=row["copy"])
