@@ -8,7 +8,6 @@ bytes.
 """
 
 import argparse
-import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,14 +21,12 @@ from components.codes.plan import EncodeRequest, ShardLedger, plan_waves
 from components.codes.schema import CodeLevel, CodeSchema
 from components.codes.writer import Shard
 from components.images.config import PixelConfig
-from components.images.snapshot import (
-    ROWS_PER_GROUP,
-    SNAPSHOT_FILE,
-    SNAPSHOT_SCHEMA,
-    open_snapshot,
-    snapshot_to_parquet,
-)
+from components.images.snapshot import SNAPSHOT_SCHEMA, open_snapshot
+from components.images.snapshot_writer import SnapshotWriter
 from components.store import commits
+
+ROWS_PER_CHUNK = 1 << 16
+"""Rows made at a time."""
 
 
 def main() -> None:
@@ -57,24 +54,18 @@ def main() -> None:
 
 
 def _write_snapshot(folder: Path, rows: int) -> None:
-    """Write one row group at a time, with the metadata of a real snapshot."""
-    folder.mkdir(parents=True)
-    empty = snapshot_to_parquet(SNAPSHOT_SCHEMA.empty_table(), (), PixelConfig(image_size=256), 0)
-    schema = pq.read_schema(pa.BufferReader(empty))
-    with pq.ParquetWriter(folder / SNAPSHOT_FILE, schema, compression="zstd") as writer:
-        for table in _groups(rows):
-            writer.write_table(table.cast(schema))
-    with (folder / SNAPSHOT_FILE).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    commits.commit_artifact(
-        str(folder), [commits.FileEntry(SNAPSHOT_FILE, (folder / SNAPSHOT_FILE).stat().st_size, digest)], {}
-    )
+    """Write a snapshot of synthetic rows as a real one is written."""
+    writer = SnapshotWriter(str(folder), (), PixelConfig(image_size=256), 0)
+    for table in _groups(rows):
+        writer.add(table)
+    digested, beside = writer.finish()
+    commits.commit_artifact(str(folder), digested, {}, beside=beside)
 
 
 def _groups(rows: int) -> Iterator[pa.Table]:
     random = np.random.default_rng(0)
-    for start in range(0, rows, ROWS_PER_GROUP):
-        count = min(ROWS_PER_GROUP, rows - start)
+    for start in range(0, rows, ROWS_PER_CHUNK):
+        count = min(ROWS_PER_CHUNK, rows - start)
         keys = [f"class-{number >> 10:06}/image-{number:010}.jpg" for number in range(start, start + count)]
         columns = {
             "id": random.integers(0, 1 << 62, count),
@@ -82,6 +73,7 @@ def _groups(rows: int) -> Iterator[pa.Table]:
             "label": np.full(count, start >> 10),
             "split": ["train"] * count,
             "copy": np.zeros(count),
+            "content": [None] * count,
             "uri": [f"s3://bucket/images/{key}" for key in keys],
             "member": [None] * count,
             "size": random.integers(1 << 16, 1 << 17, count),

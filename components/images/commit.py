@@ -8,7 +8,6 @@ snapshot = read_snapshot(folder)
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,35 +18,32 @@ from components.images.config import ImagesConfig
 from components.images.facts import SnapshotFacts
 from components.images.listing import Listing
 from components.images.rejects import REJECTS_FILE, Reject, check_reject_fraction, rejects_table
-from components.images.snapshot import SNAPSHOT_FILE, SNAPSHOT_SCHEMA, relative_uri, snapshot_to_parquet
+from components.images.snapshot import SNAPSHOT_SCHEMA
+from components.images.snapshot_writer import SnapshotWriter
 from components.images.split import HELD_OUT, TEST, TRAIN, assign_splits, check_splits
 from components.store import commits, objects, parquet
 
 
-class SnapshotContents(NamedTuple):
-    """A snapshot that is not written yet."""
-
-    contents: dict[str, bytes]
-    """Files by path relative to the artifact's folder."""
-    facts: SnapshotFacts
-
-
-def build_snapshot(
+def commit_snapshot(
     folder: str, listing: Listing, rejects: Sequence[Reject], config: ImagesConfig, *, seed: int
-) -> SnapshotContents:
-    """Leave out the rejects and assign ids, splits and copies; raises TooManyRejects."""
+) -> str:
+    """Leave out the rejects, assign ids, splits and copies, write the parts and, last, the manifest.
+
+    Returns the artifact's digest; raises TooManyRejects.
+    """
     check_reject_fraction(rejects, listing.table.num_rows, config.max_rejects)
     usable = _usable_rows(listing, rejects)
     splits = np.array(_splits(usable, config), dtype=object)  # (images,)
-    table = _snapshot_rows(usable, splits, config.augment.copies, folder)
-    contents = {
-        SNAPSHOT_FILE: snapshot_to_parquet(table, listing.classes, config, seed),
-        REJECTS_FILE: parquet.to_bytes(rejects_table(rejects)),
-    }
+    writer = SnapshotWriter(folder, listing.classes, config, seed)
+    rows = _snapshot_rows(usable, splits, config.augment.copies)
+    writer.add(rows)
+    digested, beside = writer.finish()
+    reject_table = parquet.to_bytes(rejects_table(rejects))
+    objects.write_bytes(objects.join(folder, REJECTS_FILE), reject_table)
     train_images = int((splits == TRAIN).sum())
     facts = SnapshotFacts(
         images=len(splits),
-        rows=table.num_rows,
+        rows=rows.num_rows,
         train_images=train_images,
         train_rows=train_images * config.augment.copies,
         held_out=int((splits == HELD_OUT).sum()),
@@ -58,18 +54,8 @@ def build_snapshot(
         image_size=config.image_size,
         channels=config.channels,
     )
-    return SnapshotContents(contents, facts)
-
-
-def commit_snapshot(
-    folder: str, listing: Listing, rejects: Sequence[Reject], config: ImagesConfig, *, seed: int
-) -> str:
-    """Write the snapshot and, last, its manifest; returns the artifact's digest."""
-    contents, facts = build_snapshot(folder, listing, rejects, config, seed=seed)
-    for path, data in contents.items():
-        objects.write_bytes(objects.join(folder, path), data)
-    entries = [commits.file_entry(path, data) for path, data in contents.items()]
-    return commits.commit_artifact(folder, [*listing.files, *entries], facts.record())
+    beside.append(commits.file_entry(REJECTS_FILE, reject_table))
+    return commits.commit_artifact(folder, [*listing.files, *digested], facts.record(), beside=beside)
 
 
 def check_trainable(listing: Listing, rejects: Sequence[Reject], config: ImagesConfig) -> None:
@@ -116,7 +102,7 @@ def _check_labelled(labels: Sequence[int | None], config: ImagesConfig) -> None:
     )
 
 
-def _snapshot_rows(usable: pa.Table, splits: np.ndarray, copies: int, folder: str) -> pa.Table:
+def _snapshot_rows(usable: pa.Table, splits: np.ndarray, copies: int) -> pa.Table:
     """Rows of SNAPSHOT_SCHEMA: every image, and after each training image its augmented copies."""
     rows_per_image = np.where(splits == TRAIN, copies, 1)  # (images,)
     image_of_row = np.repeat(np.arange(len(splits)), rows_per_image)  # (rows,)
@@ -128,7 +114,6 @@ def _snapshot_rows(usable: pa.Table, splits: np.ndarray, copies: int, folder: st
         "id": pa.array(row_ids(rows["key"].to_pylist(), copy_of_row)),
         "split": pa.array(splits[image_of_row], pa.string()),
         "copy": pa.array(copy_of_row, pa.int16()),
-        "uri": pa.array([relative_uri(uri, folder) for uri in rows["uri"].to_pylist()], pa.string()),
     }
     return pa.table([columns[name] for name in SNAPSHOT_SCHEMA.names], schema=SNAPSHOT_SCHEMA)
 

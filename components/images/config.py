@@ -5,7 +5,7 @@ from typing import Literal
 
 from components.config import Execution, require
 
-IMAGES_VERSION = 3
+IMAGES_VERSION = 4
 
 SourceName = Literal["digits", "folder", "files", "webdataset", "parquet"]
 """Names of the sources that components/images/sources/registry.py lists."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.errors import StorageError
 from components.images.decode import UnusableImage
-from components.images.listing import content_etag, is_content_etag
+from components.images.listing import content_of
 from components.images.sources.archives import EncodedImage, lost_detail
 from components.images.sources.registry import archive_format
 from components.store import objects
@@ -15,7 +15,7 @@ CHECKED_ARCHIVES = 1024
 """Packed files that a process remembers as unchanged, so that it checks each file once, not once per image."""
 
 Row = Mapping[str, Any]
-"""A row of a listing or snapshot: key, uri, member, size, etag."""
+"""A row of a listing or snapshot: key, uri, member, size, etag, content."""
 FetchedImage = bytes | UnusableImage | FileNotFoundError | StorageError
 """Encoded image, or why there is none: it is unusable however often it is read, the store confirms that it is missing,
 or the store cannot be read or has other content than was listed."""
@@ -61,8 +61,8 @@ def _confirmed(missing: FileNotFoundError, uri: str) -> FileNotFoundError | Stor
 
 def _unchanged(row: Row, data: bytes) -> bytes | StorageError:
     """`data`, if it is what was listed."""
-    if is_content_etag(row["etag"]):
-        unchanged = row["etag"] == content_etag(data)
+    if row["content"] is not None:
+        unchanged = row["content"] == content_of(data)
     else:
         unchanged = row["size"] is None or row["size"] == len(data)
     if unchanged:
@@ -84,8 +84,8 @@ def _read_encoded(rows: Sequence[Row]) -> Iterable[EncodedImage]:
 
 
 def _version(row: Row) -> str:
-    # Images with their own etags stay valid when their packed file is written anew: the file's version is ignored.
-    return "" if is_content_etag(row["etag"]) else row["etag"]
+    # An image whose content is known is checked by itself: its packed file may have been written anew.
+    return "" if row["content"] is not None else row["etag"]
 
 
 @functools.lru_cache(maxsize=CHECKED_ARCHIVES)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from components.artifacts import digest_of
-from components.images.snapshot import SNAPSHOT_SCHEMA
+from components.images.snapshot import CONTENT, SNAPSHOT_SCHEMA
 from components.store import commits
 
-LISTING_SCHEMA = pa.schema([SNAPSHOT_SCHEMA.field(name) for name in ("key", "label", "uri", "member", "size", "etag")])
-
-CONTENT_ETAG_PREFIX = "sha256:"
+LISTING_SCHEMA = pa.schema(
+    [SNAPSHOT_SCHEMA.field(name) for name in ("key", "label", "uri", "member", "size", "etag", "content")]
+)
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,6 @@ class Listing:
         return digest_of([list(self.classes), columns])
 
 
-def content_etag(data: bytes) -> str:
-    """Etag of an image by its own bytes, for members whose packed file may be written anew with the same content."""
-    return f"{CONTENT_ETAG_PREFIX}{hashlib.sha256(data).hexdigest()[:32]}"  # 128 bits
-
-
-def is_content_etag(etag: str) -> bool:
-    """Whether `content_etag` made it; any other etag is that of the image's file."""
-    return etag.startswith(CONTENT_ETAG_PREFIX)
+def content_of(data: bytes) -> bytes:
+    """The hash of an image's encoded bytes that snapshots keep."""
+    return hashlib.sha256(data).digest()[: CONTENT.byte_width]

@@ -52,10 +52,15 @@ def digest_of_files(files: Sequence[FileEntry]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def commit_artifact(folder: str, files: Sequence[FileEntry], facts: Mapping[str, Any]) -> str:
-    """Write manifest.json, which makes `folder` an artifact; all `files` must be there already. Returns the digest."""
+def commit_artifact(
+    folder: str, files: Sequence[FileEntry], facts: Mapping[str, Any], *, beside: Sequence[FileEntry] = ()
+) -> str:
+    """Write manifest.json, which makes `folder` an artifact; all files must be there already. Returns the digest.
+
+    `beside` are listed and checked like `files` and are no part of the digest: they say where content lies.
+    """
     digest = digest_of_files(files)
-    entries = [vars(file) for file in sorted(files, key=lambda file: file.path)]
+    entries = [vars(file) for file in sorted([*files, *beside], key=lambda file: file.path)]
     manifest = {"format": MANIFEST_FORMAT, "digest": digest, "files": entries, "facts": dict(facts)}
     objects.write_bytes(objects.join(folder, MANIFEST_FILE), json.dumps(manifest, indent=1, sort_keys=True).encode())
     return digest
@@ -89,6 +94,15 @@ def verify_file(folder: str, file: Mapping[str, Any]) -> None:
             hashed.update(chunk)
     if hashed.hexdigest() != file["sha256"]:
         raise _content_differs(folder, file)
+
+
+def is_whole(folder: str, file: FileEntry) -> bool:
+    """Whether the file is there with the content that its entry says."""
+    try:
+        verify_file(folder, vars(file))
+    except (FileNotFoundError, StorageError):
+        return False
+    return True
 
 
 def _content_differs(folder: str, file: Mapping[str, Any]) -> StorageError:

@@ -246,6 +246,27 @@ def create_bytes(uri: str, data: bytes) -> bool:
         return True
 
 
+def copy_object(source: str, target: str) -> bool:
+    """Copy one object inside a store without reading it here: on a disk, as a second name of the same file.
+
+    Returns False where that is not possible: the caller writes the content then.
+    """
+    fs, path = _filesystem(target)
+    other, source_path = _filesystem(source)
+    if fs is not other:
+        return False
+    try:
+        if isinstance(fs, LocalFileSystem):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).unlink(missing_ok=True)
+            os.link(source_path, path)
+        else:
+            run_retried(target, lambda: fs.cp_file(source_path, path))
+    except (OSError, StorageError):  # gone, on another disk, or not allowed
+        return False
+    return True
+
+
 def delete(uri: str) -> None:
     """Remove the object, or the folder and everything in it; does nothing when it is not there."""
     fs, path = _filesystem(uri)

@@ -1,6 +1,7 @@
 """Snapshots: ids, splits, copies, digests, and reading them back."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -9,16 +10,19 @@ import pytest
 
 from components.artifacts import digest_of
 from components.errors import StorageError
-from components.images.commit import build_snapshot, check_trainable, commit_snapshot, row_ids
+from components.images import snapshot_writer
+from components.images.commit import check_trainable, commit_snapshot, row_ids
 from components.images.config import AugmentConfig, PixelConfig
 from components.images.facts import SnapshotFacts
 from components.images.listing import LISTING_SCHEMA, Listing
 from components.images.rejects import REJECTS_FILE, Reject, inspect_rows
-from components.images.snapshot import SNAPSHOT_FILE, SNAPSHOT_SCHEMA, open_snapshot, read_snapshot
+from components.images.snapshot import SNAPSHOT_SCHEMA, open_snapshot, read_snapshot
+from components.images.snapshot_writer import save_snapshot
 from components.images.sources.registry import list_images
 from components.images.split import HELD_OUT, TEST, TRAIN, split_of
-from components.store import commits, parquet
+from components.store import commits, objects, parquet
 
+write_bytes = objects.write_bytes
 AUGMENT = AugmentConfig(copies=3, degrees=10)
 
 
@@ -193,20 +197,29 @@ def test_images_must_all_have_labels_or_none(tree, tmp_path, settings):
 
 def test_tables_that_name_classes_and_label_no_image_are_refused(settings):
     config = settings(source="parquet", uri="s3://bucket/tables", held_out=0.3)
-    columns = [[f"{n}.png" for n in range(9)], [None] * 9, ["t.parquet"] * 9, [None] * 9, [None] * 9, [""] * 9]
+    columns = [
+        [f"{n}.png" for n in range(9)],
+        [None] * 9,
+        ["t.parquet"] * 9,
+        [None] * 9,
+        [None] * 9,
+        [""] * 9,
+        [None] * 9,
+    ]
     listing = Listing(pa.table(columns, schema=LISTING_SCHEMA), ("ant", "bee"))
     with pytest.raises(ValueError, match=r"got 9 of 9 without one: .* set images\.label_column to a column that"):
         check_trainable(listing, [], config)
 
 
-def test_classes_of_very_different_sizes_can_be_trained_on(settings):
+def test_classes_of_very_different_sizes_can_be_trained_on(tmp_path, settings):
     keys = sorted([f"many/{n:05}.jpg" for n in range(20_000)] + [f"few/{n:02}.jpg" for n in range(15)])
     labels = [int(key.startswith("many")) for key in keys]
     count = len(keys)
-    columns = [keys, labels, keys, [None] * count, [1] * count, ["1"] * count]
+    columns = [keys, labels, keys, [None] * count, [1] * count, ["1"] * count, [None] * count]
     listing, config = Listing(pa.table(columns, schema=LISTING_SCHEMA), ("few", "many")), settings()
     check_trainable(listing, [], config)
-    facts = build_snapshot("folder", listing, [], config, seed=0).facts
+    commit_snapshot(str(tmp_path), listing, [], config, seed=0)
+    facts = SnapshotFacts.read(commits.read_manifest(str(tmp_path))["facts"])
     assert (facts.images, facts.classes) == (20_015, 2) and facts.train_images > 17_900
 
 
@@ -222,12 +235,96 @@ def test_a_folder_without_classes_is_a_snapshot_without_classes(tmp_path, photo,
     assert SnapshotFacts.read(commits.read_manifest(str(tmp_path / "s"))["facts"]).classes == 0
 
 
-def test_a_damaged_snapshot_is_detected(tree, tmp_path, take_snapshot):
+@pytest.mark.parametrize("file", ["rows-*.parquet", "locations-*.parquet", "snapshot.json"])
+def test_a_damaged_snapshot_is_detected(tree, tmp_path, take_snapshot, file):
     take_snapshot(tmp_path / "s")
-    path = tmp_path / "s" / SNAPSHOT_FILE
+    (path,) = (tmp_path / "s").glob(file)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    for read in (read_snapshot, open_snapshot):
+    for read in (read_snapshot, lambda folder: list(open_snapshot(folder).waves(10))):
         with pytest.raises(StorageError, match="is not the file that its manifest lists"):
             read(str(tmp_path / "s"))
     with pytest.raises(FileNotFoundError):
         read_snapshot(str(tmp_path / "nothing"))
+
+
+def test_a_snapshot_of_format_2_stays_readable(tmp_path):
+    count = 4
+    columns = {
+        "id": pa.array(range(count), pa.int64()),
+        "key": [f"{number}.png" for number in range(count)],
+        "label": pa.array([None, 0, 1, 0], pa.int32()),
+        "split": ["train"] * count,
+        "copy": pa.array([0] * count, pa.int16()),
+        "uri": ["s3://bucket/0.png", "/data/1.png", "images.parquet", "images.parquet"],
+        "member": [None, None, "0:0:image", "0:1:image"],
+        "size": pa.array([1, 2, None, None], pa.int64()),
+        "etag": ["a", "b", "c", "sha256:" + "0f" * 16],
+    }
+    pixels = {"rules": 1, "image_size": 16, "channels": 3, "upscale": False, "background": [1, 2, 3], "augment": None}
+    metadata = {"vqvae2": json.dumps({"format": 2, "classes": ["a", "b"], **pixels})}
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    commits.save_artifact(str(tmp_path), {"snapshot.parquet": parquet.to_bytes(table)}, {})
+    snapshot, opened = read_snapshot(str(tmp_path)), open_snapshot(str(tmp_path))
+    assert snapshot.table["content"].to_pylist() == [None, None, None, b"\x0f" * 16]
+    assert snapshot.table["uri"].to_pylist()[1:3] == ["/data/1.png", f"{tmp_path}/images.parquet"]
+    assert (opened.rows, opened.classes, opened.preprocessing) == (4, ("a", "b"), digest_of(pixels))
+    assert pa.concat_tables(opened.waves(3)).equals(snapshot.table) and snapshot.pixels.background == (1, 2, 3)
+
+
+def test_one_more_image_changes_one_part_and_the_others_are_copied(tmp_path, settings, monkeypatch):
+    monkeypatch.setattr(snapshot_writer, "ROWS_PER_PART", 50)
+    written = []
+    monkeypatch.setattr(objects, "write_bytes", lambda uri, data: written.append(uri) or write_bytes(uri, data))
+
+    def commit(name, keys, earlier=None):
+        rows = synthetic_rows(keys)
+        save_snapshot(str(tmp_path / name), rows, (), settings(), 0, earlier)
+        return open_snapshot(str(tmp_path / name))
+
+    keys = [f"{number:04}.png" for number in range(1000)]
+    before = commit("before", keys)
+    written.clear()
+    after = commit("after", sorted([*keys, "0500-new.png"]), before)
+    new = [part for part in after.parts if part not in before.parts]
+    assert len(before.parts) > 10 and len(new) == 1 and new[0].first_key < "0500-new.png" <= new[0].last_key
+    names = sorted(uri.rpartition("/")[2].partition("-")[0] for uri in written)
+    assert names == ["locations", "manifest.json", "rows", "snapshot.json"]
+    assert pa.concat_tables(after.waves(77)).equals(synthetic_rows(sorted([*keys, "0500-new.png"])))
+
+
+def test_the_digest_depends_on_content_and_not_on_where_and_when(tmp_path, settings):
+    rows = synthetic_rows([f"{number}.png" for number in range(9)], content=b"c" * 16)
+
+    def digest(name, **changes):
+        table = rows
+        for column, value in changes.items():
+            index = table.schema.get_field_index(column)
+            table = table.set_column(index, table.schema.field(index), pa.array([value] * 9, table.schema.types[index]))
+        return save_snapshot(str(tmp_path / name), table, (), settings(), 0)
+
+    here = digest("here")
+    assert (
+        digest("moved", uri="s3://elsewhere/x.png", etag="touched", size=7) == here != digest("new", content=b"d" * 16)
+    )
+    # An image that was never read is known by its size and etag.
+    unread = digest("unread", content=None)
+    assert unread not in (here, digest("etag", content=None, etag="touched")) and unread != digest(
+        "s", content=None, size=7
+    )
+
+
+def synthetic_rows(keys, content=None):
+    count = len(keys)
+    columns = {
+        "id": row_ids(keys, np.zeros(count, int)),
+        "key": keys,
+        "label": [None] * count,
+        "split": [TRAIN] * count,
+        "copy": [0] * count,
+        "content": [content] * count,
+        "uri": [f"/images/{key}" for key in keys],
+        "member": [None] * count,
+        "size": [1] * count,
+        "etag": ["e"] * count,
+    }
+    return pa.table([pa.array(columns[field.name], field.type) for field in SNAPSHOT_SCHEMA], schema=SNAPSHOT_SCHEMA)

@@ -74,9 +74,10 @@ class ArchiveFormat:
     """Members of one file -> groups of positions in them, each of which is read at once."""
     read_members: Callable[[str, Sequence[str], str], Iterable[EncodedImage]]
     """(uri, members of one group, version) -> their images, in their order; bounds its memory. `version` is the etag of
-    the packed file, or empty where each image has an etag of its own; a reader that caches must use it as part of the
-    key. An image that cannot be read, however often it is tried, is an UnusableImage (components/images/decode.py) and
-    becomes a reject. Raises StorageError or FileNotFoundError for the packed file; any other error stops the step."""
+    the packed file, or empty where each image is checked by its content; a reader that caches must use it as part of
+    the key. An image that cannot be read, however often it is tried, is an UnusableImage (components/images/decode.py)
+    and becomes a reject. Raises StorageError or FileNotFoundError for the packed file; any other error stops the step.
+    """
 
 
 def list_archives(config: ImagesConfig, archive: ArchiveFormat) -> Listing:
@@ -95,6 +96,7 @@ def list_archives(config: ImagesConfig, archive: ArchiveFormat) -> Listing:
         [member.member for _, member in rows],
         [member.size for _, member in rows],
         [file.etag for file, _ in rows],
+        [None] * len(rows),
     ]
     table = pa.table(columns, schema=LISTING_SCHEMA).sort_by("key")
     return Listing(table, classes, ignored=tree.ignored + sum(index.ignored for index in indexes))

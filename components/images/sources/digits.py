@@ -10,7 +10,7 @@ import pyarrow as pa
 from PIL import Image
 
 from components.images.config import ImagesConfig
-from components.images.listing import LISTING_SCHEMA, Listing, content_etag
+from components.images.listing import LISTING_SCHEMA, Listing, content_of
 from components.images.sources.parquet_tables import parquet_member
 from components.store import commits, objects, parquet
 
@@ -45,7 +45,8 @@ def list_digits(config: ImagesConfig, snapshot_folder: str) -> Listing:
         [uri] * len(keys),
         [parquet_member(0, number, "image") for number in range(len(keys))],
         [len(data) for data in encoded],
-        [content_etag(data) for data in encoded],
+        [content_of(packed).hex()] * len(keys),
+        [content_of(data) for data in encoded],
     ]
     names = tuple(str(name) for name in digits.target_names)
     return Listing(pa.table(columns, schema=LISTING_SCHEMA), names, (commits.file_entry(DIGITS_FILE, packed),))

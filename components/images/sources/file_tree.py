@@ -64,5 +64,6 @@ def image_file_rows(images: Sequence[objects.StoredObject], labels: Sequence[int
         [None] * len(images),
         [file.size for file in images],
         [file.etag for file in images],
+        [None] * len(images),
     ]
     return pa.table(columns, schema=LISTING_SCHEMA)

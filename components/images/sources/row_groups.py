@@ -36,8 +36,8 @@ READ_ERRORS = (pa.ArrowException, OSError)
 class RowGroup:
     """Images of one row group of one table."""
 
-    def __init__(self, uri: str, version: str, group: int, column: str) -> None:
-        self._uri, self._version, self._group, self._column = uri, version, group, column
+    def __init__(self, uri: str, group: int, column: str) -> None:
+        self._uri, self._group, self._column = uri, group, column
         self._lock = threading.Lock()
         self._restart()
 
@@ -90,19 +90,18 @@ class RowGroup:
 
     def _read(self) -> Iterator[pa.Array]:
         """All images, ROWS_PER_READ at a time."""
-        with _open_table(self._uri, self._version) as table:
+        with _open_table(self._uri) as table:
             nested = pa.types.is_struct(table.schema_arrow.field(self._column).type)
             leaf = f"{self._column}.bytes" if nested else self._column
             for batch in table.iter_batches(ROWS_PER_READ, row_groups=[self._group], columns=[leaf], use_threads=False):
                 yield pc.struct_field(batch.column(0), "bytes") if nested else batch.column(0)
 
 
-def _open_table(uri: str, version: str) -> pq.ParquetFile:
-    # Without a version the file may be written anew: what is known of it holds for this time only.
-    size, footer = _read_footer(uri, version) if version else _read_footer.__wrapped__(uri, version)
+def _open_table(uri: str) -> pq.ParquetFile:
+    stored = objects.stat_object(uri)
     return pq.ParquetFile(
-        RangeFile(uri, size),
-        metadata=footer,
+        RangeFile(uri, stored.size),
+        metadata=_read_footer(uri, stored.size, stored.etag),
         pre_buffer=False,
         buffer_size=READ_BYTES,
         page_checksum_verification=True,
@@ -110,11 +109,10 @@ def _open_table(uri: str, version: str) -> pq.ParquetFile:
 
 
 @functools.lru_cache(maxsize=CACHED_FOOTERS)
-def _read_footer(uri: str, version: str) -> tuple[int, pq.FileMetaData]:
-    """Bytes of a table, and where its row groups are."""
-    size = objects.stat_object(uri).size
+def _read_footer(uri: str, size: int, etag: str) -> pq.FileMetaData:
+    """Where the row groups of a table of this size and etag are."""
     with pq.ParquetFile(RangeFile(uri, size), pre_buffer=False) as table:
-        return size, table.metadata
+        return table.metadata
 
 
 _cache: OrderedDict[tuple[str, str, int, str], RowGroup] = OrderedDict()  # least recently used first
@@ -125,7 +123,7 @@ def row_group(uri: str, version: str, group: int, column: str) -> RowGroup:
     """The row group from this process's cache; by `version` too, so that a rewritten table is read again."""
     key = (uri, version, group, column)
     with _cache_lock:
-        images = _cache.pop(key, None) or RowGroup(uri, version, group, column)
+        images = _cache.pop(key, None) or RowGroup(uri, group, column)
         _cache[key] = images
         while len(_cache) > 1 and sum(cached.cached_bytes for cached in _cache.values()) > CACHED_BYTES:
             _cache.popitem(last=False)

@@ -36,7 +36,7 @@ def table(tmp_path) -> str:
 
 
 def test_rows_in_any_order_are_the_images(table):
-    group = RowGroup(table, "1", 1, "image")
+    group = RowGroup(table, 1, "image")
     assert all(group.image(row) == IMAGES[100 + row] for row in (70, 3, 99, 0, 64, 63))
 
 
@@ -55,7 +55,7 @@ def test_a_random_batch_reads_each_row_group_once(table, settings, requests, mon
 
 def test_a_group_above_the_cache_is_read_on_and_not_kept(table, monkeypatch, requests):
     monkeypatch.setattr(row_groups, "CACHED_BYTES", 150_000)  # about 70 images
-    group = RowGroup(table, "1", 0, "image")
+    group = RowGroup(table, 0, "image")
     for row in range(100):
         assert group.image(row) == IMAGES[row] and group.cached_bytes <= 300_000
     assert sum(part.size for part in requests) < 1.5 * sum(map(len, IMAGES[:100]))  # the second half did not start anew
@@ -74,7 +74,7 @@ def test_rows_behind_a_damaged_page_are_refused(table):
     data = bytearray(Path(table).read_bytes())
     data[data.index(IMAGES[180]) + 100] ^= 1
     Path(table).write_bytes(data)
-    images = [RowGroup(table, "", group, "image") for group in range(3)]
+    images = [RowGroup(table, group, "image") for group in range(3)]
     read = [images[row // 100].image(row % 100) for row in range(300)]
     lost = [row for row, image in enumerate(read) if isinstance(image, UnusableImage)]
     assert lost == list(range(164, 200)) and [read[row] for row in range(164)] == IMAGES[:164]
@@ -82,7 +82,7 @@ def test_rows_behind_a_damaged_page_are_refused(table):
 
 
 def test_a_failing_store_is_no_damage(table, monkeypatch):
-    group = RowGroup(table, "2", 0, "image")
+    group = RowGroup(table, 0, "image")
 
     def fail(*arguments):
         raise StorageError("the store is away")
