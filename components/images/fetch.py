@@ -14,6 +14,11 @@ from components.store import objects
 CHECKED_ARCHIVES = 1024
 """Packed files that a process remembers as unchanged, so that it checks each file once, not once per image."""
 
+
+class ImageChanged(StorageError):
+    """An image or its packed file has other content than the snapshot listed."""
+
+
 Row = Mapping[str, Any]
 """A row of a listing or snapshot: key, uri, member, size, etag, content."""
 FetchedImage = bytes | UnusableImage | FileNotFoundError | StorageError
@@ -68,7 +73,7 @@ def _unchanged(row: Row, data: bytes) -> bytes | StorageError:
     if unchanged:
         return data
     name = row["uri"] if row["member"] is None else f"{row['key']} in {row['uri']}"
-    return StorageError(f"{name} changed since the snapshot listed it: run again to take a new snapshot")
+    return ImageChanged(f"{name} changed since the snapshot listed it: run again to take a new snapshot")
 
 
 def _read_encoded(rows: Sequence[Row]) -> Iterable[EncodedImage]:
@@ -90,6 +95,6 @@ def _version(row: Row) -> str:
 
 @functools.lru_cache(maxsize=CHECKED_ARCHIVES)
 def _check_archive(uri: str, etag: str) -> None:
-    """Raise StorageError when a packed file changed: members are positions in the file that was listed."""
+    """Raise ImageChanged when a packed file changed: members are positions in the file that was listed."""
     if objects.stat_object(uri).etag != etag:
-        raise StorageError(f"{uri} changed since the snapshot listed it: run again to take a new snapshot")
+        raise ImageChanged(f"{uri} changed since the snapshot listed it: run again to take a new snapshot")

@@ -10,7 +10,7 @@ import pyarrow as pa
 from components.images.augment import augment
 from components.images.config import PixelConfig
 from components.images.decode import UnusableImage, decode_image
-from components.images.fetch import Row, fetch_images, join_rows
+from components.images.fetch import ImageChanged, Row, fetch_images, join_rows
 
 REMOTE_READS = 16
 """Images requested at the same time from an object store, where a read has a long latency and costs little CPU."""
@@ -44,11 +44,13 @@ class PixelReader:
             pixels[row_number] = image
         return pixels
 
-    def read_usable(self, rows: pa.Table) -> tuple[np.ndarray, dict[int, Refusal]]:
-        """As `read`, for rows that were never decoded: unusable images are black, and listed by row number.
+    def read_usable(
+        self, rows: pa.Table, *, changed_is_unusable: bool = False
+    ) -> tuple[np.ndarray, dict[int, Refusal]]:
+        """As `read`, for rows that may be unusable: these are black, and listed by row number.
 
-        An image is refused only if every reading would fail, or if the store confirms that it is missing; raises
-        StorageError when the store cannot be read.
+        An image is refused only if every reading would fail, or if the store confirms that it is missing; with
+        `changed_is_unusable` also if it is not the image that was listed. Raises StorageError otherwise.
         """
         pixels, refused = self._blank(rows.num_rows), {}
         for row_number, image in self._images(rows):
@@ -56,6 +58,8 @@ class PixelReader:
                 refused[row_number] = Refusal(image.reason, image.detail)
             elif isinstance(image, FileNotFoundError):
                 refused[row_number] = Refusal("missing", "the store lists it and does not have it")
+            elif isinstance(image, ImageChanged) and changed_is_unusable:
+                refused[row_number] = Refusal("changed", str(image))
             elif isinstance(image, Exception):
                 raise image
             else:
