@@ -121,7 +121,7 @@ def _job(root: Path, pictures: str, number: int) -> tuple[float, float]:
     line = [sys.executable, "-m", "pipeline", "encode", str(root / "tokenizer"), str(root / pictures), str(output)]
     line += [word for setting in JOB for word in ("--set", setting)]
     spent, wall = measure(line, root, {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
-    folder = next(path.parent for path in output.glob("*/manifest.json"))
+    folder = next(path.parent for path in output.glob("*/manifests") if path.parent.name != "snapshots")
     assert read_dataset(str(folder)).facts.rows == len(list((root / pictures).iterdir()))
     return wall, sum(spent.values())
 
@@ -243,7 +243,9 @@ def _read_back(rows: int = 4096, shards: int = 4) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as root:
         folder, tokenizer = f"{root}/codes", Path(root) / "tokenizer"
         _tokenizer(tokenizer)
-        written = [write_shard(folder, f"part-{n}.parquet", _shard(rows, True, n)) for n in range(shards)]
+        written = [
+            write_shard(folder, "000001-test", f"part-{n}.parquet", _shard(rows, True, n)) for n in range(shards)
+        ]
         snapshot = StoredSnapshot(
             folder="x",
             digest="s" * 64,
@@ -254,7 +256,8 @@ def _read_back(rows: int = 4096, shards: int = 4) -> dict[str, float]:
             preprocessing="p" * 64,
         )
         files = TokenizerFiles(tokenizer, "t" * 64)
-        commit_dataset(folder, SCHEMA_256, written, [], snapshot, files, config=CodesConfig(), previous=None)
+        options = {"attempt": "000001-test", "config": CodesConfig(), "previous": None}
+        commit_dataset(folder, SCHEMA_256, written, [], snapshot, files, **options)
         started = time.monotonic()
         table = read_codes(folder, TRAIN, Path(root) / "cache")
         unpacked = time.monotonic()

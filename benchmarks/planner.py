@@ -55,11 +55,12 @@ def main() -> None:
 
 def _write_snapshot(folder: Path, rows: int) -> None:
     """Write a snapshot of synthetic rows as a real one is written."""
-    writer = SnapshotWriter(str(folder), (), PixelConfig(image_size=256), 0)
+    attempt = commits.new_attempt()
+    writer = SnapshotWriter(str(folder), (), PixelConfig(image_size=256), 0, attempt=attempt)
     for table in _groups(rows):
         writer.add(table)
     digested, beside = writer.finish()
-    commits.commit_artifact(str(folder), digested, {}, beside=beside)
+    commits.commit_artifact(str(folder), digested, {}, beside=beside, attempt=attempt)
 
 
 def _groups(rows: int) -> Iterator[pa.Table]:

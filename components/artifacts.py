@@ -63,7 +63,7 @@ class Artifact:
     kind: str
     """Step that made it: images, tokenizer, codes, prior_top, ..."""
     uri: str
-    """Folder in the artifact store; its manifest.json lists what is in it."""
+    """Folder in the artifact store; its newest manifest lists what is in it."""
     digest: str
     """SHA-256 of the content: equal digests mean equal content."""
     fingerprint: str

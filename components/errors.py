@@ -15,6 +15,7 @@
     │   └── TooFewResources           the Ray cluster is smaller than a step needs
     └── LeaseError                5
         ├── LeaseHeld                 another run works on the same step
+        ├── CommitConflict            another run committed the same artifact first (tried again: its work is reused)
         └── LeaseLost             1   another run took over: this one must not write any more
 
 A ValueError from a component fails the step with exit code 1 and is not retried.
@@ -136,6 +137,12 @@ class LeaseError(PipelineError):
 
 class LeaseHeld(LeaseError):
     """Another run holds the lease; the message says who, where and since when."""
+
+
+class CommitConflict(LeaseError):
+    """Another run committed other content to the same artifact meanwhile; nothing of it was overwritten."""
+
+    retry_helps = True
 
 
 class LeaseLost(LeaseError):

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from components.artifacts import Artifact, Facts
 from components.config import StepResources
 from components.progress import Progress
+from components.store import commits, objects
 from components.store.lease import Lease
 
 
@@ -93,6 +94,9 @@ class Workspace:
     """Folder of the artifact to make."""
     seed: int
     lease: Lease
+    base: int | None = None
+    """Number of the newest commit in `uri` when the lease was taken: only the next one may be added to it. None: the
+    one there is when the work is committed, for work without competitors."""
     journal: Journal = field(default_factory=SilentJournal)
     models: ModelLookup = field(default_factory=NoModels)
     progress: Progress = field(default_factory=Progress)
@@ -103,6 +107,25 @@ class Workspace:
     def cluster(self) -> ComputeCluster | None:
         """The cluster to work on, joined at the first call; None: work in this process."""
         return self.connect()
+
+    @property
+    def attempt_folder(self) -> str:
+        """Where the artifact's files are written: no other attempt writes there."""
+        return objects.join(self.uri, self.lease.attempt)
+
+    @property
+    def work_folder(self) -> str:
+        """Where this attempt keeps unfinished work."""
+        return objects.join(self.uri, commits.WORK_FOLDER, self.lease.attempt)
+
+    def save(self, contents: Mapping[str, bytes], facts: Facts) -> str:
+        """Write and commit the artifact's files (name -> bytes); returns the digest.
+
+        Raises LeaseLost or CommitConflict when another run took over.
+        """
+        self.lease.check()
+        attempt = self.lease.attempt
+        return commits.save_artifact(self.uri, contents, facts.record(), attempt=attempt, base=self.base)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,9 @@ from components.generator.config import GeneratorConfig
 from components.images.config import ImagesConfig
 from components.priors.config import PriorConfig
 from components.tokenizer.config import VQVAEConfig
+from pipeline.schedules import check_schedule, describe_schedule
+
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,10 @@ class Orchestration(Execution):
 
     schedule: str | None = None
     """Cron line by which `python -m pipeline ui` starts runs; None: runs are started by hand."""
+    time_zone: str = "UTC"
+    """Zone in which `schedule` is read, by its name in the IANA database: America/New_York. Where clocks are put
+    forward, a time that does not exist becomes the first one after it; where they are put back, a time of day that
+    comes twice counts the second time."""
     retries: int = 2
     """How often a failed step is tried again."""
     retry_delay: float = 5.0
@@ -49,15 +56,13 @@ class Orchestration(Execution):
     """Seconds for an autoscaling cluster to add what a step lacks; 0 fails at once."""
 
     def __post_init__(self) -> None:
-        if self.schedule is not None:
-            from croniter import croniter
-
-            require(
-                croniter.is_valid(self.schedule),
-                f"schedule must be a cron line like '0 3 * * *', got {self.schedule!r}",
-            )
+        check_schedule(self.schedule, self.time_zone)
         for name in ("retries", "retry_delay", "lease_wait", "autoscale_wait"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+
+    def describe_schedule(self) -> str:
+        """The schedule with its time zone and when it starts the next run."""
+        return describe_schedule(self.schedule, self.time_zone) if self.schedule else "none: runs are started by hand"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +72,7 @@ class Recipe:
     name: str
     """Names the MLflow experiment and the registered models `<name>-tokenizer` and `<name>-generator`."""
     seed: int = 0
-    """All random draws depend on it."""
+    """All random draws depend on it: 0 .. 2^32 - 1, since torch's generators on CPUs take 32 bits."""
     images: ImagesConfig
     vqvae: VQVAEConfig
     codes: CodesConfig = field(default_factory=CodesConfig)
@@ -120,6 +125,8 @@ def _cross_faults(config: PipelineConfig) -> list[str]:
     names = [level.name for level in levels]
     if not config.name.replace("-", "").replace("_", "").isalnum():
         faults.append(f"name must be made of letters, digits, '-' and '_', got {config.name!r}")
+    if not 0 <= config.seed <= LARGEST_SEED:
+        faults.append(f"seed must lie in 0 .. {LARGEST_SEED} (2^32 - 1), got {config.seed}")
     if sorted(config.priors) != sorted(names):
         faults.append(f"priors must have one entry per level {names}, got {sorted(config.priors)}")
     for level in levels:

@@ -1,16 +1,21 @@
 """From a preset, a YAML file and overrides to a validated config; every fault is reported at once."""
 
+import contextlib
+import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from components.errors import ConfigError
+from pipeline import config_text
 from pipeline.config import PipelineConfig
+from pipeline.config_text import TextError, names_of, read_document, read_override
 
 PRESETS = Path(__file__).parent / "presets"
 RENAMED = {
@@ -26,6 +31,24 @@ SIZE_SETTING = "images.image_size"
 AUTO = "auto"
 """Value of resources.<step>.gpus in a file: GPUs if this machine has them."""
 ConfigType = TypeVar("ConfigType")
+Origins = dict[config_text.Path, str]
+"""Where a setting was given last, for messages: `line 3 of mine.yaml`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSettings(PipelineConfig):
+    """Types of what a config file may hold: a config's settings, and the two below."""
+
+    base: str
+    by_image_size: Mapping[str, PipelineConfig]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One file's settings as plain values, and where each of them stands."""
+
+    tree: dict[str, Any]
+    origins: Origins
 
 
 def preset_names() -> list[str]:
@@ -41,19 +64,29 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> PipelineConfig:
     win over them. Raises ConfigError with every fault.
     """
     layers = _read_layers(source)
-    size = _image_size(layers, overrides)
+    size = _image_size([layer.tree for layer in layers], overrides)
     tree: dict[str, Any] = {}
+    origins: Origins = {}
     for layer in layers:
-        by_size = layer.pop(BY_SIZE, {})
-        tree = _merge(_merge(tree, layer), _settings_for(size, by_size, source))
-    apply_overrides(tree, overrides, source)
+        by_size = layer.tree.pop(BY_SIZE, {})
+        listed = _listed_size(size, by_size, source)
+        tree = _merge(_merge(tree, layer.tree), by_size[listed] if listed else {})
+        prefix = (BY_SIZE, str(listed))
+        origins |= layer.origins
+        origins |= {path[2:]: origin for path, origin in layer.origins.items() if path[:2] == prefix}
+    apply_overrides(tree, overrides, source, origins)
     _settle_gpus(tree)
-    return parse_config(tree, source)
+    return validate_config(PipelineConfig, tree, source, origins)
 
 
-def apply_overrides(tree: dict[str, Any], overrides: Sequence[str], source: str) -> None:
-    """Put `section.key=value` into the tree, one after the other; raises ConfigError with every fault."""
-    faults = [fault for override in overrides if (fault := _apply(tree, override))]
+def apply_overrides(
+    tree: dict[str, Any], overrides: Sequence[str], source: str, origins: Origins | None = None
+) -> None:
+    """Put `section.key=value` into the tree, one after the other; raises ConfigError with every fault.
+
+    `origins` loses what is overridden.
+    """
+    faults = [fault for override in overrides if (fault := _apply(tree, override, {} if origins is None else origins))]
     if faults:
         raise ConfigError(source, faults)
 
@@ -63,7 +96,9 @@ def parse_config(tree: Mapping[str, Any], source: str) -> PipelineConfig:
     return validate_config(PipelineConfig, tree, source)
 
 
-def validate_config(kind: type[ConfigType], tree: Mapping[str, Any], source: str) -> ConfigType:
+def validate_config(
+    kind: type[ConfigType], tree: Mapping[str, Any], source: str, origins: Origins | None = None
+) -> ConfigType:
     """The config of type `kind` that a tree of plain values describes; raises ConfigError with every fault."""
     try:
         return TypeAdapter(kind).validate_python(tree)
@@ -71,41 +106,57 @@ def validate_config(kind: type[ConfigType], tree: Mapping[str, Any], source: str
         faults = []
         for fault in error.errors():
             # Pydantic puts names of its validators into the path; they name no setting.
-            setting = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
-            for line in _fault_text(fault).splitlines():
-                faults.append(f"{setting}: {line}" if setting else line)
+            path = tuple(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+            for line in _fault_text(fault, kind, path).splitlines():
+                where = _origin(kind, path, line, origins or {})
+                faults.append(": ".join(filter(None, [".".join(path), line])) + where)
         raise ConfigError(source, faults) from None
 
 
-def _fault_text(error: Any) -> str:
+def _origin(kind: Any, path: config_text.Path, fault: str, origins: Origins) -> str:
+    """Where the setting that a fault names was given: the one that its text begins with, or the one at `path`."""
+    first_word = re.match(r"[\w.]+", fault)
+    below = tuple(first_word[0].split(".")) if first_word else ()
+    named = (*path, *below) if below and below[0] in names_of(kind, path) else path
+    return f" ({origins[named]})" if named and named in origins else ""
+
+
+def _fault_text(error: Any, kind: Any, path: config_text.Path) -> str:
     if error["type"] == "missing":
         return "is required, got nothing"
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"no such setting (got {error['input']!r}): see `python -m pipeline plan` for all settings"
+        similar = difflib.get_close_matches(path[-1], names_of(kind, path[:-1]), n=1)
+        cure = f"did you mean {similar[0]}?" if similar else "see `python -m pipeline plan` for all settings"
+        return f"no such setting (got {error['input']!r}): {cure}"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
 
 
-def _read_layers(source: str, visited: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """The trees of the file `source` and of the files that it starts from, which come first."""
+def _read_layers(source: str, visited: tuple[str, ...] = ()) -> list[_Layer]:
+    """The settings of the file `source` and of the files that it starts from, which come first."""
     path = PRESETS / f"{source}.yaml" if source in preset_names() else Path(source)
     if not path.is_file():
-        raise ConfigError(source, [f"must be a preset ({', '.join(preset_names())}) or a YAML file, found neither"])
+        found = "a folder" if path.is_dir() else "neither"
+        raise ConfigError(source, [f"must be a preset ({', '.join(preset_names())}) or a YAML file, found {found}"])
     if str(path) in visited:
         raise ConfigError(source, [f"base must not lead back to itself: {' -> '.join([*visited, str(path)])}"])
     try:
-        tree = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
-        raise ConfigError(source, [f"must be YAML: {error}".replace("\n", " ")]) from None
+        tree, lines = read_document(path.read_bytes(), FileSettings)
+    except OSError as error:
+        raise ConfigError(source, [f"must be readable: {error.strerror}"]) from None
+    except TextError as error:
+        raise ConfigError(source, [str(error)]) from None
     if not isinstance(tree, dict):
-        raise ConfigError(source, ["must be a mapping of sections, got " + type(tree).__name__])
+        found = "nothing" if tree is None else f"a {type(tree).__name__}"
+        raise ConfigError(source, [f"must be a mapping of sections, got {found}"])
     use_current_names(tree, source)
+    layer = _Layer(tree, {setting: f"line {line} of {source}" for setting, line in lines.items()})
     if "base" not in tree:
-        return [tree]
+        return [layer]
     base = str(tree.pop("base"))
     beside = path.parent / base  # a base's path is relative to the file that names it
-    return [*_read_layers(str(beside) if beside.is_file() else base, (*visited, str(path))), tree]
+    return [*_read_layers(str(beside) if beside.is_file() else base, (*visited, str(path))), layer]
 
 
 # --- settings that follow the size of the images ----------------------------------------------------------------------
@@ -119,18 +170,20 @@ def _image_size(layers: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -
         size = images.get("image_size", size) if isinstance(images, Mapping) else size
     for override in overrides:
         setting, _, text = override.partition("=")
-        size = _parse_value(text) if setting.strip() == SIZE_SETTING else size
+        if setting.strip() == SIZE_SETTING:
+            with contextlib.suppress(TextError):  # reported when the override is applied
+                size = read_override(text, PipelineConfig, tuple(SIZE_SETTING.split(".")))
     return size
 
 
-def _settings_for(size: Any, by_size: Any, source: str) -> Mapping[str, Any]:
-    """The settings for the largest listed size that is not above `size`; nothing for smaller images than listed."""
+def _listed_size(size: Any, by_size: Any, source: str) -> str | None:
+    """The largest size in `by_size` that is not above `size`; None for smaller images than listed."""
     if not isinstance(by_size, Mapping) or not all(
-        isinstance(listed, int) and isinstance(settings, Mapping) for listed, settings in by_size.items()
+        listed.isdecimal() and isinstance(settings, Mapping) for listed, settings in by_size.items()
     ):
         raise ConfigError(source, [f"{BY_SIZE} must map sizes in pixels to settings, got {by_size!r}"])
-    fitting = [listed for listed in by_size if isinstance(size, int) and listed <= size]
-    return by_size[max(fitting)] if fitting else {}
+    fitting = [listed for listed in by_size if isinstance(size, int) and int(listed) <= size]
+    return max(fitting, key=int, default=None)
 
 
 # --- GPUs where there are any -----------------------------------------------------------------------------------------
@@ -180,32 +233,29 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply(tree: dict[str, Any], override: str) -> str | None:
+def _apply(tree: dict[str, Any], override: str, origins: Origins) -> str | None:
     """Put one `a.b.c=value` into the tree; returns what is wrong with it, or None."""
     setting, separator, text = override.partition("=")
     if not separator or not setting.strip():
         return f"an override must read section.key=value, got {override!r}"
-    *path, last = _current_name(setting.strip()).split(".")
+    *sections, last = path = tuple(_current_name(setting.strip()).split("."))
     node: Any = tree
     try:
-        for part in path:
+        value = read_override(text, PipelineConfig, path)
+        for part in sections:
             # A file may leave a section out: an override then starts it.
             node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
         if isinstance(node, list):
-            node[int(last)] = _parse_value(text)
+            node[int(last)] = value
         else:
-            node[last] = _parse_value(text)
+            node[last] = value
+    except TextError as error:
+        return f"{setting.strip()}: {error}"
     except (ValueError, IndexError, AttributeError, TypeError):
         return f"{setting}: there is no such setting in the config, got {override!r}"
+    for overridden in [each for each in origins if each[: len(path)] == path]:
+        del origins[overridden]
     return None
-
-
-def _parse_value(text: str) -> Any:
-    """`text` as YAML; text that is not YAML, such as `* * * * *`, stays as it is and is checked by validation."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
 
 
 # --- renamed settings -------------------------------------------------------------------------------------------------

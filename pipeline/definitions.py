@@ -33,6 +33,7 @@ def definitions_of(config: PipelineConfig, session: Session | None = None) -> dg
                 name="scheduled",
                 job=job,
                 cron_schedule=config.orchestration.schedule,
+                execution_timezone=config.orchestration.time_zone,
                 default_status=dg.DefaultScheduleStatus.RUNNING,
             )
         )

@@ -17,7 +17,7 @@ from components.artifacts import Artifact
 from components.config import result_settings
 from components.progress import Progress, format_duration
 from components.store import commits, objects
-from components.store.lease import acquire_lease, keep_alive
+from components.store.lease import acquire_lease, keep_alive, lease_folder
 from components.tracking.runs import RunJournal, Tracker
 from components.workspace import ComputeCluster, StepOutput, Workspace
 from pipeline.config import PipelineConfig, config_digest, flatten
@@ -25,8 +25,6 @@ from pipeline.dag import dag_of
 from pipeline.gates import Verdict, summarise_verdicts
 from pipeline.step import Inputs, Step
 
-PICTURES_FOLDER, DOCUMENTS_FOLDER = "pictures", "documents"
-"""Subfolders of an artifact with its pictures and documents; they are not part of its content."""
 FOLDER_NAME_LENGTH = 16
 """Characters of a fingerprint that name folders."""
 
@@ -90,13 +88,13 @@ class Memo:
             self._observed[step.name] = step.observe()
         return step.fingerprint(made_from, self.config.seed, self._observed.get(step.name))
 
-    def lease_folder(self, fingerprint: str) -> str:
-        """Where the lease on a fingerprint is kept."""
-        return objects.join(self.root, "leases", fingerprint[:FOLDER_NAME_LENGTH])
-
     def artifact_folder(self, step: Step, fingerprint: str) -> str:
         """Where the artifact that `step` makes for a fingerprint goes."""
         return objects.join(self.root, step.name, fingerprint[:FOLDER_NAME_LENGTH])
+
+    def lease_folder(self, step: Step, fingerprint: str) -> str:
+        """Where the lease on a step's artifact is kept."""
+        return lease_folder(self.artifact_folder(step, fingerprint))
 
     def find(self, step: Step, made_from: Inputs) -> tuple[Artifact | None, list[str]]:
         """The step's artifact if it was ever committed, and its faults; the step is done if there are none."""
@@ -127,20 +125,22 @@ class Memo:
             artifact=artifact,
             made=False,
             verdicts=step.judge(artifact),
-            pictures=_read_folder(artifact, PICTURES_FOLDER, ".png"),
-            documents=_read_folder(artifact, DOCUMENTS_FOLDER),
+            pictures=_read_folder(artifact, commits.PICTURES_FOLDER, ".png"),
+            documents=_read_folder(artifact, commits.DOCUMENTS_FOLDER),
         )
 
     def _run_under_lease(self, step: Step, inputs: Inputs) -> StepResult:
         fingerprint = self.fingerprint(step, inputs)
+        folder = self.artifact_folder(step, fingerprint)
         lease = acquire_lease(
-            self.lease_folder(fingerprint),
+            self.lease_folder(step, fingerprint),
             wait_seconds=self.config.orchestration.lease_wait,
             report=lambda line: self.progress.say(f"{step.name}: {line}"),
             ends_with_driver=not os.environ.get("RAY_ADDRESS"),  # a local Ray ends with its driver
         )
         with keep_alive(lease):
             # The former holder of the lease may have finished the step meanwhile.
+            base = commits.head_number(folder)
             result = self._finished(step, inputs)
             if result is not None:
                 return result
@@ -148,9 +148,10 @@ class Memo:
             workspace = Workspace(
                 name=step.name,
                 fingerprint=fingerprint,
-                uri=self.artifact_folder(step, fingerprint),
+                uri=folder,
                 seed=self.config.seed,
                 lease=lease,
+                base=base,
                 journal=journal,
                 models=self._models,
                 progress=self.progress,
@@ -189,7 +190,8 @@ class Memo:
         _keep_output(output, workspace.uri, journal)
         self.tracker.record_gates(journal.run_id, summarise_verdicts(result.verdicts))
         journal.finish(artifact)  # last of the records: from now on the step counts as done
-        objects.delete(objects.join(workspace.uri, commits.WORK_FOLDER))
+        commits.clear_work(workspace.uri, workspace.lease.attempt)
+        commits.sweep(workspace.uri, workspace.lease.attempt)
         duration = format_duration(time.monotonic() - started)
         self.progress.say(f"{step.name}: finished in {duration} (artifact {artifact.digest[:12]})")
         return result
@@ -228,10 +230,10 @@ def _keep_output(output: StepOutput, folder: str, journal: RunJournal) -> None:
     """Write pictures and documents beside the artifact and into its MLflow run."""
     for name, png in output.pictures.items():
         journal.picture(name, png)
-        objects.write_bytes(objects.join(folder, PICTURES_FOLDER, f"{name}.png"), png)
+        objects.write_bytes(objects.join(folder, commits.PICTURES_FOLDER, f"{name}.png"), png)
     for name, text in output.documents.items():
         journal.document(name, text)
-        objects.write_bytes(objects.join(folder, DOCUMENTS_FOLDER, name), text.encode())
+        objects.write_bytes(objects.join(folder, commits.DOCUMENTS_FOLDER, name), text.encode())
 
 
 def _read_folder(artifact: Artifact, name: str, suffix: str = "") -> dict[str, bytes]:

@@ -6,6 +6,8 @@ from typing import Literal
 from components.config import TrainingConfig, require
 
 CLASSIFIER_VERSION = 2
+LARGEST_OFFSET = 9999
+"""Of a classifier's seed: what is computed of the two seeds must fit into the 64 bits that torch takes."""
 
 ClassifierTask = Literal["classes", "rotation"]
 """What a classifier tells apart: the classes of the images, or by how much an image is rotated."""
@@ -32,7 +34,7 @@ class ClassifierConfig(ClassifierArchitecture):
     dropout: float = 0.0
     """Fraction of features dropped before the last layer in training."""
     seed: int = 0
-    """Offset to the pipeline's seed, so that two classifiers of one run start and shuffle differently."""
+    """Offset to the pipeline's seed, 0 .. 9999, so that two classifiers of one run start and shuffle differently."""
     program: str | None = None
     """Your own classifier instead of one that is fitted here: path or URI of a torch.export program (.pt2), or
     models:/<name>/<version> of a registered model that holds one. It takes float images (n, c, h, w) in [-1, 1] for any
@@ -44,3 +46,4 @@ class ClassifierConfig(ClassifierArchitecture):
     def __post_init__(self) -> None:
         ClassifierArchitecture.__post_init__(self)
         require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), got {self.dropout}")
+        require(0 <= self.seed <= LARGEST_OFFSET, f"seed must lie in 0 .. {LARGEST_OFFSET}, got {self.seed}")

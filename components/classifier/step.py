@@ -19,7 +19,7 @@ from components.classifier.stored import ClassifierDescription, pack_classifier,
 from components.config import StepResources
 from components.images.feed import ImageFeed
 from components.images.snapshot import StoredSnapshot, open_snapshot
-from components.store import commits, objects
+from components.store import objects
 from components.training.job import FitJob
 from components.training.loop import evaluate_objective
 from components.training.step import run_fit
@@ -147,5 +147,4 @@ def _adopt_program(
 
 
 def _commit(contents: dict[str, bytes], facts: ClassifierFacts, workspace: Workspace) -> StepOutput:
-    workspace.lease.check()
-    return StepOutput(digest=commits.save_artifact(workspace.uri, contents, facts.record()), facts=facts)
+    return StepOutput(digest=workspace.save(contents, facts), facts=facts)

@@ -1,12 +1,12 @@
 """A code dataset: the files in its folder, and the manifest that commits them.
 
 <output>/<tokenizer digest>/
-    manifest.json               written last: lists the files below
-    part-<hash>.parquet         shards
-    rejects.parquet             images that could not be used
-    tokenizer/                  the model that made the codes, and that decodes them
-    .work/                      what a job has done so far (job_record.py)
-    .lease/                     which process writes here
+    manifests/<number>.json                 written last: lists the files below; the highest number counts
+    <attempt>/part-<rows>-<content>.parquet shards
+    <attempt>/rejects.parquet               images that could not be used
+    <attempt>/tokenizer/                    the model that made the codes, and that decodes them
+    .work/                                  what a job has done so far (job_record.py)
+    .lease/                                 which process writes here
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ import numpy as np
 from components.codes.config import CodesConfig
 from components.codes.facts import DatasetFacts
 from components.codes.schema import CodeLevel, CodeSchema
-from components.codes.writer import SHARD_PREFIX, Shard
+from components.codes.writer import Shard
 from components.config import require
 from components.errors import StorageError
 from components.images.rejects import REJECTS_FILE, Reject, rejects_table
@@ -29,7 +29,6 @@ from components.store import commits, objects, parquet
 from components.store.weights import CONFIG_FILE, WEIGHTS_FILE
 
 TOKENIZER_FOLDER = "tokenizer"
-LEASE_FOLDER = ".lease"
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,12 @@ def tokenizer_digest(folder: Path) -> str:
     return commits.digest_of_files([commits.file_entry(name, (folder / name).read_bytes()) for name in names])
 
 
-def copy_tokenizer(folder: str, tokenizer: TokenizerFiles) -> list[commits.FileEntry]:
+def copy_tokenizer(folder: str, attempt: str, tokenizer: TokenizerFiles) -> list[commits.FileEntry]:
     """Copy the tokenizer into the dataset, where encoders load it and readers of the codes can decode them."""
-    entries = []
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        data = (tokenizer.folder / name).read_bytes()
-        path = f"{TOKENIZER_FOLDER}/{name}"
-        entries.append(commits.file_entry(path, data))
-        objects.write_bytes(objects.join(folder, path), data)
-    return entries
+    return [
+        commits.store_file(folder, f"{attempt}/{TOKENIZER_FOLDER}/{name}", (tokenizer.folder / name).read_bytes())
+        for name in (CONFIG_FILE, WEIGHTS_FILE)
+    ]
 
 
 @dataclass(frozen=True)
@@ -94,6 +90,14 @@ class CodeDataset:
         """As in its facts, top first; JSON sorts by name."""
         measured = self.facts.float32_agreement
         return {level.name: measured[level.name] for level in self.schema.levels if level.name in measured}
+
+    def uri_of(self, name: str) -> str:
+        """Where the file, or the folder, that is called `name` lies; raises StorageError when there is none."""
+        for path in self.files:
+            attempt, called = commits.attempt_of(path), commits.name_of(path)
+            if called == name or called.startswith(f"{name}/"):
+                return objects.join(self.folder, attempt, name)
+        raise StorageError(f"{self.folder} must hold {name}, its manifest does not list it: encode again")
 
     @property
     def bytes_per_image(self) -> float:
@@ -136,14 +140,16 @@ def commit_dataset(
     snapshot: StoredSnapshot,
     tokenizer: TokenizerFiles,
     *,
+    attempt: str,
+    base: int | None = None,
     config: CodesConfig,
     previous: CodeDataset | None,
     agreement: Mapping[str, float] = MappingProxyType({}),
 ) -> CodeDataset:
-    """Commit `shards` as the dataset in `folder` by writing its manifest.
+    """Commit `shards` as the dataset in `folder` by creating the manifest after number `base`.
 
-    Shards that neither this manifest nor that of the `previous` dataset lists are removed; those of the previous one
-    stay, so that current readers can finish. Raises ValueError unless shards and rejects make up the snapshot.
+    Old files that no manifest lists are removed. Raises ValueError unless shards and rejects make up the snapshot,
+    CommitConflict when another run has committed since.
     """
     rows = sum(shard.rows for shard in shards)
     require(
@@ -153,8 +159,8 @@ def commit_dataset(
     )
     require(len({shard.path for shard in shards}) == len(shards), "each shard must be committed once")
     rejects_data = parquet.to_bytes(rejects_table(rejects))
-    objects.write_bytes(objects.join(folder, REJECTS_FILE), rejects_data)
-    files = [*copy_tokenizer(folder, tokenizer), commits.file_entry(REJECTS_FILE, rejects_data), *shards]
+    rejects_entry = commits.store_file(folder, f"{attempt}/{REJECTS_FILE}", rejects_data)
+    files = [*copy_tokenizer(folder, attempt, tokenizer), rejects_entry, *shards]
     facts = DatasetFacts(
         version=_next_version(previous, commits.digest_of_files(files)),
         rows=rows,
@@ -174,9 +180,7 @@ def commit_dataset(
         settings=asdict(config),
         float32_agreement=dict(agreement),
     )
-    commits.commit_artifact(folder, files, facts.record())
-    # After the commit: a crash before this line leaves only files that no manifest lists.
-    _remove_other_shards(folder, {file.path for file in files} | (previous.files.keys() if previous else set()))
+    commits.commit_artifact(folder, files, facts.record(), attempt=attempt, base=base)
     return read_dataset(folder)
 
 
@@ -192,9 +196,3 @@ def _rows_by_split(shards: Sequence[Shard]) -> dict[str, int]:
     for shard in shards:
         rows.update(shard.splits)
     return dict(rows)
-
-
-def _remove_other_shards(folder: str, listed: set[str]) -> None:
-    for path in objects.object_sizes(folder):
-        if path.startswith(SHARD_PREFIX) and path not in listed:
-            objects.delete(objects.join(folder, path))

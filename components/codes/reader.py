@@ -6,12 +6,7 @@ dataset's digest. components/training/sample_order.py says which rows make a bat
 Shapes: n rows of a split, h w sides of a code map, b rows of a batch, k codes.
 """
 
-import contextlib
-import fcntl
 import math
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +21,7 @@ from components.codes.schema import CodeLevel, CodeSchema
 from components.config import require
 from components.errors import StorageError
 from components.images.spread import proportional_order
-from components.store import commits, parquet
+from components.store import cache, commits, parquet
 from components.training.batches import CodeBatch
 
 UNPACKED_LAYOUT = 3
@@ -71,9 +66,8 @@ class CodeTable:
         return names.index(level)
 
 
-def read_codes(folder: str, split: str, cache: Path | None = None) -> CodeTable:
-    """One split of the committed dataset in `folder`, unpacked on first use below `cache` (default: the machine's
-    temporary folder).
+def read_codes(folder: str, split: str, root: Path | None = None) -> CodeTable:
+    """One split of the committed dataset in `folder`, unpacked on first use into this machine's cache, below `root`.
 
     Raises FileNotFoundError when nothing is committed, StorageError when a shard is damaged or the disk is full,
     ValueError when the dataset has no such split.
@@ -81,30 +75,12 @@ def read_codes(folder: str, split: str, cache: Path | None = None) -> CodeTable:
     dataset = read_dataset(folder)
     splits = dataset.facts.splits
     require(split in splits, f"split must be one of {sorted(splits)}, got {split!r}")
-    root = cache or Path(tempfile.gettempdir()) / "vqvae2-cache"
-    unpacked = root / f"codes-{UNPACKED_LAYOUT}-{dataset.digest}"
-    with _disk_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        with (root / f"{unpacked.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # other workers of this machine wait; released when this one dies
-            if not unpacked.exists():
-                _unpack(dataset, unpacked)
+    name = f"codes-{UNPACKED_LAYOUT}-{dataset.digest}"
+    unpacked = cache.fetch(name, lambda target: _unpack(dataset, target), root)
     levels = dataset.schema.levels
     maps = tuple(_mapped(unpacked / split / f"{level.name}.npy") for level in levels)
     labels, ids, copies = (_mapped(unpacked / split / f"{name}.npy") for name in ("label", "id", "copy"))
     return CodeTable(split, levels, maps, labels, ids, copies)
-
-
-@contextlib.contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:  # of a shard, not of the cache
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"codes must be unpacked into {root}, got: {error}. Free some space or set TMPDIR to another disk"
-        ) from error
 
 
 def _mapped(path: Path) -> np.ndarray:
@@ -112,25 +88,19 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def _unpack(dataset: CodeDataset, target: Path) -> None:
-    """Unpack all splits in one pass, one shard in memory at a time; `target` appears only when it is complete."""
+    """Unpack all splits into the folder `target` in one pass, one shard in memory at a time."""
     schema = dataset.schema
     levels = schema.levels
-    # On the same disk as `target`, so that renaming it is atomic.
-    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
-    try:
-        splits = [_SplitFiles(staging / split, levels, rows) for split, rows in dataset.facts.splits.items()]
-        for shard in dataset.shards:
-            table = parquet.from_bytes(commits.read_verified(dataset.folder, vars(shard)))
-            if CodeSchema.from_arrow(table.schema) != schema:
-                raise StorageError(f"{shard.path} in {dataset.folder} must have its manifest's levels: encode again")
-            columns = _columns(table, levels)
-            for each in splits:
-                each.append(columns, np.asarray(pc.indices_nonzero(pc.equal(table["split"], each.split))))
+    splits = [_SplitFiles(target / split, levels, rows) for split, rows in dataset.facts.splits.items()]
+    for shard in dataset.shards:
+        table = parquet.from_bytes(commits.read_verified(dataset.folder, vars(shard)))
+        if CodeSchema.from_arrow(table.schema) != schema:
+            raise StorageError(f"{shard.path} in {dataset.folder} must have its manifest's levels: encode again")
+        columns = _columns(table, levels)
         for each in splits:
-            each.close()
-        staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+            each.append(columns, np.asarray(pc.indices_nonzero(pc.equal(table["split"], each.split))))
+    for each in splits:
+        each.close()
 
 
 class _SplitFiles:

@@ -1,7 +1,7 @@
 """From codes to shards: one Parquet file per list of rows.
 
-A shard's name is a hash of the rows that it was requested for: a retried task writes the same bytes under the same
-name, and a resumed job finds the shards that exist already.
+A shard's path names the attempt that wrote it, the rows that it was requested for and its content: whoever writes a
+path twice writes the same bytes, however late.
 """
 
 import hashlib
@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from components.codes.schema import ERROR_COLUMN, SNAPSHOT_COLUMNS, VERSION_COLUMN, CodeLevel, CodeSchema
 from components.config import require
 from components.images.split import TRAIN
-from components.store import commits, objects, parquet
+from components.store import commits, parquet
 
 SHARD_PREFIX = "part-"
-NAME_DIGITS = 24
-"""Hex digits of the hash in a shard's name: 96 bits, so that no two shards of a dataset share a name."""
+NAME_DIGITS, CONTENT_DIGITS = 24, 16
+"""Hex digits of the hashes in a shard's path: 96 bits of its rows, so that no two shards of a dataset share a name, and
+64 bits of its content."""
 DICTIONARY_SLACK = 1 << 20
 """Bytes allowed for a column's dictionary beyond twice the size of its entries."""
 
@@ -41,17 +42,19 @@ class Shard(commits.FileEntry):
 
 
 def row_versions(rows: pa.Table) -> np.ndarray:
-    """int64 (n,): a hash per row that changes when the file behind its image does (key, copy, size or etag)."""
-    columns = [rows[name].to_pylist() for name in ("key", "copy", "size", "etag")]
-    hashes = (
-        hashlib.blake2b(f"{key}\0{copy}\0{size}\0{etag}".encode(), digest_size=8).digest()
-        for key, copy, size, etag in zip(*columns, strict=True)
+    """int64 (n,): a hash per row that changes when its image does: of key, copy and content, or, where the image was
+    never read, of key, copy, size and etag."""
+    columns = [rows[name].to_pylist() for name in ("key", "copy", "content", "size", "etag")]
+    marks = (
+        f"{key}\0{copy}\0{size}\0{etag}" if content is None else f"{key}\0{copy}\0{content.hex()}"
+        for key, copy, content, size, etag in zip(*columns, strict=True)
     )
+    hashes = (hashlib.blake2b(mark.encode(), digest_size=8).digest() for mark in marks)
     return np.frombuffer(b"".join(hashes), np.int64)  # (n,)
 
 
 def shard_name(schema: CodeSchema, rows: pa.Table, versions: np.ndarray) -> str:
-    """Path of the shard requested for `rows` of a snapshot, relative to the dataset's folder."""
+    """Name of the shard requested for `rows` of a snapshot."""
     hashed = hashlib.sha256(str(schema).encode())
     hashed.update(np.ascontiguousarray(rows["id"]).tobytes() + versions.tobytes())
     # Labels and splits too: a shard is rewritten under a new name when they change.
@@ -144,13 +147,14 @@ def dictionary_encoded_columns(data: bytes) -> list[str]:
     return [path for path, groups in encoded_groups.items() if groups == footer.num_row_groups]
 
 
-def write_shard(folder: str, name: str, table: pa.Table) -> Shard:
-    """Write `table` as one shard, whole or not at all."""
+def write_shard(folder: str, attempt: str, name: str, table: pa.Table) -> Shard:
+    """Write `table` as the shard that was requested as `name`, below the folder of `attempt`, whole or not at all."""
     data = encode_shard(table)
-    objects.write_bytes(objects.join(folder, name), data)
+    content = hashlib.sha256(data).hexdigest()[:CONTENT_DIGITS]
+    entry = commits.store_file(folder, f"{attempt}/{name.removesuffix('.parquet')}-{content}.parquet", data)
     keys, splits = table["key"], Counter(table["split"].to_pylist())
     return Shard(
-        **vars(commits.file_entry(name, data)),
+        **vars(entry),
         rows=table.num_rows,
         splits=dict(sorted(splits.items())),
         first_key=keys[0].as_py(),

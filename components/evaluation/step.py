@@ -84,9 +84,8 @@ def evaluate_generator(
     )
     contents = {"scores.json": _as_json(scores.figures()), "results.json": _as_json(card)}
     facts = _facts_of(scores)
-    workspace.lease.check()
     return StepOutput(
-        digest=commits.save_artifact(workspace.uri, contents, facts.record()),
+        digest=workspace.save(contents, facts),
         facts=facts,
         pictures={
             "samples": pictures.before,

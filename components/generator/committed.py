@@ -8,5 +8,5 @@ from components.store import commits
 def load_committed_generator(uri: str) -> Generator:
     """The committed generator at `uri`, in main memory."""
     folder = commits.local_copy(uri)
-    parts = {file["path"].split("/")[0] for file in commits.read_manifest(uri)["files"]}
+    parts = {name.split("/")[0] for name in commits.file_names(uri)}
     return load_generator({part: folder / part for part in parts})

@@ -33,14 +33,13 @@ def assemble_generator(
     contents = {}
     for name, artifact in parts.items():
         folder = commits.local_copy(artifact.uri)
-        for file in commits.read_manifest(artifact.uri)["files"]:
-            contents[f"{name}/{file['path']}"] = (folder / file["path"]).read_bytes()
+        for file in commits.file_names(artifact.uri):
+            contents[f"{name}/{file}"] = (folder / file).read_bytes()
     rejector = load_rejector(commits.local_copy(parts["classifier"].uri))
     config = _without_classes(config) if rejector is None else config
     models = len(parts) - (rejector is None)  # an empty classifier is no model
     facts = GeneratorFacts(**asdict(config), parts=models)
-    workspace.lease.check()
-    digest = commits.save_artifact(workspace.uri, contents, facts.record())
+    digest = workspace.save(contents, facts)
     # Loaded from the store: this also shows that the committed parts fit each other.
     picture = _first_samples(load_committed_generator(workspace.uri), config, resources, workspace)
     return StepOutput(digest=digest, facts=facts, pictures={"samples": picture})

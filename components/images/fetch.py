@@ -1,8 +1,9 @@
 """The encoded bytes of images, checked against what was listed; images that lie together are read by one request."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from components.errors import StorageError
 from components.images.decode import UnusableImage
@@ -11,6 +12,8 @@ from components.images.sources.archives import EncodedImage, lost_detail
 from components.images.sources.registry import archive_format
 from components.store import objects
 
+REMOTE_READS = 16
+"""Reads at the same time from an object store, where a read has a long latency and costs little CPU."""
 CHECKED_ARCHIVES = 1024
 """Packed files that a process remembers as unchanged, so that it checks each file once, not once per image."""
 
@@ -21,9 +24,32 @@ class ImageChanged(StorageError):
 
 Row = Mapping[str, Any]
 """A row of a listing or snapshot: key, uri, member, size, etag, content."""
-FetchedImage = bytes | UnusableImage | FileNotFoundError | StorageError
-"""Encoded image, or why there is none: it is unusable however often it is read, the store confirms that it is missing,
-or the store cannot be read or has other content than was listed."""
+FetchError = UnusableImage | FileNotFoundError | StorageError
+"""Why there is no image: it is unusable however often it is read, the store confirms that it is missing, or the store
+cannot be read or has other content than was listed."""
+T = TypeVar("T")
+
+
+def map_images(rows: Sequence[Row], work: Callable[[bytes], T]) -> Iterator[tuple[Row, T | FetchError]]:
+    """Each row with `work(encoded image)`, or with the error that it or the reading raised; in any order."""
+
+    def fetch_and_work(group: list[Row]) -> list[T | FetchError]:
+        return [image if isinstance(image, Exception) else _attempt(work, image) for image in fetch_images(group)]
+
+    groups = list(join_rows(rows))
+    # Local images are worked on in this thread: decoding would compete for the same CPU.
+    threads = REMOTE_READS if any("://" in group[0]["uri"] for group in groups) else 1
+    with ThreadPoolExecutor(threads) as pool:
+        done = pool.map(fetch_and_work, groups) if threads > 1 else map(fetch_and_work, groups)
+        for group, results in zip(groups, done, strict=True):
+            yield from zip(group, results, strict=True)
+
+
+def _attempt(work: Callable[[bytes], T], image: bytes) -> T | UnusableImage:
+    try:
+        return work(image)
+    except UnusableImage as error:
+        return error
 
 
 def join_rows(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -39,7 +65,7 @@ def join_rows(rows: Sequence[Row]) -> Iterator[list[Row]]:
             yield [packed[position] for position in group]
 
 
-def fetch_images(rows: Sequence[Row]) -> Iterator[FetchedImage]:
+def fetch_images(rows: Sequence[Row]) -> Iterator[bytes | FetchError]:
     """Encoded images of one group of `join_rows`, in its order."""
     fetched = 0
     error: StorageError | FileNotFoundError | None = None

@@ -1,7 +1,6 @@
 """From rows of a snapshot to pixels; every step reads images through this file."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +9,7 @@ import pyarrow as pa
 from components.images.augment import augment
 from components.images.config import PixelConfig
 from components.images.decode import UnusableImage, decode_image
-from components.images.fetch import ImageChanged, Row, fetch_images, join_rows
-
-REMOTE_READS = 16
-"""Images requested at the same time from an object store, where a read has a long latency and costs little CPU."""
+from components.images.fetch import FetchError, ImageChanged, Row, map_images
 
 
 class Refusal(NamedTuple):
@@ -70,30 +66,15 @@ class PixelReader:
         side, channels = self._config.image_size, self._config.channels
         return np.zeros((rows, side, side, channels), np.uint8)
 
-    def _images(self, rows: pa.Table) -> Iterator[tuple[int, np.ndarray | Exception]]:
+    def _images(self, rows: pa.Table) -> Iterator[tuple[int, np.ndarray | FetchError]]:
         """(row number, pixels or the error) of each row, in any order. Copies of an image are decoded together."""
         copies: dict[str, list[tuple[int, Row]]] = {}  # (row number, row) of each image's rows, by key
         for row_number, row in enumerate(rows.to_pylist()):
             copies.setdefault(row["key"], []).append((row_number, row))
-        groups = list(join_rows([image[0][1] for image in copies.values()]))
-        # Local images are decoded in this thread: decoding would compete for the same CPU.
-        threads = REMOTE_READS if any("://" in group[0]["uri"] for group in groups) else 1
-        with ThreadPoolExecutor(threads) as pool:
-            decoded = pool.map(self._decoded, groups) if threads > 1 else map(self._decoded, groups)
-            for group, images in zip(groups, decoded, strict=True):
-                for first, image in zip(group, images, strict=True):
-                    for row_number, row in copies[first["key"]]:
-                        yield row_number, image if isinstance(image, Exception) else self._copy(image, row)
-
-    def _decoded(self, group: Sequence[Row]) -> list[np.ndarray | Exception]:
-        """Pixels, or the error, of images that are read at once: the caller decides whether an error is fatal."""
-        return [image if isinstance(image, Exception) else self._decode(image) for image in fetch_images(group)]
-
-    def _decode(self, encoded: bytes) -> np.ndarray | UnusableImage:
-        try:
-            return decode_image(encoded, self._config)
-        except UnusableImage as error:
-            return error
+        firsts = [rows_of_image[0][1] for rows_of_image in copies.values()]
+        for first, image in map_images(firsts, lambda encoded: decode_image(encoded, self._config)):
+            for row_number, row in copies[first["key"]]:
+                yield row_number, image if isinstance(image, Exception) else self._copy(image, row)
 
     def _copy(self, original: np.ndarray, row: Row) -> np.ndarray:
         return augment(original, self._config.augment, seed=self._seed, key=row["key"], copy=row["copy"])

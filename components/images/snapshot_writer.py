@@ -1,6 +1,6 @@
 """Writes a snapshot in parts.
 
-writer = SnapshotWriter(folder, classes, pixels, seed)
+writer = SnapshotWriter(folder, classes, pixels, seed, attempt=attempt)
 writer.add(rows)  # any number of times, by rising key and copy
 digested, beside = writer.finish()
 """
@@ -53,10 +53,11 @@ def save_snapshot(
     earlier: StoredSnapshot | None = None,
 ) -> str:
     """Commit a snapshot of rows that are in memory; returns its digest."""
-    writer = SnapshotWriter(folder, classes, pixels, seed, earlier)
+    attempt = commits.new_attempt()
+    writer = SnapshotWriter(folder, classes, pixels, seed, attempt=attempt, earlier=earlier)
     writer.add(rows)
     digested, beside = writer.finish()
-    return commits.commit_artifact(folder, digested, {}, beside=beside)
+    return commits.commit_artifact(folder, digested, {}, beside=beside, attempt=attempt)
 
 
 class SnapshotWriter:
@@ -68,12 +69,15 @@ class SnapshotWriter:
         classes: tuple[str, ...],
         pixels: PixelConfig,
         seed: int,
+        *,
+        attempt: str,
         earlier: StoredSnapshot | None = None,
     ) -> None:
-        """Files that `earlier`, another snapshot of the same store, has as well are copied inside the store."""
+        """Files go into the folder of `attempt`. Those that `earlier`, another snapshot of the same store, has as well
+        are copied inside the store."""
         self._folder, self._classes, self._pixels, self._seed = objects.absolute(folder), classes, pixels, seed
         stored = earlier.files.values() if earlier else ()
-        self._earlier = {file.path.rpartition("/")[2]: file for file in stored}
+        self._attempt, self._earlier = attempt, {commits.name_of(file.path): file for file in stored}
         self._earlier_folder = earlier.folder if earlier else ""
         self._images_per_part = max(1, ROWS_PER_PART // pixels.augment.copies)
         self._pending: list[pa.Table] = []
@@ -131,14 +135,15 @@ class SnapshotWriter:
         self._parts.append(SnapshotPart(name, rows.num_rows, keys[0].as_py(), keys[-1].as_py()))
 
     def _store(self, name: str, data: bytes) -> commits.FileEntry:
-        entry, target = commits.file_entry(name, data), objects.join(self._folder, name)
-        if not self._copied(entry, target):
+        entry = commits.file_entry(f"{self._attempt}/{name}", data)
+        target = objects.join(self._folder, entry.path)
+        if not self._copied(name, entry, target):
             objects.write_bytes(target, data)
         return entry
 
-    def _copied(self, entry: commits.FileEntry, target: str) -> bool:
-        """Whether the earlier snapshot had this very file, and it could be copied from there."""
-        earlier = self._earlier.get(entry.path)
+    def _copied(self, name: str, entry: commits.FileEntry, target: str) -> bool:
+        """Whether the earlier snapshot has this very file, and it could be copied from there."""
+        earlier = self._earlier.get(name)
         if earlier is None or (earlier.size, earlier.sha256) != (entry.size, entry.sha256):
             return False
         source = objects.join(self._earlier_folder, earlier.path)

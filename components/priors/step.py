@@ -17,7 +17,6 @@ from components.priors.config import PriorConfig
 from components.priors.facts import PriorFacts
 from components.priors.objective import PriorObjective
 from components.priors.stored import PriorDescription, pack_prior
-from components.store import commits
 from components.training.batches import CodeBatch
 from components.training.job import FitJob
 from components.training.loop import FitData
@@ -57,8 +56,7 @@ def fit_prior(
         updates=result.fit_progress.update,
         parameters=sum(weight.numel() for weight in model.parameters()),
     )
-    workspace.lease.check()
-    digest = commits.save_artifact(workspace.uri, pack_prior(model, description), facts.record())
+    digest = workspace.save(pack_prior(model, description), facts)
     return StepOutput(digest=digest, facts=facts)
 
 

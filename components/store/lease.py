@@ -4,7 +4,9 @@ A lease is a row of numbered files under <root>/leases/<fingerprint>/. The highe
 over means creating the next number, which the store grants to one caller only (`create_bytes`). The owner renews its
 own file. A lease is stale when its content has not changed for TIME_TO_LIVE seconds of the *watcher's* clock, so clocks
 of different machines are never compared. Whoever writes under a lease calls `check()` first: a run whose lease was
-taken over finds a higher number and stops.
+taken over finds a higher number and stops. Each number comes with an *attempt*, a name that no other lease ever has:
+files that are written under the lease lie in folders of that name (commits.py), so that two holders never write the
+same file, however late a request of the former one arrives.
 """
 
 import contextlib
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from components.errors import LeaseHeld, LeaseLost, StorageError
 from components.store import objects
+from components.store.retries import time_limit
 
 TIME_TO_LIVE = 15.0
 """Seconds without a sign of life after which a lease may be taken over."""
@@ -31,12 +34,28 @@ SETTLE_SECONDS = 0.3
 """Seconds after which two simultaneous puts to an object store have both arrived."""
 WATCH_SECONDS = 0.5
 """Seconds between two looks at a lease that someone else holds."""
+LONGEST_LOOK_SECONDS = 5.0
+"""Longest time between two looks that counts as the holder's silence."""
 WAITING_LINE_SECONDS = 5.0
 """Seconds between two lines that say what is waited for."""
 RELEASED = "released"
 """Beat of a lease that was given back."""
 TAKEN = "taken"
 """Beat of a lease that was not renewed yet."""
+BEAT_SECONDS = 5.0
+"""Seconds in which one sign of life must be given or fail: several fit into a lease's life."""
+LEASES_KEPT = 8
+"""Numbered files that stay when a lease is taken; older ones are removed."""
+LEASE_FOLDER = ".lease"
+"""Folder of an artifact's lease, in the artifact's folder."""
+
+_lost: set[tuple[str, str]] = set()
+"""(folder, token) of leases that this process knows to be lost."""
+
+
+def lease_folder(artifact: str) -> str:
+    """Where the lease on the artifact in the folder `artifact` is kept, whichever program writes there."""
+    return objects.join(artifact, LEASE_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -51,7 +70,12 @@ class Lease:
     """User, host and process, for people."""
     since: str
     process: str = ""
-    """Host, pid and start of the process whose end ends all writers under this lease; empty: writers may outlive it."""
+    """The process whose end ends all writers under this lease (`_this_process`); empty: writers may outlive it."""
+
+    @property
+    def attempt(self) -> str:
+        """Name of what is written under this lease: no other lease on the folder has it."""
+        return f"{self.number:06d}-{self.token[:8]}"
 
     @property
     def _uri(self) -> str:
@@ -63,24 +87,34 @@ class Lease:
         objects.write_bytes(self._uri, self._content(beat=uuid.uuid4().hex))
 
     def held(self) -> bool:
-        """Whether nobody has taken over: the highest number is ours, and its file holds our token.
+        """Whether nobody has taken over and it was not given back: the highest number is ours, and its file holds our
+        token.
 
         The token matters on stores that may let two callers create the same object: the last one to write owns it.
         """
+        if (self.folder, self.token) in _lost:
+            return False
         numbers = _numbers(self.folder)
         if not numbers:
             return True
-        return max(numbers) == self.number and json.loads(objects.read_bytes(self._uri))["token"] == self.token
+        if max(numbers) != self.number:
+            return False
+        entry = json.loads(objects.read_bytes(self._uri))
+        return entry["token"] == self.token and entry["beat"] != RELEASED
 
     def check(self) -> None:
-        """Raise LeaseLost unless the lease is still ours."""
+        """Raise LeaseLost unless the lease is still ours; once it is lost, at once and without asking the store."""
         if not self.held():
-            raise LeaseLost(f"the lease {self._uri} was taken over by a newer run: this one stops, nothing is lost")
+            _lost.add((self.folder, self.token))
+            raise LeaseLost(
+                f"the lease {self._uri} was taken over by a newer run or given back: this one stops, nothing is lost"
+            )
 
     def release(self) -> None:
         """Let the next caller take the lease at once; does nothing when it was taken over."""
         if self.held():
             objects.write_bytes(self._uri, self._content(beat=RELEASED))
+            _lost.add((self.folder, self.token))
 
     def _content(self, beat: str) -> bytes:
         return json.dumps({**asdict(self), "beat": beat}).encode()
@@ -127,7 +161,21 @@ def _holder() -> str:
 
 
 def _this_process() -> str:
-    return f"{socket.gethostname()} {os.getpid()} {_start_ticks(os.getpid())}"
+    """Boot, process namespace, pid and start of this process; empty where the system does not tell them.
+
+    Not the host's name: containers may share it, and each counts its processes from 1.
+    """
+    place = _process_namespace()
+    return f"{place} {os.getpid()} {_start_ticks(os.getpid())}" if place else ""
+
+
+def _process_namespace() -> str:
+    """Names the set of processes whose pids can be seen from here: the same in two processes of one container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _start_ticks(pid: int) -> str:
@@ -140,11 +188,11 @@ def _start_ticks(pid: int) -> str:
 
 
 def _ended(process: str) -> bool:
-    """Whether `process` ran on this host and is gone; False where that cannot be known."""
-    if not process or not Path("/proc/self/stat").exists():
+    """Whether `process` ran where its pid means the same as here and is gone; False where that cannot be known."""
+    parts = process.split(" ")
+    if len(parts) != 4 or f"{parts[0]} {parts[1]}" != _process_namespace():
         return False
-    host, pid, started = process.split(" ")
-    return host == socket.gethostname() and _start_ticks(int(pid)) != started
+    return _start_ticks(int(parts[2])) != parts[3]
 
 
 # --- taking it --------------------------------------------------------------------------------------------------------
@@ -185,16 +233,20 @@ class _Watch:
         self._folder = folder
         self._content = b""
         self._entry: dict[str, str] = {}
-        self._changed_at = self.looked_at = time.monotonic()
+        self.looked_at = time.monotonic()
+        self.silence = 0.0
+        """Seconds without a change, seen from here. A long time between two looks counts as a short one: this process,
+        and perhaps the holder with it, did not run."""
         self.number = 0
 
     def look(self) -> None:
         """Read the lease with the highest number; number 0 means that there is none."""
         self.number = max(_numbers(self._folder), default=0)
         content = objects.read_bytes(_lease_uri(self._folder, self.number)) if self.number else b""
-        self.looked_at = time.monotonic()
+        before, self.looked_at = self.looked_at, time.monotonic()
+        self.silence += min(self.looked_at - before, LONGEST_LOOK_SECONDS)
         if content != self._content:
-            self._content, self._changed_at = content, self.looked_at
+            self._content, self.silence = content, 0.0
             self._entry = json.loads(content) if content else {}
 
     def is_free(self) -> bool:
@@ -202,11 +254,6 @@ class _Watch:
         if not self.number or self._entry["beat"] == RELEASED:
             return True
         return self.silence > TIME_TO_LIVE or _ended(self._entry.get("process", ""))
-
-    @property
-    def silence(self) -> float:
-        """Seconds without a change, seen from here."""
-        return self.looked_at - self._changed_at
 
     @property
     def holder(self) -> str:
@@ -228,33 +275,46 @@ def _create(folder: str, number: int, ends_with_driver: bool) -> Lease | None:
         return None
     if not objects.is_local(folder):
         time.sleep(SETTLE_SECONDS)
-    return lease if lease.held() else None
+    if not lease.held():
+        return None
+    with contextlib.suppress(StorageError):
+        for old in _numbers(folder):
+            if old <= number - LEASES_KEPT:
+                objects.delete(_lease_uri(folder, old))
+    return lease
 
 
 # --- keeping it -------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def keep_alive(lease: Lease) -> Iterator[Lease]:
+def keep_alive(lease: Lease, on_lost: Callable[[], None] = lambda: None) -> Iterator[Lease]:
     """Renew `lease` in the background while the body runs, then release it. If the process is killed, it goes stale."""
     try:
-        with heartbeat(lease):
+        with heartbeat(lease, on_lost):
             yield lease
     finally:
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(StorageError), time_limit(BEAT_SECONDS):
             lease.release()
 
 
 @contextlib.contextmanager
-def heartbeat(lease: Lease) -> Iterator[None]:
-    """Renew `lease` in the background while the body runs; does not release it, which is up to whoever took it."""
+def heartbeat(lease: Lease, on_lost: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Renew `lease` in the background while the body runs; does not release it, which is up to whoever took it.
+
+    When another run has taken over, `on_lost` is called, once, in the background thread; from then on every `check()`
+    in this process raises LeaseLost at once.
+    """
     done = threading.Event()
 
     def beat() -> None:
         while not done.wait(RENEW_SECONDS):
             try:
-                lease.renew()
+                with time_limit(BEAT_SECONDS):
+                    lease.renew()
             except LeaseLost:
+                if not done.is_set():
+                    on_lost()
                 return
             except StorageError:
                 continue  # may be transient: the next beat tries again, and writers check the lease themselves
@@ -265,4 +325,4 @@ def heartbeat(lease: Lease) -> Iterator[None]:
         yield
     finally:
         done.set()
-        thread.join()
+        thread.join(BEAT_SECONDS)  # a local folder on a dead network disk may hold it longer

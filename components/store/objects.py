@@ -3,14 +3,21 @@
 Credentials and the endpoint come from the usual environment variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
 AWS_ENDPOINT_URL, ...), never from a config. A URI is a local path or any fsspec URL. commits.py says which folders a
 store has.
+
+A request to S3 that stays without an answer fails after REQUEST_SECONDS and is tried again (retries.py); `time_limit`
+bounds all calls in its body together.
 """
 
+import asyncio
 import contextlib
+import functools
 import io
 import os
 import posixpath
 import shutil
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +27,9 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from components.errors import StorageError
+from components.store.listing import ObjectPage, etag_of, list_folders, list_local, list_s3, without_folders
 from components.store.local_files import walk_files, write_whole
-from components.store.retries import with_retries
+from components.store.retries import seconds_left, with_retries
 from components.store.storage_errors import access_hint, as_storage_error, run_retried, s3_error_code
 
 ACCESS_VARIABLES = (
@@ -34,6 +42,12 @@ ACCESS_VARIABLES = (
     "AWS_DEFAULT_REGION",
 )
 """Environment variables with the address and the credentials of an object store."""
+REQUEST_SECONDS = 30.0
+"""Seconds in which S3 must answer a request, besides those that its body takes."""
+SLOWEST_BYTES_PER_SECOND = 1e6
+"""Slowest upload that is waited for."""
+CONCURRENT_DELETES = 16
+"""Objects that are deleted from an object store at the same time."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +61,37 @@ class StoredObject:
     """Bytes."""
     etag: str
     """Changes when the content does: the store's own or, where it has none, the modification time."""
+    modified: float = 0.0
+    """When it was last written, in seconds since 1970 by the store's clock; 0 where the store does not say."""
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:
-    fs, path = url_to_fs(uri, **(_s3_settings() if uri.startswith("s3://") else {}))
+    if uri.startswith("s3://"):
+        fs = _s3_filesystem_class()(**_s3_settings())
+        return fs, str(fs._strip_protocol(uri))
+    fs, path = url_to_fs(uri)
     return fs, str(path)
+
+
+@functools.cache
+def _s3_filesystem_class() -> type:
+    """s3fs with a time limit on every request; made on first use, because importing s3fs takes long."""
+    from s3fs import S3FileSystem
+
+    class BoundedS3FileSystem(S3FileSystem):  # type: ignore[misc]
+        """s3fs waits for ever where a server accepts a PUT and stays silent: before the body is sent, no time-out of
+        its HTTP client runs. Reads of a body end by that client's own time-out between two pieces."""
+
+        async def _call_s3(self, method: str, *arguments: Any, **named: Any) -> Any:
+            body = named.get("Body")
+            size = len(body) if isinstance(body, bytes | bytearray | memoryview) else 0
+            seconds = REQUEST_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+            return await asyncio.wait_for(super()._call_s3(method, *arguments, **named), seconds)
+
+    return BoundedS3FileSystem
 
 
 def _s3_settings() -> dict[str, str | None]:
@@ -66,6 +103,12 @@ def _s3_settings() -> dict[str, str | None]:
     variables = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY", "token": "AWS_SESSION_TOKEN"}
     settings = {argument: os.environ.get(variable) for argument, variable in variables.items()}
     return settings | {"endpoint_url": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")}
+
+
+def _limit(fs: Any) -> dict[str, float]:
+    """Arguments that make one call of `fs` end within the caller's `time_limit`."""
+    seconds = seconds_left()
+    return {} if seconds is None or not getattr(fs, "async_impl", False) else {"timeout": seconds}
 
 
 def is_local(uri: str) -> bool:
@@ -102,39 +145,52 @@ def read_range(uri: str, start: int | None, stop: int | None) -> bytes:
 
     def read() -> bytes:
         fs.invalidate_cache(posixpath.dirname(path))
-        return fs.cat_file(path, start=start, end=stop)
+        return fs.cat_file(path, start=start, end=stop, **_limit(fs))
 
     return run_retried(uri, read)
 
 
 @contextlib.contextmanager
-def open_object(uri: str) -> Iterator[Any]:
-    """One object as a seekable binary file, read in pieces on demand."""
+def open_object(uri: str, read_ahead: int = 0) -> Iterator[Any]:
+    """One object as a seekable binary file, read in pieces on demand.
+
+    A remote file asks for what is read and for nothing more, or for at least `read_ahead` bytes at a time.
+    """
     fs, path = _filesystem(uri)
-    with as_storage_error(uri), run_retried(uri, lambda: fs.open(path, "rb")) as file:
-        yield file if isinstance(fs, LocalFileSystem) else _RetryingFile(uri, file)
+    if isinstance(fs, LocalFileSystem):
+        with as_storage_error(uri), open(path, "rb") as file:
+            yield file
+        return
+    remote = _RemoteFile(uri, stat_object(uri).size)
+    with as_storage_error(uri):
+        yield io.BufferedReader(remote, read_ahead) if read_ahead else remote
 
 
-class _RetryingFile(io.RawIOBase):
-    """A remote file that retries each read after transient errors."""
+class _RemoteFile(io.RawIOBase):
+    """A remote object whose every read is one request for a range, tried again after transient errors."""
 
-    def __init__(self, uri: str, file: Any) -> None:
-        self._uri, self._file = uri, file
+    def __init__(self, uri: str, size: int) -> None:
+        self._uri, self._size, self._position = uri, size, 0
 
-    def read(self, size: int = -1) -> bytes:
-        start = self._file.tell()
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self._position)
+        count = left if size is None or size < 0 else min(size, left)
+        data = read_range(self._uri, self._position, self._position + count) if count else b""
+        self._position += len(data)
+        return data
 
-        def read_from_start() -> bytes:
-            self._file.seek(start)  # a failed try may have moved on
-            return self._file.read(size)
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
-        return run_retried(self._uri, read_from_start)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._position
 
     def readable(self) -> bool:
         return True
@@ -159,14 +215,15 @@ def stat_object(uri: str) -> StoredObject:
     if isinstance(fs, LocalFileSystem):
         with as_storage_error(uri):
             status = os.stat(path)
-        return StoredObject(posixpath.basename(path), uri, status.st_size, str(status.st_mtime_ns))
+        etag = str(status.st_mtime_ns)
+        return StoredObject(posixpath.basename(path), uri, status.st_size, etag, status.st_mtime)
 
     def ask() -> Mapping[str, Any]:
         fs.invalidate_cache(posixpath.dirname(path))
-        return fs.info(path)
+        return fs.info(path, **_limit(fs))
 
     info = run_retried(uri, ask)
-    return StoredObject(posixpath.basename(path), uri, info["size"], _etag(info))
+    return StoredObject(posixpath.basename(path), uri, info["size"], etag_of(info), _modified(info))
 
 
 def object_sizes(folder: str) -> dict[str, int]:
@@ -179,6 +236,28 @@ def object_sizes(folder: str) -> dict[str, int]:
     return {posixpath.relpath(name, path): info["size"] for name, info in objects.items()}
 
 
+def iter_objects(folder: str, without: Collection[str] = ()) -> Iterator[ObjectPage]:
+    """Every object under `folder`, page by page and in any order, links followed; no object when it is not there.
+
+    Objects below the folders `without`, absolute URIs, are left out.
+    """
+    root = absolute(folder)
+    fs, path = _filesystem(root)
+    if isinstance(fs, LocalFileSystem):
+        return list_local(path, [local_path(uri).as_posix() for uri in without if is_local(uri)])
+
+    def list_folder(name: str) -> list[dict[str, Any]]:
+        fs.invalidate_cache()
+        return fs.ls(name, detail=True, **_limit(fs))
+
+    def list_keys(**arguments: Any) -> Mapping[str, Any]:
+        return fs.call_s3("list_objects_v2", **arguments, **_limit(fs))
+
+    pages = list_s3(list_keys, path, root) if hasattr(fs, "call_s3") else list_folders(list_folder, path, root)
+    inside = [uri.removeprefix(f"{root.rstrip('/')}/") for uri in without if uri.startswith(f"{root.rstrip('/')}/")]
+    return without_folders(pages, inside) if inside else pages
+
+
 def list_objects(folder: str) -> list[StoredObject]:
     """Every object under `folder`, sorted by path, links followed; empty when there is none."""
     root = absolute(folder)
@@ -186,24 +265,25 @@ def list_objects(folder: str) -> list[StoredObject]:
     with as_storage_error(folder):
         if isinstance(fs, LocalFileSystem):
             listed = {
-                posixpath.relpath(name, path): (status.st_size, str(status.st_mtime_ns))
+                posixpath.relpath(name, path): (status.st_size, str(status.st_mtime_ns), status.st_mtime)
                 for name, status in walk_files(path)
             }
         else:
             objects = run_retried(root, lambda: _find(fs, path)).items()
-            listed = {posixpath.relpath(name, path): (info["size"], _etag(info)) for name, info in objects}
+            listed = {
+                posixpath.relpath(name, path): (info["size"], etag_of(info), _modified(info)) for name, info in objects
+            }
     return [StoredObject(name, join(root, name), *listed[name]) for name in sorted(listed) if name != "."]
 
 
 def _find(fs: Any, path: str) -> dict[str, Any]:
     fs.invalidate_cache()
-    return fs.find(path, detail=True)
+    return fs.find(path, detail=True, **_limit(fs))
 
 
-def _etag(info: Mapping[str, Any]) -> str:
-    names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
-    mark = next((info[name] for name in names if info.get(name)), "")
-    return str(mark.timestamp() if isinstance(mark, datetime) else mark).strip('"')
+def _modified(info: Mapping[str, Any]) -> float:
+    mark = next((info[name] for name in ("LastModified", "last_modified", "mtime", "created") if info.get(name)), 0.0)
+    return mark.timestamp() if isinstance(mark, datetime) else float(mark)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -218,13 +298,17 @@ def write_bytes(uri: str, data: bytes) -> None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             write_whole(Path(path), data, os.replace)
         else:
-            fs.pipe_file(path, data)
+            fs.pipe_file(path, data, **_limit(fs))
 
     run_retried(uri, write)
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
-    """Write one object only if none is there yet; returns whether it was written (of two callers, one wins)."""
+    """Write one object only if none is there yet; returns whether it was written (of two callers, one wins).
+
+    A request whose answer is lost is sent again, and then finds what it wrote itself: that counts as written. Two
+    callers must therefore not try to create the same content, unless they do not mind to win both.
+    """
     fs, path = _filesystem(uri)
     with as_storage_error(uri):
         if isinstance(fs, LocalFileSystem):
@@ -234,16 +318,23 @@ def create_bytes(uri: str, data: bytes) -> bool:
             except FileExistsError:
                 return False
             return True
-        try:
-            with_retries(lambda: fs.pipe_file(path, data, mode="create"))
-        except FileExistsError:
-            return False
-        except OSError as error:
-            # 412: the object exists; 409: another put is under way. The code is the same on every server, the text not.
-            if s3_error_code(error) in {"PreconditionFailed", "ConditionalRequestConflict"}:
-                return False
-            raise
-        return True
+        tries = 0
+
+        def create() -> bool:
+            nonlocal tries
+            tries += 1
+            try:
+                fs.pipe_file(path, data, mode="create", **_limit(fs))
+            except OSError as error:
+                # 412: the object exists; 409: another put is under way. The code is the same on every server, the
+                # text not.
+                refusals = {"PreconditionFailed", "ConditionalRequestConflict"}
+                if isinstance(error, FileExistsError) or s3_error_code(error) in refusals:
+                    return False
+                raise
+            return True
+
+        return with_retries(create) or (tries > 1 and read_bytes(uri) == data)
 
 
 def copy_object(source: str, target: str) -> bool:
@@ -261,7 +352,7 @@ def copy_object(source: str, target: str) -> bool:
             Path(path).unlink(missing_ok=True)
             os.link(source_path, path)
         else:
-            run_retried(target, lambda: fs.cp_file(source_path, path))
+            run_retried(target, lambda: fs.cp_file(source_path, path, **_limit(fs)))
     except (OSError, StorageError):  # gone, on another disk, or not allowed
         return False
     return True
@@ -270,26 +361,38 @@ def copy_object(source: str, target: str) -> bool:
 def delete(uri: str) -> None:
     """Remove the object, or the folder and everything in it; does nothing when it is not there."""
     fs, path = _filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        with as_storage_error(uri), contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+        return
 
-    def remove() -> None:
-        fs.invalidate_cache()
-        fs.rm(path, recursive=True)
+    def remove(name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            run_retried(uri, lambda: fs.rm_file(name, **_limit(fs)))
 
-    with contextlib.suppress(FileNotFoundError):
-        run_retried(uri, remove)
+    with contextlib.suppress(FileNotFoundError), ThreadPoolExecutor(CONCURRENT_DELETES) as pool:
+        # Not fs.rm: it takes *, ? and [ in a name for patterns.
+        list(pool.map(remove, run_retried(uri, lambda: _find(fs, path))))
 
 
 def check_writable(root: str) -> None:
-    """Write, read and delete a probe under `root`; raises StorageError with the cure when that fails."""
-    probe = join(root, f".probe-{os.getpid()}")
+    """Write, read and delete probes under `root`; raises StorageError with the cure when that fails, or when the store
+    lets an object be created twice."""
+    probe = join(root, f".probe-{uuid.uuid4().hex}")
     try:
         write_bytes(probe, b"probe")
         content = read_bytes(probe)
+        created_twice = create_bytes(probe, b"second")
     except FileNotFoundError as error:
         raise StorageError(f"cannot write below {root}: {error}. {access_hint(root)}") from error
+    delete(probe)
     if content != b"probe":
         raise StorageError(f"{root} returned other bytes than were written: is another program changing it?")
-    delete(probe)
+    if created_twice:
+        raise StorageError(
+            f"{root} must refuse to create an object that exists (PUT with If-None-Match: *), but it overwrote one: "
+            "two runs could not be kept apart. Use a store with conditional writes (AWS S3, MinIO, Ceph, Swift, ...)"
+        )
 
 
 # --- the store itself -------------------------------------------------------------------------------------------------

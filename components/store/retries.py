@@ -1,9 +1,12 @@
-"""Retries for transient object-store errors: throttling, connection resets, time-outs."""
+"""Retries for transient object-store errors (throttling, connection resets, time-outs), within a time limit."""
 
+import contextlib
+import contextvars
 import errno
+import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 RETRY_PAUSES = (0.5, 2.0, 8.0)
@@ -26,6 +29,25 @@ _PERMANENT_ERRNO = {errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG,
 
 T = TypeVar("T")
 
+_deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline", default=math.inf)
+"""Time of the monotonic clock at which this thread's calls of a store must have ended."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Every call of a remote store in the body, retries included, ends within `seconds` in all, or raises an error."""
+    token = _deadline.set(min(_deadline.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def seconds_left() -> float | None:
+    """What remains of the innermost `time_limit`, at least a moment; None where there is none."""
+    deadline = _deadline.get()
+    return None if deadline == math.inf else max(0.05, deadline - time.monotonic())
+
 
 def with_retries(operation: Callable[[], T]) -> T:
     """The result of `operation`, retried with growing pauses after transient errors; the last error is raised."""
@@ -33,9 +55,11 @@ def with_retries(operation: Callable[[], T]) -> T:
         try:
             return operation()
         except Exception as error:
-            if not is_transient(error):
+            pause *= random.uniform(*PAUSE_JITTER)
+            left = seconds_left()
+            if not is_transient(error) or (left is not None and pause >= left):
                 raise
-        time.sleep(pause * random.uniform(*PAUSE_JITTER))
+        time.sleep(pause)
     return operation()
 
 

@@ -20,11 +20,16 @@ def as_storage_error(uri: str) -> Iterator[None]:
             raise StorageError(
                 f"no space left on the device while writing {uri}: free some, or set artifact_root to another disk"
             ) from error
-        raise StorageError(f"cannot access {uri}: {error}. {access_hint(uri)}") from error
+        raise StorageError(f"cannot access {uri}: {_reason(error)}. {access_hint(uri)}") from error
     except Exception as error:
         if is_backend_error(error):
-            raise StorageError(f"cannot access {uri}: {error}. {access_hint(uri)}") from error
+            raise StorageError(f"cannot access {uri}: {_reason(error)}. {access_hint(uri)}") from error
         raise
+
+
+def _reason(error: Exception) -> str:
+    """The error's message; a time-out has none."""
+    return "no answer in time" if isinstance(error, TimeoutError) and error.errno is None else str(error)
 
 
 def run_retried(uri: str, operation: Callable[[], T]) -> T:

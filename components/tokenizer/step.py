@@ -15,7 +15,6 @@ from components.images.snapshot import open_snapshot
 from components.images.split import HELD_OUT
 from components.images.tensors import to_images
 from components.pictures import prefix_grid, reconstruction_grid
-from components.store import commits
 from components.tokenizer.config import VQVAEConfig
 from components.tokenizer.facts import TokenizerFacts
 from components.tokenizer.model import Tokenizer
@@ -57,8 +56,7 @@ def fit_tokenizer(
         updates=result.fit_progress.update,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
-    workspace.lease.check()
-    digest = commits.save_artifact(workspace.uri, pack_tokenizer(model, description), facts.record())
+    digest = workspace.save(pack_tokenizer(model, description), facts)
     return StepOutput(digest=digest, facts=facts, pictures=painter.paint(model))
 
 

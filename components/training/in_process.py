@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from components.store import commits, objects
+from components.store import objects
+from components.training.checkpoints import newest_checkpoint
 from components.training.job import CHECKPOINT_FILES, FitJob, FitReporter, FitResult, limit_threads, read_fit_result
 from components.training.loop import fit_objective
 from components.training.messages import EvaluationMessage, FinalMessage, ProgressMessage
@@ -24,7 +25,7 @@ def fit_in_process(job: FitJob, workspace: Workspace) -> FitResult:
     """
     if job.resources.workers != 1:
         raise ValueError(f"a fit in this process has one worker, got resources.workers={job.resources.workers}")
-    folder = objects.join(workspace.uri, commits.WORK_FOLDER, IN_PROCESS_FOLDER)
+    folder = objects.join(workspace.work_folder, IN_PROCESS_FOLDER)
     threads = torch.get_num_threads()
     reporter = FitReporter(job, workspace)
     # The caller's random stream is restored afterwards, as if the fit had run in another process.
@@ -32,6 +33,9 @@ def fit_in_process(job: FitJob, workspace: Workspace) -> FitResult:
         observer = _InProcessObserver(job, workspace, reporter, folder, Path(local))
         limit_threads(job.resources)
         torch.manual_seed(workspace.seed)
+        resume = newest_checkpoint(workspace.uri)
+        if resume is not None:
+            objects.download(resume, Path(local))
         try:
             fit_objective(
                 job.build(),
@@ -39,7 +43,7 @@ def fit_in_process(job: FitJob, workspace: Workspace) -> FitResult:
                 seed=workspace.seed,
                 data=job.data(0, 1),
                 observer=observer,
-                resume=observer.stored_checkpoint(),
+                resume=None if resume is None else Path(local),
                 device="cuda" if job.resources.gpus else "cpu",
             )
         finally:
@@ -55,13 +59,6 @@ class _InProcessObserver:
     def __init__(self, job: FitJob, workspace: Workspace, reporter: FitReporter, folder: str, local: Path) -> None:
         self._job, self._workspace, self._reporter = job, workspace, reporter
         self._folder, self._local = folder, local
-
-    def stored_checkpoint(self) -> Path | None:
-        """Local copy of an interrupted fit's checkpoint; None when there is no complete one."""
-        if not set(CHECKPOINT_FILES) <= set(objects.object_sizes(self._folder)):
-            return None
-        objects.download(self._folder, self._local)
-        return self._local
 
     def progress(self, update: int, metrics: dict[str, float], images_per_second: float) -> None:
         self._reporter.report(ProgressMessage(update, metrics, images_per_second))

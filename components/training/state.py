@@ -1,9 +1,10 @@
 """The whole state of a fit as files: tensors in safetensors, numbers in JSON, no pickle.
 
 state.safetensors   weights.<name>, average.<name>, best.<name>, adam.<slot>.<name>
-state.json          update, best loss, evaluations without a better one
+state.json          update, best loss, evaluations without a better one; and the SHA-256 of state.safetensors
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,9 +35,37 @@ class FitProgress:
     """Metrics of the best weights on other samples, by the name of these (FitData.final); empty before the end."""
 
 
+TENSORS_DIGEST = "tensors_sha256"
+"""Field of state.json beside those of FitProgress."""
+
+
 def read_fit_progress(folder: Path) -> FitProgress:
     """What `FitState.save` wrote into state.json."""
-    return FitProgress(**json.loads((folder / STATE_NUMBERS).read_text()))
+    return parse_fit_progress((folder / STATE_NUMBERS).read_bytes())[0]
+
+
+def parse_fit_progress(data: bytes) -> tuple[FitProgress, str]:
+    """Progress, and the SHA-256 of the tensors that belong to it, from the content of state.json.
+
+    Raises ValueError or TypeError for other content; the digest is empty in states of earlier versions.
+    """
+    record = json.loads(data)
+    digest = record.pop(TENSORS_DIGEST, "")
+    return FitProgress(**record), digest
+
+
+def is_whole_state(folder: Path) -> bool:
+    """Whether `folder` holds both files of one `save`, not cut and not mixed from two."""
+    try:
+        _, digest = parse_fit_progress((folder / STATE_NUMBERS).read_bytes())
+        return digest in ("", _sha256(folder / STATE_TENSORS))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class FitState:
@@ -87,7 +116,8 @@ class FitState:
         save_file(
             {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / STATE_TENSORS
         )
-        (folder / STATE_NUMBERS).write_text(json.dumps(asdict(self.fit_progress)))
+        record = asdict(self.fit_progress) | {TENSORS_DIGEST: _sha256(folder / STATE_TENSORS)}
+        (folder / STATE_NUMBERS).write_text(json.dumps(record))
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote, bit for bit."""

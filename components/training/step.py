@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,10 +16,11 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from torch import nn
 
 from components.cluster.step import produce_while_listening
-from components.store import commits, objects
+from components.store import objects
 from components.store.lease import Lease, heartbeat
+from components.training.checkpoints import newest_checkpoint
 from components.training.in_process import fit_in_process
-from components.training.job import CHECKPOINT_FILES, FitJob, FitReporter, FitResult, limit_threads, read_fit_result
+from components.training.job import FitJob, FitReporter, FitResult, limit_threads, read_fit_result
 from components.training.loop import fit_objective
 from components.training.messages import EvaluationMessage, FinalMessage, ProgressMessage
 from components.training.state import FitState
@@ -29,7 +29,7 @@ from components.workspace import ComputeCluster, Workspace
 FIT_POLL_SECONDS = 0.5
 """Seconds between two reads of the mailbox."""
 FIT_FOLDER = "fit"
-"""Ray Train's folder below the step's work folder."""
+"""Ray Train's folder below the attempt's work folder."""
 CHECKPOINTS_KEPT = 2
 MAX_WORKER_FAILURES = 2
 """How often Ray Train replaces dead workers before the step fails."""
@@ -38,7 +38,8 @@ MAX_WORKER_FAILURES = 2
 def run_fit(job: FitJob, *, workspace: Workspace) -> FitResult:
     """Fit `job` on the workspace's cluster, or in this process where it has none; report progress and metrics.
 
-    When an earlier call was killed, the fit resumes from the last checkpoint in the workspace's folder.
+    When an earlier attempt was killed, the fit resumes from its last whole checkpoint; what it still writes, if it only
+    seemed dead, goes into a folder of its own.
     """
     cluster = workspace.cluster
     return fit_in_process(job, workspace) if cluster is None else _fit_on_ray(job, cluster, workspace)
@@ -48,8 +49,9 @@ def run_fit(job: FitJob, *, workspace: Workspace) -> FitResult:
 
 
 def _fit_on_ray(job: FitJob, cluster: ComputeCluster, workspace: Workspace) -> FitResult:
-    work = objects.join(workspace.uri, commits.WORK_FOLDER)
-    _delete_broken_checkpoints(work, workspace)
+    resume = newest_checkpoint(workspace.uri)
+    if resume is not None and (finished := _finished_fit(resume)) is not None:
+        return finished
     reporter = FitReporter(job, workspace)
 
     def listen() -> None:
@@ -57,7 +59,7 @@ def _fit_on_ray(job: FitJob, cluster: ComputeCluster, workspace: Workspace) -> F
             reporter.report(message)
 
     with cluster.reserve(workspace.name, job.resources):
-        trainer = _trainer(job, cluster, workspace, work)
+        trainer = _trainer(job, cluster, workspace, resume)
         try:
             (result,) = produce_while_listening(lambda: _train(trainer), listen, FIT_POLL_SECONDS)
         finally:
@@ -67,11 +69,19 @@ def _fit_on_ray(job: FitJob, cluster: ComputeCluster, workspace: Workspace) -> F
         return read_fit_result(Path(folder))
 
 
-def _trainer(job: FitJob, cluster: ComputeCluster, workspace: Workspace, work: str) -> "_Trainer":
-    filesystem, path = objects.arrow_filesystem(work)
+def _finished_fit(checkpoint: str) -> FitResult | None:
+    """The result of an attempt that was killed after the fit's last update; None when the fit is not finished."""
+    with tempfile.TemporaryDirectory() as folder:
+        objects.download(checkpoint, Path(folder))
+        result = read_fit_result(Path(folder))
+    return result if result.fit_progress.finished else None
+
+
+def _trainer(job: FitJob, cluster: ComputeCluster, workspace: Workspace, resume: str | None) -> "_Trainer":
+    filesystem, path = objects.arrow_filesystem(workspace.work_folder)
     resources = job.resources
     return (_LocalTrainer if cluster.local else _Trainer)(
-        functools.partial(_worker, job, workspace.name, workspace.seed, workspace.lease, cluster.mailbox),
+        functools.partial(_worker, job, workspace.name, workspace.seed, workspace.lease, cluster.mailbox, resume),
         backend_config=_process_group() if resources.workers > 1 else None,
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers,
@@ -126,34 +136,18 @@ def _worker_error(error: Exception) -> BaseException:
     return getattr(failure, "cause", None) or getattr(failure, "_base_exc", None) or failure
 
 
-def _delete_broken_checkpoints(work: str, workspace: Workspace) -> None:
-    """Start the fit over when a checkpoint in Ray Train's record is incomplete, on which Ray Train would fail."""
-    stored = objects.object_sizes(objects.join(work, FIT_FOLDER))
-    record = "checkpoint_manager_snapshot.json"
-    if record not in stored:
-        return
-    folders = {name.split("/")[0] for name in stored if name.startswith("checkpoint_") and "/" in name}
-    whole = {folder for folder in folders if {f"{folder}/{name}" for name in CHECKPOINT_FILES} <= set(stored)}
-    recorded = json.loads(objects.read_bytes(objects.join(work, FIT_FOLDER, record)))
-    results = [*recorded["checkpoint_results"], recorded["latest_checkpoint_result"]]
-    broken = sorted({result["checkpoint_dir_name"] for result in results if result} - whole)
-    if broken:
-        workspace.progress.say(f"{workspace.name}: checkpoint {broken[0]} is missing or cut; fitting starts over")
-        objects.delete(work)
-
-
 # --- on Ray Train: in the workers -------------------------------------------------------------------------------------
 
 
-def _worker(job: FitJob, name: str, seed: int, lease: Lease, mailbox: Any) -> None:
-    """One Ray Train worker: build, resume, fit."""
+def _worker(job: FitJob, name: str, seed: int, lease: Lease, mailbox: Any, resume_uri: str | None) -> None:
+    """One Ray Train worker: build, resume (from a checkpoint of this attempt, else from `resume_uri`), fit."""
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     limit_threads(job.resources)
     torch.manual_seed(seed)
     objective = job.build()
     observer = _WorkerObserver(job, name, mailbox, lease, rank)
-    with _checkpoint_folder() as resume, contextlib.ExitStack() as stack:
+    with _checkpoint_folder(resume_uri) as resume, contextlib.ExitStack() as stack:
         if rank == 0:
             stack.enter_context(heartbeat(lease))  # also after the driver died: no other run may write meanwhile
         fit_objective(
@@ -169,14 +163,18 @@ def _worker(job: FitJob, name: str, seed: int, lease: Lease, mailbox: Any) -> No
 
 
 @contextlib.contextmanager
-def _checkpoint_folder() -> Iterator[Path | None]:
+def _checkpoint_folder(resume_uri: str | None) -> Iterator[Path | None]:
     """Local folder with the checkpoint to resume from; None at the start of a fit."""
     checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        yield None
-        return
-    with checkpoint.as_directory() as folder:
-        yield Path(folder)
+    with contextlib.ExitStack() as stack:
+        if checkpoint is not None:
+            yield Path(stack.enter_context(checkpoint.as_directory()))
+        elif resume_uri is not None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            objects.download(resume_uri, folder)
+            yield folder
+        else:
+            yield None
 
 
 def _device() -> str:

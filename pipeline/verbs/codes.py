@@ -15,7 +15,6 @@ from pydantic import ConfigDict
 from components.artifacts import digest_of
 from components.codes.config import CodesConfig
 from components.codes.dataset import (
-    LEASE_FOLDER,
     TOKENIZER_FOLDER,
     CodeDataset,
     TokenizerFiles,
@@ -23,17 +22,17 @@ from components.codes.dataset import (
     tokenizer_digest,
 )
 from components.codes.facts import describe_agreement
-from components.codes.verify import DatasetFault, verify_dataset
+from components.codes.verify import DatasetFault, check_dataset
 from components.config import StepResources, result_settings
 from components.errors import ExitCode, StorageError, UsageError
 from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig, ImagesExecution
 from components.images.listing import Listing
 from components.images.rejects import REJECTS_FILE
-from components.images.sources.registry import list_images
+from components.images.sources.registry import list_images, outputs_below
 from components.progress import Progress
 from components.store import commits, objects, parquet
-from components.store.lease import TIME_TO_LIVE, acquire_lease, keep_alive
+from components.store.lease import TIME_TO_LIVE, acquire_lease, keep_alive, lease_folder
 from components.store.weights import CONFIG_FILE
 from components.tokenizer.stored import describe_tokenizer
 from components.workspace import Workspace
@@ -84,7 +83,9 @@ def encode_images(options: argparse.Namespace) -> int:
         output = objects.absolute(options.output)
         folder = objects.join(output, tokenizer.digest)
         progress.say(f"encoding {config.images.uri} with tokenizer {tokenizer.digest[:12]} into {folder}")
-        listing = list_images(config.images, "")
+        for inside in outputs_below(config.images, [output]):
+            progress.say(f"{inside} is the output: its files are not images")
+        listing = list_images(config.images, "", [output])
         objects.check_writable(output)
         snapshot = _snapshot_folder(config.images, listing, output, progress)
         if _is_done(folder, snapshot):
@@ -126,10 +127,10 @@ def _snapshot_folder(config: ImagesConfig, listing: Listing, output: str, progre
     folder = objects.join(output, SNAPSHOTS_FOLDER, digest_of([settings, config.uri, listing.digest()])[:16])
     with contextlib.suppress(FileNotFoundError):
         commits.read_manifest(folder)
-        progress.say(f"{listing.table.num_rows:,} images, as listed before ({folder})")
+        progress.say(f"{listing.rows:,} images, as listed before ({folder})")
         return folder
     commit_snapshot(folder, listing, [], config, seed=0)  # no rejects are known yet
-    progress.say(f"{listing.table.num_rows:,} images, {listing.ignored:,} other files passed over ({folder})")
+    progress.say(f"{listing.rows:,} images, {listing.ignored:,} other files passed over ({folder})")
     return folder
 
 
@@ -149,19 +150,26 @@ def _run_job(
     tokenizer: TokenizerFiles,
     config: RepairConfig,
     progress: Progress,
+    repaired: CodeDataset | None = None,
     distrusted: frozenset[str] = frozenset(),
 ) -> None:
-    """Run one encode job under the dataset's lease; shards whose paths are `distrusted` are made again."""
+    """Run one encode job under the dataset's lease, which the step `codes` of a run takes too.
+
+    Shards of the dataset `repaired` whose paths are `distrusted` are made again, unless others have committed since.
+    """
     from components.cluster.step import Cluster
     from components.codes.step import encode_snapshot
 
     lease = acquire_lease(
-        objects.join(folder, LEASE_FOLDER),
+        lease_folder(folder),
         wait_seconds=LEASE_WAIT_SECONDS,
         report=progress.say,
         ends_with_driver=not os.environ.get("RAY_ADDRESS"),
     )
     with keep_alive(lease):
+        if repaired is not None and read_dataset(folder) != repaired:
+            progress.say(f"{folder} was committed again since it was read: nothing is repaired")
+            return
         resources = config.resources
         per_worker = resources.cpus + resources.readers / 2  # a reader asks for half a CPU
         cluster = Cluster(local_cpus=resources.workers * per_worker + DRIVER_CPUS_BESIDE_ENCODERS)
@@ -178,6 +186,7 @@ def _run_job(
                 uri=folder,
                 seed=0,
                 lease=lease,
+                base=commits.head_number(folder),
                 progress=progress,
                 connect=lambda: cluster,
             ),
@@ -192,32 +201,32 @@ def verify_datasets(options: argparse.Namespace) -> int:
     """Read every dataset back; with --repair, make only damaged parts again."""
     damaged = 0
     for folder in _dataset_folders(options.folder):
-        faults = _report_faults(folder)
+        dataset = read_dataset(folder)
+        faults = _report_faults(dataset)
         if faults and options.repair:
-            _repair(folder, faults, options.overrides)
-            faults = _report_faults(folder)
+            _repair(dataset, faults, options.overrides)
+            faults = _report_faults(read_dataset(folder))
         damaged += bool(faults)
     return ExitCode.FAILED if damaged else ExitCode.DONE
 
 
-def _report_faults(folder: str) -> list[DatasetFault]:
+def _report_faults(dataset: CodeDataset) -> list[DatasetFault]:
     progress = Progress()
-    faults = verify_dataset(
-        folder, lambda read, total: progress.update("verify", done=read, total=total, unit="shards")
+    faults = check_dataset(
+        dataset, lambda read, total: progress.update("verify", done=read, total=total, unit="shards")
     )
     progress.finish("verify")
-    dataset = read_dataset(folder)
     verdict = f"{len(faults)} faults" if faults else "whole"
-    progress.say(f"{folder}: {dataset.facts.rows:,} rows in {len(dataset.shards):,} shards, {verdict}")
+    progress.say(f"{dataset.folder}: {dataset.facts.rows:,} rows in {len(dataset.shards):,} shards, {verdict}")
     for fault in faults:
         progress.say(f"  {fault}")
     return faults
 
 
-def _repair(folder: str, faults: Sequence[DatasetFault], overrides: Sequence[str]) -> None:
-    facts = read_dataset(folder).facts
+def _repair(dataset: CodeDataset, faults: Sequence[DatasetFault], overrides: Sequence[str]) -> None:
+    folder, facts = dataset.folder, dataset.facts
     with TemporaryDirectory() as local:
-        objects.download(objects.join(folder, TOKENIZER_FOLDER), Path(local))
+        objects.download(dataset.uri_of(TOKENIZER_FOLDER), Path(local))
         if tokenizer_digest(Path(local)) != facts.tokenizer:
             raise UsageError(
                 f"the copy of the tokenizer in {folder} is damaged: run `python -m pipeline encode` with the tokenizer "
@@ -229,19 +238,18 @@ def _repair(folder: str, faults: Sequence[DatasetFault], overrides: Sequence[str
         config = validate_config(RepairConfig, tree, "verify --repair")
         tokenizer = TokenizerFiles(Path(local), facts.tokenizer, facts.tokenizer_model, facts.tokenizer_run)
         distrusted = frozenset(fault.path for fault in faults if fault.path)
-        _run_job(folder, facts.snapshot_uri, tokenizer, config, Progress(), distrusted)
+        _run_job(folder, facts.snapshot_uri, tokenizer, config, Progress(), dataset, distrusted)
 
 
 def _dataset_folders(path: str) -> list[str]:
     """The dataset in the folder `path`, or all datasets one folder below it; raises UsageError without any."""
     root = objects.absolute(path)
-    manifests = [name for name in objects.object_sizes(root) if name.endswith(commits.MANIFEST_FILE)]
-    if commits.MANIFEST_FILE in manifests:
+    folders = commits.artifact_folders(objects.object_sizes(root))
+    if "" in folders:
         return [root]
-    folders = [name.rpartition("/")[0] for name in manifests]
     datasets = sorted(folder for folder in folders if "/" not in folder and folder != SNAPSHOTS_FOLDER)
     if not datasets:
-        raise UsageError(f"{path} must be a code dataset or a folder of them, found no {commits.MANIFEST_FILE} there")
+        raise UsageError(f"{path} must be a code dataset or a folder of them, found no manifest there")
     return [objects.join(root, folder) for folder in datasets]
 
 
@@ -296,7 +304,7 @@ def _describe_precision(dataset: CodeDataset) -> str:
 def _describe_rejects(dataset: CodeDataset) -> str:
     if not dataset.facts.rejects:
         return "none"
-    table = parquet.from_bytes(objects.read_bytes(objects.join(dataset.folder, REJECTS_FILE)), columns=["reason"])
+    table = parquet.from_bytes(objects.read_bytes(dataset.uri_of(REJECTS_FILE)), columns=["reason"])
     counted = Counter(table["reason"].to_pylist()).most_common(8)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted)
-    return f"{dataset.facts.rejects:,} ({reasons}): {objects.join(dataset.folder, REJECTS_FILE)}"
+    return f"{dataset.facts.rejects:,} ({reasons}): {dataset.uri_of(REJECTS_FILE)}"

@@ -37,6 +37,7 @@ def print_status(source: str, overrides: Sequence[str]) -> int:
     folder = Path(config.state).absolute() / "latest" / config.name
     if folder.is_dir():
         console.print(f"\npictures      {folder}")
+    console.print(f"schedule      {config.orchestration.describe_schedule()}")
     console.print(f"artifacts     {memo.root}")
     console.print(f"MLflow        {without_password(memo.tracker.uri)}")
     if (store := memo.tracker.uri).startswith("sqlite"):
@@ -62,7 +63,7 @@ def _print_steps(console: Console, memo: Memo, states: Mapping[str, StepState], 
 def _at_work(memo: Memo, states: Mapping[str, StepState]) -> dict[str, str]:
     """Who works on each step, by its lease: a holder is alive if two signs of life, read a while apart, differ."""
     folders = {
-        name: memo.lease_folder(state.fingerprint)
+        name: memo.lease_folder(memo.steps[name], state.fingerprint)
         for name, state in states.items()
         if state.artifact is None and state.fingerprint
     }

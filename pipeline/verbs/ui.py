@@ -109,9 +109,8 @@ def _watch(child: subprocess.Popen[bytes], config: PipelineConfig, host: str, po
             return ExitCode.FAILED
         if not reported and _answers(address):  # it takes seconds until the server listens
             reported = True
-            schedule = (
-                f"; it starts a run at '{config.orchestration.schedule}'" if config.orchestration.schedule else ""
-            )
+            scheduled = config.orchestration.schedule is not None
+            schedule = f"; it starts runs at {config.orchestration.describe_schedule()}" if scheduled else ""
             print(f"open {address}/asset-groups  (Ctrl-C stops it{schedule})", flush=True)
     print("\nstopping the orchestrator's UI and scheduler", flush=True)
     return ExitCode.DONE

@@ -50,13 +50,15 @@ class Codes:
         for start in range(0, self.rows.num_rows, rows_per_shard):
             table = self.shard(start, min(start + rows_per_shard, self.rows.num_rows))
             rows = self.rows.slice(start, table.num_rows)
-            shards.append(write_shard(str(folder), shard_name(self.schema, rows, row_versions(rows)), table))
+            shards.append(
+                write_shard(str(folder), "000001-test", shard_name(self.schema, rows, row_versions(rows)), table)
+            )
         return self.commit(folder, shards, [], previous)
 
     def commit(
         self, folder: Path | str, shards: list, rejects: list, previous: CodeDataset | None = None
     ) -> CodeDataset:
-        options = {"config": CodesConfig(), "previous": previous}
+        options = {"attempt": "000001-test", "config": CodesConfig(), "previous": previous}
         return commit_dataset(str(folder), self.schema, shards, rejects, self.snapshot, self.tokenizer, **options)
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from components.codes.config import CodesConfig
-from components.codes.dataset import LEASE_FOLDER, TokenizerFiles, read_dataset
+from components.codes.dataset import TokenizerFiles, read_dataset
 from components.codes.step import encode_snapshot
 from components.config import StepResources
 from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig
 from components.images.sources.registry import list_images
 from components.progress import Progress
-from components.store import objects, parquet
-from components.store.lease import acquire_lease, keep_alive
+from components.store import commits, objects, parquet
+from components.store.lease import acquire_lease, keep_alive, lease_folder
 from components.workspace import ComputeCluster, StepOutput, Workspace
 
 SMALL = CodesConfig(rows_per_shard=8, rows_per_wave=160, batch_size=4)
@@ -49,13 +49,14 @@ def run_encode_job(
     **more: Any,
 ) -> StepOutput:
     """Run one encode job under its lease; without a cluster it works in this process."""
-    lease = acquire_lease(objects.join(folder, LEASE_FOLDER), wait_seconds=wait, report=print)
+    lease = acquire_lease(lease_folder(folder), wait_seconds=wait, report=print)
     workspace = Workspace(
         name="encode",
         fingerprint="",
         uri=folder,
         seed=0,
         lease=lease,
+        base=commits.head_number(folder),
         progress=progress or Progress(),
         connect=lambda: cluster,
     )
@@ -79,8 +80,8 @@ def dataset_rows(folder: str) -> list[dict]:
 
 
 def shard_write_times(folder: str | Path) -> dict[str, int]:
-    """Modification time in nanoseconds of each shard file, by file name."""
-    return {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("part-*.parquet")}
+    """Modification time in nanoseconds of each shard file, by its path in the dataset's folder."""
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in Path(folder).glob("*/part-*.parquet")}
 
 
 def call_when(condition: Callable[[], bool], then: Callable[[], Any], seconds: float = 60) -> threading.Thread:
@@ -101,11 +102,16 @@ def call_when(condition: Callable[[], bool], then: Callable[[], Any], seconds: f
 
 def kill_encode_worker() -> None:
     """Send SIGKILL to one encode worker of the Ray that this process started."""
+    os.kill(encode_workers()[0], signal.SIGKILL)
+
+
+def encode_workers() -> list[int]:
+    """Processes of the encode workers that are alive in the Ray that this process started."""
+    found = []
     for pid in _descendants(os.getpid()):
-        if b"EncodeWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
-            return
-    raise AssertionError("there is no encode worker to kill")
+        with contextlib.suppress(OSError):  # the process ended in the meantime
+            found += [pid] if b"EncodeWorker" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+    return found
 
 
 def _descendants(pid: int) -> list[int]:

@@ -13,6 +13,7 @@ import torch
 from components.codes.reader import code_frequencies, codebook_usage, read_codes, unigram_entropy
 from components.errors import StorageError
 from components.store import commits
+from tests.store.committed_files import newest_manifest
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_batch_is_int64_in_the_requested_order(tables):
 def test_only_files_of_the_manifest_are_opened(codes, tables, tmp_path):
     (tmp_path / "codes" / "part-99.parquet").write_bytes(b"half written")
     assert len(read_codes(str(tmp_path / "codes"), "train", tmp_path / "other")) == len(tables[0])
-    (tmp_path / "codes" / commits.MANIFEST_FILE).unlink()
+    newest_manifest(tmp_path / "codes").unlink()
     with pytest.raises(FileNotFoundError):
         read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
 
@@ -62,7 +63,7 @@ def test_codes_are_read_from_an_object_store(codes, tables, tmp_path):
 
 
 def test_the_cache_is_reused_and_a_new_dataset_gets_a_new_one(codes, tables, tmp_path):
-    for path in (tmp_path / "codes").glob("part-*"):
+    for path in (tmp_path / "codes").glob("*/part-*"):
         path.unlink()
     assert (read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache").maps[0] == tables[0].maps[0]).all()
     codes.maps[0][1] = (codes.maps[0][1] + 1) % 16
@@ -73,11 +74,11 @@ def test_the_cache_is_reused_and_a_new_dataset_gets_a_new_one(codes, tables, tmp
 
 def test_a_damaged_shard_is_detected_and_leaves_no_cache(codes, tmp_path):
     codes.write(tmp_path / "codes")
-    path = next((tmp_path / "codes").glob("part-*.parquet"))
+    path = next((tmp_path / "codes").glob("*/part-*.parquet"))
     path.write_bytes(path.read_bytes()[::-1])
     with pytest.raises(StorageError, match=r"part-.*\.parquet .* is not the file"):
         read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".lock", ".making"}
 
 
 def test_an_unknown_split_and_an_unusable_cache_folder_are_refused(codes, tmp_path):
@@ -85,7 +86,7 @@ def test_an_unknown_split_and_an_unusable_cache_folder_are_refused(codes, tmp_pa
     with pytest.raises(ValueError, match=r"split must be one of \['held_out', 'train'\], got 'test'"):
         read_codes(str(tmp_path / "codes"), "test", tmp_path / "cache")
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match=r"codes must be unpacked into .*file, got: .* set TMPDIR"):
+    with pytest.raises(StorageError, match=r"the cache .*file must be writable and have room, .* set VQVAE2_CACHE"):
         read_codes(str(tmp_path / "codes"), "train", tmp_path / "file")
 
 
@@ -98,7 +99,7 @@ def test_a_full_disk_is_an_error_and_leaves_no_files(codes, tmp_path):
             read_codes(str(tmp_path / "codes"), "train", tmp_path / "cache")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".lock", ".making"}
 
 
 def test_simultaneous_workers_unpack_once(codes, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import functools
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ import torch
 from PIL import Image
 
 from components.codes.config import CodesConfig
-from components.codes.dataset import LEASE_FOLDER, read_dataset
+from components.codes.dataset import read_dataset
 from components.codes.verify import verify_dataset
+from components.codes.worker_pool import WorkerPool
 from components.config import StepResources
 from components.errors import LeaseHeld, StorageError
 from components.images.tensors import to_images
-from components.store import parquet
-from components.store.lease import acquire_lease, keep_alive
+from components.progress import Progress
+from components.store import commits, parquet
+from components.store.lease import acquire_lease, keep_alive, lease_folder
 from components.tokenizer.stored import load_tokenizer
 from tests.codes.conftest import tokenizer_with_seed, write_pictures
 from tests.codes.jobs import (
@@ -25,10 +28,12 @@ from tests.codes.jobs import (
     call_when,
     commit_images,
     dataset_rows,
+    encode_workers,
     kill_encode_worker,
     run_encode_job,
     shard_write_times,
 )
+from tests.store.committed_files import stored_path
 
 
 @pytest.fixture
@@ -118,7 +123,7 @@ def test_unusable_images_are_rejected(make_on_ray, pictures, tmp_path):
     (pictures / "0" / "bad.png").write_bytes(b"nonsense")
     (pictures / "1" / "gone.png").symlink_to(tmp_path / "nowhere")
     folder = make_on_ray(max_rejects=0.02)
-    rejects = parquet.from_bytes((Path(folder) / "rejects.parquet").read_bytes()).to_pylist()
+    rejects = parquet.from_bytes(stored_path(folder, "rejects.parquet").read_bytes()).to_pylist()
     assert {row["key"]: row["reason"] for row in rejects} == {"0/bad.png": "not_an_image", "1/gone.png": "missing"}
     assert verify_dataset(folder) == [] and len(dataset_rows(folder)) == 150
 
@@ -129,13 +134,13 @@ def test_an_image_that_changed_since_the_snapshot_fails_the_job(local_ray, fitte
     (pictures / "0" / "0000.png").write_bytes(b"another size")
     with pytest.raises(StorageError, match=r"0000\.png changed since the snapshot listed it: run again"):
         run_encode_job(str(tmp_path / "codes"), snapshot, fitted, local_ray)
-    assert not (tmp_path / "codes" / "manifest.json").exists()
+    assert not (tmp_path / "codes" / "manifests").exists()
 
 
 def test_a_second_job_reports_the_holder_of_the_lease(fitted, pictures, tmp_path):
     snapshot = commit_images(str(pictures), str(tmp_path / "snapshot"))
     with (
-        keep_alive(acquire_lease(str(tmp_path / "codes" / LEASE_FOLDER), wait_seconds=0, report=print)) as lease,
+        keep_alive(acquire_lease(lease_folder(str(tmp_path / "codes")), wait_seconds=0, report=print)) as lease,
         pytest.raises(LeaseHeld, match=rf"is held by {re.escape(lease.holder)} since {lease.since}"),
     ):
         run_encode_job(str(tmp_path / "codes"), snapshot, fitted, None)
@@ -149,6 +154,28 @@ def test_a_job_with_a_killed_encode_worker_makes_the_dataset_of_one_process(make
     watcher.join()
     assert shard_write_times(tmp_path / "killed").keys() == shard_write_times(whole).keys()
     assert verify_dataset(whole) == [] and verify_dataset(str(tmp_path / "killed")) == []
+
+
+@pytest.mark.ray
+def test_one_pool_of_encode_workers_serves_all_waves(make_on_ray, monkeypatch):
+    started = []
+    start = WorkerPool._start
+    monkeypatch.setattr(WorkerPool, "_start", lambda pool: started.append(start(pool)) or started[-1])
+    folder = make_on_ray(config=replace(WAVES, rows_per_wave=16))  # ten waves
+    assert len(started) == 2 and len(dataset_rows(folder)) == 150
+    assert encode_workers() == []
+
+
+@pytest.mark.ray
+def test_an_interrupted_job_leaves_no_encode_worker(make_on_ray, tmp_path):
+    class Interrupted(Progress):
+        def update(self, job: str, *, done: int, **state) -> None:
+            if done:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_on_ray(progress=Interrupted())
+    assert encode_workers() == [] and commits.head_number(str(tmp_path / "codes")) == 0
 
 
 @pytest.mark.ray
@@ -171,7 +198,8 @@ def test_only_damaged_shards_are_encoded_again(make_dataset, tmp_path):
     assert wrong == {paths[1], paths[3]}
     make_dataset(distrusted=wrong)
     assert verify_dataset(folder) == [] and read_dataset(folder).digest == whole.digest
-    assert {path for path, when in shard_write_times(folder).items() if written.get(path) != when} == wrong
+    made_again = {path for path in shard_write_times(folder) if path not in written}
+    assert {commits.name_of(path) for path in made_again} == {commits.name_of(path) for path in wrong}
 
 
 def test_another_precision_and_batch_size_give_nearly_the_same_codes(make_dataset):

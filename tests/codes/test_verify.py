@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components.codes import verify
 from components.codes.dataset import read_dataset
 from components.codes.verify import verify_dataset
 from components.codes.writer import row_versions, shard_name, write_shard
@@ -15,6 +16,7 @@ from components.images.config import PixelConfig
 from components.images.snapshot import open_snapshot
 from components.images.snapshot_writer import save_snapshot
 from components.store import commits, objects, parquet
+from tests.store.committed_files import newest_manifest
 
 
 @pytest.fixture
@@ -31,10 +33,10 @@ def rewrite(dataset, change, **written) -> None:
     path = dataset / shard.path
     table = change(parquet.from_bytes(path.read_bytes()))
     pq.write_table(table, path, **{"compression": "zstd", **written})
-    manifest = json.loads((dataset / "manifest.json").read_text())
+    manifest = json.loads(newest_manifest(dataset).read_text())
     line = next(file for file in manifest["files"] if file["path"] == shard.path)
     line |= vars(commits.file_entry(shard.path, path.read_bytes()))
-    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    newest_manifest(dataset).write_text(json.dumps(manifest))
 
 
 def change_column(name: str, make):
@@ -56,7 +58,7 @@ def test_an_intact_dataset_has_no_faults_and_each_shard_is_reported(dataset):
         (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), "has SHA-256"),
     ],
 )
-@pytest.mark.parametrize("file", ["part-*", "tokenizer/model.safetensors", "rejects.parquet"])
+@pytest.mark.parametrize("file", ["*/part-*", "*/tokenizer/model.safetensors", "*/rejects.parquet"])
 def test_damage_to_a_file_is_reported_with_its_path(dataset, file, harm, what):
     path = next(dataset.glob(file))
     harm(path)
@@ -74,7 +76,8 @@ def test_damage_to_a_file_is_reported_with_its_path(dataset, file, harm, what):
             change_column("key", lambda table: table["key"].take(pa.array(range(15, -1, -1)))),
             "keys in order from 'k08'",
         ),
-        (change_column("id", lambda table: pa.array([0] * 16)), "repeats 16 ids, for example 0"),
+        (change_column("id", lambda table: pa.array([0] * 16)), "repeats 15 ids, for example 0"),
+        (change_column("id", lambda table: pa.array(range(0, 32, 2))), "repeats 16 ids, for example 0"),
         (
             change_column("id", lambda table: pa.array(range(900, 916))),
             "16 images of the snapshot are neither in a shard",
@@ -114,13 +117,20 @@ def test_a_missing_or_changed_snapshot_is_reported(codes, dataset, tmp_path):
     assert fault.path == "" and "cannot be read" in fault.what
 
 
+def test_stretches_of_the_snapshot_are_compared_with_the_shards_that_overlap_them(codes, dataset, monkeypatch):
+    monkeypatch.setattr(verify, "ROWS_PER_COMPARISON", 7)  # shards hold 16 rows, images have two copies
+    assert verify_dataset(str(dataset)) == []
+    rewrite(dataset, change_column("version", lambda table: pa.array([1] * 16)))
+    assert [fault.what for fault in verify_dataset(str(dataset))] == [
+        "16 rows were encoded from another version of their image than the snapshot lists"
+    ]
+
+
 def test_a_shard_that_the_manifest_lists_twice_is_reported(codes, dataset):
     first = codes.rows.slice(0, 16)
-    twin = write_shard(str(dataset), "part-twin.parquet", codes.shard(0, 16))
+    twin = write_shard(str(dataset), "000001-test", "part-twin.parquet", codes.shard(0, 16))
     assert shard_name(codes.schema, first, row_versions(first)) != twin.path
-    manifest = json.loads((dataset / "manifest.json").read_text())
+    manifest = json.loads(newest_manifest(dataset).read_text())
     manifest["files"].append(vars(twin))
-    (dataset / "manifest.json").write_text(json.dumps(manifest))
-    assert [str(fault) for fault in verify_dataset(str(dataset))] == [
-        "part-twin.parquet: repeats 16 ids, for example 0"
-    ]
+    newest_manifest(dataset).write_text(json.dumps(manifest))
+    assert [str(fault) for fault in verify_dataset(str(dataset))] == [f"{twin.path}: repeats 16 ids, for example 0"]

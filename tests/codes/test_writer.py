@@ -95,9 +95,22 @@ def test_a_row_version_changes_with_the_file_and_not_with_its_uri(codes):
 
 
 def test_a_written_shard_describes_its_content(codes, tmp_path):
-    shard = write_shard(str(tmp_path), "part-a.parquet", codes.shard(3, 23))
+    shard = write_shard(str(tmp_path), "000001-test", "part-a.parquet", codes.shard(3, 23))
     assert (shard.rows, shard.first_key, shard.last_key) == (20, "k01", "k11")
-    assert shard.splits == {"held_out": 4, "train": 16} and shard.size == (tmp_path / "part-a.parquet").stat().st_size
+    assert shard.splits == {"held_out": 4, "train": 16} and shard.size == (tmp_path / shard.path).stat().st_size
     training = [number for number in range(3, 23) if number % 5]
     used = np.unpackbits(np.frombuffer(bytes.fromhex(shard.used["bottom"]), np.uint8))
     assert np.flatnonzero(used).tolist() == sorted(set(codes.maps[1][training].ravel().tolist()))
+
+
+def test_a_version_is_that_of_the_content_where_it_is_known(codes):
+    def version(**columns):
+        rows = codes.rows.slice(0, 1)
+        for name, value in columns.items():
+            index = rows.schema.get_field_index(name)
+            rows = rows.set_column(index, rows.schema.field(index), pa.array([value], rows.schema.types[index]))
+        return row_versions(rows)[0]
+
+    read = version(content=b"c" * 16)
+    assert read == version(content=b"c" * 16, etag="touched", size=7, uri="s3://moved")
+    assert len({read, version(content=b"d" * 16), version(), version(etag="touched"), version(key="other")}) == 5

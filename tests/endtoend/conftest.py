@@ -69,8 +69,8 @@ class Place:
     def digests(self) -> dict[str, set[str]]:
         """Digest of every committed artifact, by step."""
         digests: dict[str, set[str]] = {}
-        for manifest in (self.folder / "runs" / "artifacts").glob("*/*/manifest.json"):
-            digests.setdefault(manifest.parent.parent.name, set()).add(json.loads(manifest.read_text())["digest"])
+        for manifest in (self.folder / "runs" / "artifacts").glob("*/*/manifests/*.json"):
+            digests.setdefault(manifest.parents[2].name, set()).add(json.loads(manifest.read_text())["digest"])
         return digests
 
 

@@ -68,7 +68,7 @@ def test_a_full_disk_is_named_and_nothing_is_committed(tmp_path):
     disk.mkdir()
     mount = f"mount -t tmpfs -o size=300k tmpfs {disk}"
     run = shlex.join(run_command(f"artifact_root={disk}/artifacts"))
-    script = f"{mount} && {run}; code=$?; find {disk} -name manifest.json; exit $code"
+    script = f"{mount} && {run}; code=$?; find {disk} -name '000001.json' -path '*/manifests/*'; exit $code"
     result = subprocess.run(
         ["unshare", "-rm", "bash", "-c", script],
         cwd=tmp_path,
@@ -79,7 +79,7 @@ def test_a_full_disk_is_named_and_nothing_is_committed(tmp_path):
     )
     assert result.returncode == 4, result.stdout + result.stderr
     assert "no space left on the device" in result.stderr and "set artifact_root to another disk" in result.stderr
-    assert "manifest.json" not in result.stdout
+    assert "manifests/" not in result.stdout
 
 
 @pytest.mark.parametrize(

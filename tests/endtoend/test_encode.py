@@ -56,7 +56,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def dataset(place: Path, output: str = "codes") -> Path:
-    return next(path.parent for path in (place / output).glob("*/manifest.json"))
+    return next(path.parent for path in (place / output).glob("*/manifests") if path.parent.name != "snapshots")
 
 
 def test_progress_and_a_summary_are_printed(place):
@@ -126,7 +126,7 @@ def test_a_killed_driver_repeats_at_most_one_block_per_worker(place):
     driver.wait()
     time.sleep(2)  # its workers end with it
     before = shard_write_times(place / "killed" / digest)
-    assert 13 <= len(before) < 38 and not (place / "killed" / digest / "manifest.json").exists()
+    assert 13 <= len(before) < 38 and not (place / "killed" / digest / "manifests").exists()
     result = run(place, "encode", "tokenizer", "pictures", "killed", "--source", "folder")
     assert result.returncode == 0, result.stdout + result.stderr
     after = shard_write_times(place / "killed" / digest)

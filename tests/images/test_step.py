@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from components.errors import TooManyRejects
-from components.images import step
+from components.images import inspection, step
 from components.images.facts import SnapshotFacts
 from components.images.rejects import REJECTS_FILE
 from components.images.snapshot import open_snapshot
@@ -29,11 +29,11 @@ def config(tree, settings):
 
 
 def test_a_snapshot_is_taken_without_a_cluster(config, workspace, monkeypatch, capsys):
-    monkeypatch.setattr(step, "IMAGES_PER_INSPECTION_TASK", 16)
+    monkeypatch.setattr(inspection, "IMAGES_PER_TASK", 16)
     output = step.take_snapshot(config, workspace=workspace)
     assert isinstance(output.facts, SnapshotFacts) and (output.facts.images, output.facts.rejects) == (60, 1)
     assert open_snapshot(workspace.uri).digest == output.digest and output.pictures["images"].startswith(b"\x89PNG")
-    rejects = parquet.from_bytes(objects.read_bytes(objects.join(workspace.uri, REJECTS_FILE)))
+    rejects = parquet.from_bytes(objects.read_bytes(objects.join(workspace.attempt_folder, REJECTS_FILE)))
     assert rejects["key"].to_pylist() == ["cat/text.png"]
     printed = capsys.readouterr().out
     assert "61/61 files" in printed and "1 of 61 files cannot be used" in printed
@@ -56,7 +56,7 @@ def test_bundled_images_are_not_inspected_and_need_no_cluster(settings, workspac
 
 @pytest.mark.ray
 def test_ray_gives_the_same_snapshot(config, workspace, monkeypatch, tmp_path, local_ray):
-    monkeypatch.setattr(step, "IMAGES_PER_INSPECTION_TASK", 16)
+    monkeypatch.setattr(inspection, "IMAGES_PER_TASK", 16)
     alone = step.take_snapshot(config, workspace=workspace)
     on_ray = replace(workspace, uri=str(tmp_path / "on-ray"), connect=lambda: local_ray)
     assert step.take_snapshot(config, workspace=on_ray).digest == alone.digest

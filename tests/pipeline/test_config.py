@@ -1,10 +1,14 @@
 """The config: valid values are typed, and all faults are reported together."""
 
 import pytest
+import torch
 
+from components.classifier import step as classifier_step
+from components.classifier.config import LARGEST_OFFSET
 from components.config import to_plain
 from components.errors import ConfigError
-from pipeline.config import config_digest, flatten
+from components.training import loop
+from pipeline.config import LARGEST_SEED, config_digest, flatten
 from pipeline.config_files import parse_config
 
 
@@ -40,7 +44,7 @@ def test_all_faults_are_reported_together(tree):
         ("gates", [], "gates:"),
         ("unknown", 1, "unknown: no such setting (got 1)"),
         ("priors.top.training.speed", 1, "priors.top.training.speed: no such setting"),
-        ("orchestration", {"schedule": "every day"}, "schedule must be a cron line like '0 3 * * *', got 'every day'"),
+        ("orchestration", {"schedule": "every day"}, "schedule must be a cron line of five fields"),
         ("name", "a b", "name must be made of letters"),
     ],
 )
@@ -104,3 +108,16 @@ def test_guidance_needs_label_dropout_in_every_prior(tree):
     assert "got 1.25 with none for ['bottom']: guidance draws without the class too" in faults(tree)
     tree["priors"]["bottom"] = tree["priors"]["bottom"] | {"label_dropout": 0.1}
     assert parse_config(tree, "a test").generator.sampling.guidance == 1.25
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**63, 2**64])
+def test_a_seed_that_fits_cannot_take_is_reported(tree, seed):
+    assert f"seed must lie in 0 .. 4294967295 (2^32 - 1), got {seed}" in faults(tree | {"seed": seed})
+    assert "classifier: seed must lie in 0 .. 9999" in faults(
+        tree | {"classifier": tree["classifier"] | {"seed": seed}}
+    )
+
+
+def test_torch_takes_whatever_is_computed_of_the_largest_seeds():
+    seed = LARGEST_SEED + classifier_step.SEED_STRIDE * LARGEST_OFFSET
+    torch.manual_seed((seed * loop.SEED_STRIDE + 10_000_000) * loop.RANK_STRIDE + loop.RANK_STRIDE - 1)

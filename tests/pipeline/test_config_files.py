@@ -115,7 +115,11 @@ def test_a_circular_base_is_reported(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "must be YAML"), ("- a", "must be a mapping of sections, got list"), ("", "must be a mapping")],
+    [
+        ("a: [", "must be YAML"),
+        ("- a", "must be a mapping of sections, got a list"),
+        ("", "must be a mapping of sections, got nothing"),
+    ],
 )
 def test_a_file_that_is_not_a_config_is_reported(tmp_path, text, message):
     (tmp_path / "bad.yaml").write_text(text)
@@ -125,7 +129,7 @@ def test_a_file_that_is_not_a_config_is_reported(tmp_path, text, message):
 
 def test_a_file_in_another_encoding_is_reported(tmp_path):
     (tmp_path / "bad.yaml").write_bytes(b"name: caf\xe9\n")
-    with pytest.raises(ConfigError, match="must be YAML"):
+    with pytest.raises(ConfigError, match="line 1: must be UTF-8, got byte 0xe9"):
         load_config(str(tmp_path / "bad.yaml"))
 
 

@@ -14,6 +14,7 @@ from components.tokenizer.facts import TokenizerFacts
 from components.tracking.runs import ARTIFACT_TAG, FINGERPRINT_TAG, GATES_TAG, PARENT_TAG
 from components.workspace import StepOutput
 from tests.pipeline.conftest import FACTS, open_memo
+from tests.store.committed_files import newest_manifest, stored_path
 
 NO_FACTS = Facts()
 GOOD = TokenizerFacts(reconstruction_error=0.05, psnr=20.0)
@@ -73,7 +74,7 @@ def test_a_changed_setting_makes_a_new_artifact_and_keeps_the_old_one(config, me
 @pytest.mark.parametrize("damage", ["deleted", "cut", "no manifest", "all gone"])
 def test_a_damaged_artifact_is_detected_and_made_again(config, memo, step, capsys, damage):
     folder = Path(step(memo).artifact.uri)
-    victim = folder / ("manifest.json" if damage == "no manifest" else "more/data.bin")
+    victim = newest_manifest(folder) if damage == "no manifest" else stored_path(folder, "more/data.bin")
     if damage == "cut":
         victim.write_bytes(b"mo")
     elif damage == "all gone":
@@ -81,7 +82,7 @@ def test_a_damaged_artifact_is_detected_and_made_again(config, memo, step, capsy
     else:
         victim.unlink()
     again = step(open_memo(config))
-    assert again.made and (folder / "more/data.bin").read_bytes() == b"more"
+    assert again.made and stored_path(folder, "more/data.bin").read_bytes() == b"more"
     assert "making it again" in capsys.readouterr().out
     assert not step(open_memo(config)).made
 
@@ -140,7 +141,7 @@ def test_work_is_done_under_a_lease_that_is_released(memo, step):
 
     get_or_run(memo, "images", work)
     fingerprint = memo.fingerprint(memo.steps["images"], {})
-    assert seen[0] is not None and read_sign_of_life(memo.lease_folder(fingerprint)) is None
+    assert seen[0] is not None and read_sign_of_life(memo.lease_folder(memo.steps["images"], fingerprint)) is None
 
 
 def test_a_held_lease_stops_the_call_with_an_error(config, memo, step):
@@ -148,7 +149,7 @@ def test_a_held_lease_stops_the_call_with_an_error(config, memo, step):
         dataclasses.replace(config, orchestration=dataclasses.replace(config.orchestration, lease_wait=0.0))
     )
     fingerprint = memo.fingerprint(memo.steps["images"], {})
-    held = acquire_lease(memo.lease_folder(fingerprint), wait_seconds=0, report=print)
+    held = acquire_lease(memo.lease_folder(memo.steps["images"], fingerprint), wait_seconds=0, report=print)
     with pytest.raises(LeaseHeld, match="shows signs of life"):
         step(impatient)
     held.release()
@@ -221,7 +222,8 @@ def test_checkpoints_are_deleted_when_the_step_is_done(memo):
         return save_one_file(space)
 
     folder = get_or_run(memo, "images", work).artifact.uri
-    assert sorted(objects.object_sizes(folder)) == ["data", "manifest.json"]
+    kept = [commits.name_of(path) for path in objects.object_sizes(folder) if not path.startswith(".lease/")]
+    assert sorted(kept) == ["data", "manifests/000001.json"]
 
 
 def test_a_new_file_in_the_folder_requires_a_new_snapshot(config, tmp_path, step):

@@ -13,6 +13,7 @@ from pipeline.dag import dag_of
 from pipeline.session import look_up_memo
 from pipeline.states import step_states
 from tests.pipeline.conftest import FACTS, open_memo
+from tests.store.committed_files import stored_path
 
 
 def state_texts(config):
@@ -75,9 +76,11 @@ def test_a_missing_file_is_named(config, memo):
 
     result = memo.get_or_run(dataclasses.replace(memo.steps["images"], work=work), {})
     folder = Path(result.artifact.uri)
-    (folder / "a").unlink()
-    (folder / "b").write_bytes(b"12")
-    assert state_texts(config)["images"] == f"would run again: a is missing from {folder} and 1 more"
+    removed = stored_path(folder, "a")
+    removed.unlink()
+    stored_path(folder, "b").write_bytes(b"12")
+    missing = removed.relative_to(folder)
+    assert state_texts(config)["images"] == f"would run again: {missing} is missing from {folder} and 1 more"
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from components.images.sources.row_groups import READ_ERRORS, row_group
 from components.store import objects
 
 
-def list_parquet(config: ImagesConfig, snapshot_folder: str) -> Listing:
+def list_parquet(config: ImagesConfig, snapshot_folder: str, without: Sequence[str]) -> Listing:
     """The images of all tables below `config.uri`; an image's key is its file and its row."""
-    return list_archives(config, PARQUET_ARCHIVE)
+    return list_archives(config, PARQUET_ARCHIVE, without)
 
 
 def parquet_member(group: int, row: int, column: str) -> str:

@@ -31,9 +31,9 @@ LABEL_EXTENSIONS = ("cls", "json")
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def list_webdataset(config: ImagesConfig, snapshot_folder: str) -> Listing:
+def list_webdataset(config: ImagesConfig, snapshot_folder: str, without: Sequence[str]) -> Listing:
     """The images of all tars below `config.uri`."""
-    return list_archives(config, TAR_ARCHIVE)
+    return list_archives(config, TAR_ARCHIVE, without)
 
 
 # --- listing ----------------------------------------------------------------------------------------------------------

@@ -95,13 +95,13 @@ def test_class_names_come_from_hugging_face_metadata(root, pictures, settings):
     objects.write_bytes(f"{root}/part.parquet", sink.getvalue())
     listing = list_images(settings(source="parquet", uri=root), "unused")
     assert listing.classes == ("ant", "bee") and listing.table["label"].to_pylist() == [0, 1, 1, 0]
-    assert inspect_rows(listing.table, settings(source="parquet", uri=root)) == []
+    assert inspect_rows(listing.table, settings(source="parquet", uri=root)).rejects == []
 
 
 def test_bad_and_missing_images_in_archives_are_rejected(root, pictures, settings):
     write_parquet(f"{root}/t.parquet", pa.table({"image": [b"text", None, b"", pictures[0]]}))
     config = settings(source="parquet", uri=root)
-    reasons = [reject.reason for reject in inspect_rows(list_images(config, "unused").table, config)]
+    reasons = [reject.reason for reject in inspect_rows(list_images(config, "unused").table, config).rejects]
     assert reasons == ["not_an_image", "empty", "empty"]
 
 
@@ -128,3 +128,56 @@ def test_files_of_another_format_are_refused(tmp_path, settings, source, content
     write_parquet(uri, content) if isinstance(content, pa.Table) else objects.write_bytes(uri, content)
     with pytest.raises(ValueError, match=message):
         list_images(settings(source=source, uri=str(tmp_path)), "unused")
+
+
+def hugging_face_table(images: list[bytes], labels: list[int], names: list[str]) -> pa.Table:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    rows = {"image": [{"bytes": data, "path": None} for data in images], "label": labels}
+    return datasets.Dataset.from_dict(rows, features=features).data.table.replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features.to_dict()}})}
+    )
+
+
+def test_files_whose_class_lists_differ_are_joined_by_name(tmp_path, pictures, settings):
+    write_parquet(f"{tmp_path}/a.parquet", hugging_face_table(pictures[:3], [0, 1, 2], ["cat", "dog", "eel"]))
+    write_parquet(f"{tmp_path}/b.parquet", hugging_face_table(pictures[3:6], [0, 1, -1], ["dog", "cat", "ape"]))
+    listing = list_images(settings(source="parquet", uri=str(tmp_path)), "unused")
+    assert listing.classes == ("cat", "dog", "eel") and listing.table["label"].to_pylist() == [0, 1, 2, 1, 0, None]
+
+
+def test_files_with_equal_class_lists_keep_the_order_of_the_classes_that_occur(tmp_path, pictures, settings):
+    for number, labels in enumerate(([3, 1], [1, 1])):
+        table = hugging_face_table(pictures[:2], labels, ["emu", "cow", "bee", "ant"])
+        write_parquet(f"{tmp_path}/{number}.parquet", table)
+    listing = list_images(settings(source="parquet", uri=str(tmp_path)), "unused")
+    assert listing.classes == ("cow", "ant") and listing.table["label"].to_pylist() == [1, 0, 0, 0]
+
+
+def test_numbers_beside_files_with_class_names_are_refused(tmp_path, pictures, settings):
+    write_parquet(f"{tmp_path}/a.parquet", hugging_face_table(pictures[:2], [0, 1], ["cat", "dog"]))
+    write_parquet(f"{tmp_path}/b.parquet", pa.table({"image": pictures[:2], "label": [0, 1]}))
+    with pytest.raises(
+        ValueError, match="either all files must name their classes, or none; got numbers without names"
+    ):
+        list_images(settings(source="parquet", uri=str(tmp_path)), "unused")
+
+
+def test_all_files_that_cannot_be_read_are_named_together(tmp_path, pictures, settings):
+    table = pa.table({"image": pictures, "label": [1] * 40})
+    write_parquet(f"{tmp_path}/whole.parquet", table)
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    for name, data in (("cut", whole[:-50]), ("empty", b""), ("magic", b"PAR2" + whole[4:-4] + b"PAR2")):
+        (tmp_path / f"{name}.parquet").write_bytes(data)
+    with pytest.raises(ValueError, match=r"all 4 packed files must be readable, 3 are not") as error:
+        list_images(settings(source="parquet", uri=str(tmp_path)), "unused")
+    assert [name in str(error.value) for name in ("cut", "empty", "magic", "whole.parquet")] == [True] * 3 + [False]
+
+
+def test_damaged_labels_of_a_table_are_refused_by_name(tmp_path, pictures, settings):
+    table = pa.table({"image": pictures, "label": [f"label {number}" for number in range(40)]})
+    write_parquet(f"{tmp_path}/a.parquet", table, write_page_checksum=True, compression="none")
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[data.index(b"label 30")] ^= 1
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.parquet must be a whole Parquet file, its footer or its labels cannot"):
+        list_images(settings(source="parquet", uri=str(tmp_path)), "unused")

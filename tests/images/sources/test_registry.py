@@ -52,7 +52,9 @@ def write_zip(uri: str, members: dict[str, bytes]) -> None:
 def zipped(monkeypatch, photo, encoded) -> tuple[ImagesConfig, dict[str, bytes]]:
     """The config of a registered zip source with two files, and the images in them by key."""
     monkeypatch.setitem(
-        SOURCES, "zip of a test", Source(list_images=lambda config, _: list_archives(config, ZIP), archive=ZIP)
+        SOURCES,
+        "zip of a test",
+        Source(list_images=lambda config, _, without: list_archives(config, ZIP, without), archive=ZIP),
     )
     root = f"memory://{uuid.uuid4().hex}"
     images = {f"{n % 2}.zip/{'ant' if n < 3 else 'bee'}-{n}.png": encoded(photo.rotate(n), "PNG") for n in range(6)}

@@ -87,7 +87,7 @@ def test_a_damaged_header_is_a_reject_that_names_the_tar(list_tar, jpeg, setting
     data = bytearray(tar_bytes({f"{number}.jpg": jpeg for number in range(10)}))
     data[header_of(data, 3) + field] ^= 1
     listing = list_tar(bytes(data))
-    rejects = inspect_rows(listing.table, settings())
+    rejects = inspect_rows(listing.table, settings()).rejects
     assert listing.table.num_rows == 10 and len(rejects) == 1
     assert rejects[0].reason == "damaged_archive" and rejects[0].uri.endswith("a.tar")
     assert "no readable header: at least one file" in rejects[0].error
@@ -109,7 +109,7 @@ def test_a_tar_without_its_end_is_noted(list_tar, jpeg, settings):
     data = tar_bytes({"0.jpg": jpeg})
     listing = list_tar(data[: 512 + -(-len(jpeg) // 512) * 512])
     assert keys_of(listing) == ["0.jpg", "end of the tar"]
-    assert [reject.reason for reject in inspect_rows(listing.table, settings())] == ["damaged_archive"]
+    assert [reject.reason for reject in inspect_rows(listing.table, settings()).rejects] == ["damaged_archive"]
 
 
 def test_repeated_names_and_two_images_of_a_sample_are_refused(list_tar, jpeg):

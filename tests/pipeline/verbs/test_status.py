@@ -50,7 +50,7 @@ def test_the_holder_of_a_lease_is_shown(finished, short_renewals, capsys):
     fingerprint = memo.fingerprint(
         memo.steps["codes"], {name: finished[2].artifact(name) for name in ("images", "tokenizer")}
     )
-    held = acquire_lease(memo.lease_folder(fingerprint), wait_seconds=0, report=print)
+    held = acquire_lease(memo.lease_folder(memo.steps["codes"], fingerprint), wait_seconds=0, report=print)
     with keep_alive(held):
         print_status(source, ["codes.batch_size=2"])
         assert f"at work: {held.holder}, since" in capsys.readouterr().out
@@ -63,6 +63,6 @@ def test_an_interrupted_holder_is_shown(finished, short_renewals, capsys):
     changed = load_config(source, ["judge.hidden=8"])
     memo = look_up_memo(changed)
     fingerprint = memo.fingerprint(memo.steps["judge"], {"images": session.artifact("images")})
-    held = acquire_lease(memo.lease_folder(fingerprint), wait_seconds=0, report=print)
+    held = acquire_lease(memo.lease_folder(memo.steps["judge"], fingerprint), wait_seconds=0, report=print)
     print_status(source, ["judge.hidden=8"])
     assert f"interrupted: {held.holder} is silent" in capsys.readouterr().out
