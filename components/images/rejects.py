@@ -1,19 +1,16 @@
 """Images that cannot be used: found by decoding every image, stored as a table with reasons."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from components.errors import TooManyRejects
+from components.errors import StorageError, TooManyRejects
 from components.images.config import PixelConfig
 from components.images.decode import UnusableImage, decode_image
-from components.images.fetch import fetch_image
+from components.images.fetch import map_images
 from components.images.listing import content_of
-from components.images.pixels import REMOTE_READS
 
 REJECTS_FILE = "rejects.parquet"
 MAX_REASONS_SHOWN = 8
@@ -44,26 +41,24 @@ def inspect_rows(rows: pa.Table, config: PixelConfig) -> Inspection:
     An image is rejected only if every reading would fail, or if the store confirms that it is missing; raises
     StorageError when the store cannot be read.
     """
-    listed = rows.to_pylist()
-    # Local images are decoded in this thread: decoding would compete for the same CPU.
-    threads = REMOTE_READS if any("://" in row["uri"] for row in listed) else 1
-    with ThreadPoolExecutor(threads) as pool:
-        look = partial(_inspect, config=config)
-        found = list(pool.map(look, listed) if threads > 1 else map(look, listed))
-    contents = [each if isinstance(each, bytes) else None for each in found]
-    return Inspection(contents, [each for each in found if isinstance(each, Reject)])
+    contents: dict[str, bytes] = {}
+    rejects: list[Reject] = []
+    for row, found in map_images(rows.to_pylist(), lambda encoded: _content_of_usable(encoded, config)):
+        if isinstance(found, UnusableImage):
+            rejects.append(Reject(row["key"], row["uri"], found.reason, found.detail))
+        elif isinstance(found, FileNotFoundError):
+            rejects.append(Reject(row["key"], row["uri"], "missing", "the store lists it and does not have it"))
+        elif isinstance(found, StorageError):
+            raise found
+        else:
+            contents[row["key"]] = found
+    return Inspection([contents.get(key) for key in rows["key"].to_pylist()], sorted(rejects))
 
 
-def _inspect(row: Mapping[str, Any], config: PixelConfig) -> bytes | Reject:
-    """The hash of one image's content, or why it cannot be used."""
-    try:
-        data = fetch_image(row)
-        decode_image(data, config)
-    except UnusableImage as error:
-        return Reject(row["key"], row["uri"], error.reason, error.detail)
-    except FileNotFoundError:
-        return Reject(row["key"], row["uri"], "missing", "the store lists it and does not have it")
-    return content_of(data)
+def _content_of_usable(encoded: bytes, config: PixelConfig) -> bytes:
+    """The hash of an image's content; raises UnusableImage."""
+    decode_image(encoded, config)
+    return content_of(encoded)
 
 
 def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
