@@ -11,7 +11,6 @@ last number is the peak memory in bytes.
 
 import argparse
 import contextlib
-import hashlib
 import json
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.processes import describe_machine, peak_memory
 from components.codes.config import CodesConfig
@@ -33,20 +31,17 @@ from components.codes.schema import CodeLevel, CodeSchema
 from components.codes.verify import check_dataset
 from components.codes.writer import build_shard, write_shard
 from components.images.config import PixelConfig
-from components.images.snapshot import (
-    ROWS_PER_GROUP,
-    SNAPSHOT_FILE,
-    SNAPSHOT_SCHEMA,
-    StoredSnapshot,
-    open_snapshot,
-    snapshot_to_parquet,
-)
+from components.images.snapshot import SNAPSHOT_SCHEMA, StoredSnapshot, open_snapshot
+from components.images.snapshot_writer import SnapshotWriter
 from components.store import commits
 from components.store.weights import CONFIG_FILE, WEIGHTS_FILE
 
 RESULT = Path(__file__).resolve().parent / "results" / "planner.json"
 ATTEMPT = "000001-benchmark"
 SIDE, CODES = 1, 512
+
+ROWS_PER_CHUNK = 1 << 16
+"""Rows made at a time."""
 
 
 def main() -> None:
@@ -160,24 +155,19 @@ def _tokenizer(folder: Path) -> TokenizerFiles:
 
 
 def _write_snapshot(folder: Path, rows: int) -> None:
-    """Write one row group at a time, with the metadata of a real snapshot."""
-    stored = folder / ATTEMPT / SNAPSHOT_FILE
-    stored.parent.mkdir(parents=True)
-    empty = snapshot_to_parquet(SNAPSHOT_SCHEMA.empty_table(), (), PixelConfig(image_size=256), 0)
-    schema = pq.read_schema(pa.BufferReader(empty))
-    with pq.ParquetWriter(stored, schema, compression="zstd") as writer:
-        for table in _groups(rows):
-            writer.write_table(table.cast(schema))
-    with stored.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    entry = commits.FileEntry(f"{ATTEMPT}/{SNAPSHOT_FILE}", stored.stat().st_size, digest)
-    commits.commit_artifact(str(folder), [entry], {})
+    """Write a snapshot of synthetic rows as a real one is written."""
+    attempt = commits.new_attempt()
+    writer = SnapshotWriter(str(folder), (), PixelConfig(image_size=256), 0, attempt=attempt)
+    for table in _groups(rows):
+        writer.add(table)
+    digested, beside = writer.finish()
+    commits.commit_artifact(str(folder), digested, {}, beside=beside, attempt=attempt)
 
 
 def _groups(rows: int) -> Iterator[pa.Table]:
     random = np.random.default_rng(0)
-    for start in range(0, rows, ROWS_PER_GROUP):
-        count = min(ROWS_PER_GROUP, rows - start)
+    for start in range(0, rows, ROWS_PER_CHUNK):
+        count = min(ROWS_PER_CHUNK, rows - start)
         keys = [f"class-{number >> 10:06}/image-{number:010}.jpg" for number in range(start, start + count)]
         columns = {
             "id": random.integers(0, 1 << 62, count),
@@ -185,6 +175,7 @@ def _groups(rows: int) -> Iterator[pa.Table]:
             "label": np.full(count, start >> 10),
             "split": ["train"] * count,
             "copy": np.zeros(count),
+            "content": [None] * count,
             "uri": [f"s3://bucket/images/{key}" for key in keys],
             "member": [None] * count,
             "size": random.integers(1 << 16, 1 << 17, count),
