@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
 import mlflow
 from mlflow import MlflowClient
@@ -200,12 +201,14 @@ class Outage:
 
 def tracking_uri(state: str) -> str:
     """MLFLOW_TRACKING_URI, or SQLite under the local folder `state`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(state).absolute()}/mlflow.db"
+    database = str(Path(state).absolute() / "mlflow.db")
+    # In the URI of a database, % and ? have a meaning; the other characters of a path have none.
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database.replace('%', '%25').replace('?', '%3F')}"
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The database file that `uri` names; None for any other store."""
-    return Path(uri.removeprefix("sqlite:///").split("?")[0]) if uri.startswith("sqlite:///") else None
+    return Path(unquote(uri.removeprefix("sqlite:///").split("?")[0])) if uri.startswith("sqlite:///") else None
 
 
 def has_been_used(uri: str) -> bool:

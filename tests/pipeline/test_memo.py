@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from components.artifacts import Facts
-from components.errors import LeaseHeld
-from components.store import commits, objects
+from components.errors import CommitConflict, LeaseHeld, LeaseLost, retry_helps
+from components.store import commits, lease, objects
 from components.store.lease import acquire_lease, read_sign_of_life
 from components.tokenizer.facts import TokenizerFacts
 from components.tracking.runs import ARTIFACT_TAG, FINGERPRINT_TAG, GATES_TAG, PARENT_TAG
@@ -246,6 +246,46 @@ def test_a_failing_tracking_server_does_not_hide_the_original_error(memo, monkey
 
     with pytest.raises(OSError, match="the disk is full"):
         get_or_run(memo, "images", fail)
+
+
+def commit_as_a_successor(space) -> str:
+    """What another run does that takes the lease over: it commits other content. Returns its digest."""
+    newer = lease._create(space.lease.folder, space.lease.number + 1, ends_with_driver=False)
+    digest = commits.save_artifact(space.uri, {"data": b"newer"}, {}, attempt=newer.attempt, base=space.base)
+    newer.release()
+    return digest
+
+
+def test_a_step_that_stalled_before_its_commit_leaves_that_of_its_successor(memo):
+    """It stalls between its last look at the lease and its manifest: only the manifest's number can stop it."""
+    committed = []
+
+    def work(space):
+        committed.append(commit_as_a_successor(space))
+        return StepOutput(
+            digest=commits.save_artifact(space.uri, {"data": b"x"}, {}, attempt="000001-late", base=space.base),
+            facts=NO_FACTS,
+        )
+
+    with pytest.raises(CommitConflict) as caught:
+        get_or_run(memo, "images", work)
+    folder = memo.artifact_folder(memo.steps["images"], memo.fingerprint(memo.steps["images"], {}))
+    assert (
+        commits.read_manifest(folder)["digest"] == committed[0] and stored_path(folder, "data").read_bytes() == b"newer"
+    )
+    assert retry_helps(caught.value) and get_or_run(memo, "images", save_one_file).made
+
+
+def test_a_step_whose_lease_was_taken_over_writes_and_records_nothing(memo):
+    def work(space):
+        commit_as_a_successor(space)
+        return StepOutput(digest=space.save({"data": b"x"}, NO_FACTS), facts=NO_FACTS)
+
+    with pytest.raises(LeaseLost):
+        get_or_run(memo, "images", work)
+    fingerprint = memo.fingerprint(memo.steps["images"], {})
+    assert memo.tracker.committed(fingerprint) is None
+    assert [run.info.status for run in memo.tracker.runs_of(fingerprint)] == ["RUNNING"]  # its successor's
 
 
 @pytest.mark.parametrize("both_exist", [False, True])
