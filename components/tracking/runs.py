@@ -6,7 +6,6 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from mlflow import MlflowClient
