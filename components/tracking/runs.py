@@ -80,7 +80,7 @@ class Tracker:
             patience: seconds to wait for a server that answered here and later does not.
             say: takes lines for a person about that.
 
-        Raises TrackingError when the server does not answer, DeletedRecord when the experiment was deleted.
+        Raises TrackingAway when the server does not answer, DeletedRecord when the experiment was deleted.
         """
         uri = uri or tracking_uri(state)
         unsent = spool_folder(state, uri)
