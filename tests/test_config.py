@@ -33,7 +33,7 @@ EXECUTION = {
     "CodesConfig": "rows_per_wave",
     "PriorConfig": "recompute",
     "Gates": "reconstruction_error codebook_usage nats_share judge_accuracy kept_accuracy",
-    "Orchestration": "schedule time_zone retries retry_delay lease_wait autoscale_wait",
+    "Orchestration": "schedule time_zone retries retry_delay lease_wait tracking_wait autoscale_wait",
     "Resources": "tokenizer codes prior classifier",
     "StepResources": "workers cpus gpus readers",
 }

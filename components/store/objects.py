@@ -69,9 +69,16 @@ class StoredObject:
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:
+    """The store of `uri`, and the path there. Only URLs of other stores are left to fsspec, which takes `::` apart."""
     if uri.startswith("s3://"):
+        if "?versionId=" in uri:
+            raise StorageError(
+                f"{uri} must not hold '?versionId=', which s3fs cuts off: copy the object to another key"
+            )
         fs = _s3_filesystem_class()(**_s3_settings())
         return fs, str(fs._strip_protocol(uri))
+    if uri.startswith("/") or "://" not in uri:
+        return LocalFileSystem(), absolute(uri)
     fs, path = url_to_fs(uri)
     return fs, str(path)
 
@@ -123,7 +130,7 @@ def join(uri: str, *parts: str) -> str:
 
 def absolute(uri: str) -> str:
     """`uri` itself for a URL; the absolute path for a local folder."""
-    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+    return uri if "://" in uri else str(Path(os.path.expanduser(uri)).absolute())  # `~x` stays where x is no user
 
 
 def local_path(uri: str) -> Path:
