@@ -180,7 +180,7 @@ def commit_dataset(
         settings=asdict(config),
         float32_agreement=dict(agreement),
     )
-    commits.commit_artifact(folder, files, facts.record(), base)
+    commits.commit_artifact(folder, files, facts.record(), attempt=attempt, base=base)
     return read_dataset(folder)
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
+from components.artifacts import digest_of
 from components.config import require
 from components.errors import StorageError
 from components.store.parquet import METADATA_KEY
@@ -24,7 +25,7 @@ SNAPSHOT_COLUMNS = (
 )
 """Columns copied from the snapshot."""
 VERSION_COLUMN = pa.field("version", pa.int64(), nullable=False)
-"""Hash of key, copy, size and etag of the image when it was encoded (`row_versions`): while it is equal, the row is not
+"""Hash of key, copy and content of the image when it was encoded (`row_versions`): while it is equal, the row is not
 encoded again."""
 ERROR_COLUMN = pa.field("error", pa.float32(), nullable=False)
 """Mean squared distance between encoder outputs and the vectors of the codes, summed over levels."""
@@ -73,6 +74,11 @@ class CodeSchema:
         names = [level.name for level in self.levels]
         require(len(names) >= 1, "a code dataset must have at least one level, got none")
         require(len(set(names)) == len(names), f"level names must differ, got {names}")
+
+    @property
+    def digest(self) -> str:
+        """Equal digests mean that equal images get equal codes."""
+        return digest_of(asdict(self))
 
     def level(self, name: str) -> CodeLevel:
         """The level called `name`; raises ValueError when there is none."""

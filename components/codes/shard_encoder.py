@@ -19,9 +19,8 @@ import torch
 
 from components.codes.batch_encoder import BatchEncoder
 from components.codes.dataset import TOKENIZER_FOLDER
-from components.codes.job_record import ShardResult, record_shard
+from components.codes.job_record import RejectedRow, ShardResult, record_shard
 from components.codes.plan import EncodeRequest, RewriteRequest, ShardRequest
-from components.codes.progress import EncodeProgress
 from components.codes.schema import CodeSchema
 from components.codes.writer import Shard, build_shard, rewrite_rows, write_shard
 from components.config import StepResources
@@ -95,28 +94,31 @@ class ShardEncoder:
         """Encode the rows of a request (n rows) batch by batch; those that cannot be used become rejects."""
         encoded: list[tuple[list[np.ndarray], np.ndarray]] = []
         usable_rows: list[int] = []
-        rejects: list[Reject] = []
+        rejected: list[RejectedRow] = []
         first_row = 0  # of the batch, within the request
         for pixels, refused in self._decoded_batches(request.rows, start_decoding):
             encoded.append(self._encode_batch(pixels))  # codes (b, h, w) per level and errors (b,), of refused rows too
             usable_rows += [first_row + number for number in range(len(pixels)) if number not in refused]
-            rejects += [_reject(request.rows, first_row + number, refusal) for number, refusal in refused.items()]
+            rejected += [_rejected_row(request, first_row + number, refusal) for number, refusal in refused.items()]
             first_row += len(pixels)
             report(request.name, first_row)
         if not usable_rows:
-            return ShardResult(request.name, None, tuple(rejects))
+            return self._result(request, None, rejected)
         levels = zip(*(codes for codes, _ in encoded), strict=True)
         maps = [np.concatenate(batches)[usable_rows] for batches in levels]  # (usable, h, w) per level
         errors = np.concatenate([errors for _, errors in encoded])[usable_rows]  # (usable,)
         rows = request.rows.take(pa.array(usable_rows, pa.int64()))
         table = build_shard(self._settings.schema, rows, request.versions[usable_rows], maps, errors)
-        return ShardResult(request.name, self._write(request.name, table), tuple(rejects))
+        return self._result(request, self._write(request.name, table), rejected)
 
     def _rewrite(self, request: RewriteRequest) -> ShardResult:
         table = parquet.from_bytes(commits.read_verified(self._settings.folder, vars(request.shard)))
         splits = [SPLITS[split] for split in request.splits]
         table = rewrite_rows(table, request.row_numbers, request.labels, splits)
-        return ShardResult(request.name, self._write(request.name, table))
+        return self._result(request, self._write(request.name, table))
+
+    def _result(self, request: ShardRequest, shard: Shard | None, rejected: Sequence[RejectedRow] = ()) -> ShardResult:
+        return ShardResult(request.name, self._settings.schema.digest, shard, tuple(rejected))
 
     def _write(self, name: str, table: pa.Table) -> Shard:
         self._settings.lease.check()
@@ -134,8 +136,9 @@ class ShardEncoder:
             yield pending.popleft()()
 
 
-def _reject(rows: pa.Table, number: int, refusal: Refusal) -> Reject:
-    return Reject(rows["key"][number].as_py(), rows["uri"][number].as_py(), *refusal)
+def _rejected_row(request: EncodeRequest, number: int, refusal: Refusal) -> RejectedRow:
+    row = request.rows.slice(number, 1).to_pylist()[0]
+    return RejectedRow(row["id"], int(request.versions[number]), Reject(row["key"], row["uri"], *refusal))
 
 
 @contextlib.contextmanager
@@ -149,24 +152,33 @@ def decoding_thread(settings: EncodeSettings) -> Iterator[StartDecoding]:
 class InProcessEncoder:
     """Makes shards one after the other in this process, where there is no cluster."""
 
-    def __init__(self, settings: EncodeSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: EncodeSettings, report: ReportRows) -> None:
+        self._settings, self._report = settings, report
+        self._waiting: deque[ShardRequest] = deque()
 
     @contextlib.contextmanager
-    def reserve(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         """Compute with as many threads as an encoder of a cluster: sums are then rounded in the same way."""
         threads_before = torch.get_num_threads()
         torch.set_num_threads(self._settings.threads)
         try:
-            yield
+            with decoding_thread(self._settings) as self._start_decoding:
+                yield
         finally:
             torch.set_num_threads(threads_before)
 
-    def make_shards(self, requests: Sequence[ShardRequest], progress: EncodeProgress) -> Iterator[ShardResult]:
-        """The result of each request, in order."""
-        with decoding_thread(self._settings) as start_decoding:
-            for request in requests:
-                yield self._encoder.make_shard(request, start_decoding, progress.rows_encoded)
+    def submit(self, requests: Sequence[ShardRequest]) -> None:
+        """Add requests."""
+        self._waiting.extend(requests)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are not begun."""
+        return len(self._waiting)
+
+    def next_result(self) -> ShardResult:
+        """Make the next shard."""
+        return self._encoder.make_shard(self._waiting.popleft(), self._start_decoding, self._report)
 
     @functools.cached_property
     def _encoder(self) -> ShardEncoder:

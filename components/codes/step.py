@@ -1,47 +1,37 @@
 """Algorithm 2, lines 1-7: encode EVERY image of the snapshot into Parquet shards.
 
 The driver takes the snapshot one wave of rows after another. For each wave it plans which shards to keep and which to
-write, and gives the latter to encoders: a pool of Ray actors (worker.py), or this process where there is no cluster. An
-encoder holds the tokenizer, reads and decodes pixels itself, and writes the shard; only a ShardResult comes back.
-Written shards and finished waves are recorded in the dataset's folder, so that a killed job resumes.
+write, and gives the latter to encoders: a pool of Ray actors (worker_pool.py), or this process where there is no
+cluster. An encoder holds the tokenizer, reads and decodes pixels itself, and writes the shard; only a ShardResult comes
+back. Written shards and finished waves are recorded in the dataset's folder: the next job after a killed one plans with
+them, whatever the images are by then.
 """
 
 import contextlib
-import uuid
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Protocol
 
-import ray
-import ray.data
-
-from components.cluster.step import produce_while_listening, silence_ray_data
 from components.codes.agreement import float32_agreement
 from components.codes.config import CodesConfig
 from components.codes.dataset import CodeDataset, TokenizerFiles, commit_dataset, copy_tokenizer, read_dataset
 from components.codes.facts import CodesFacts
 from components.codes.job_record import JobRecord, ShardResult
-from components.codes.plan import ShardLedger, ShardRequest, Wave, plan_waves
+from components.codes.plan import ShardLedger, ShardRequest, Wave, plan_waves, planned_ahead
 from components.codes.progress import EncodeProgress
 from components.codes.schema import CodeLevel, CodeSchema
 from components.codes.shard_encoder import EncodeSettings, InProcessEncoder
-from components.codes.worker import EncodeWorker, WorkerSettings
+from components.codes.worker_pool import WorkerPool
 from components.codes.writer import Shard
 from components.config import StepResources, require
 from components.images.rejects import Reject, check_reject_fraction
 from components.images.snapshot import StoredSnapshot, open_snapshot
 from components.images.split import HELD_OUT, TEST, TRAIN
 from components.store import commits, objects
+from components.store.lease import Lease
 from components.tokenizer.stored import describe_tokenizer
-from components.workspace import ComputeCluster, StepOutput, Workspace
-
-SHARDS_PER_ENCODER = 2
-"""Shards an encoder works on at the same time: while one is written, the next is read and encoded."""
-ENCODE_POLL_SECONDS = 0.5
-"""Seconds between two reads of the encoders' messages."""
-MAX_PASSES = 10
-"""Passes per wave: each makes the shards that the pass before lost together with their encoders."""
+from components.workspace import StepOutput, Workspace
 
 
 def encode_snapshot(
@@ -64,22 +54,30 @@ def encode_snapshot(
     schema = _schema(tokenizer, snapshot)
     previous = _previous_dataset(workspace.uri)
     record = JobRecord(workspace.uri, workspace.lease.attempt)
+    recorded = [
+        result
+        for result in record.recorded_results()
+        if result.schema == schema.digest and (result.shard is None or result.shard.path not in distrusted)
+    ]
     copy_tokenizer(workspace.uri, workspace.lease.attempt, tokenizer)  # the encoders load it from there
-    ledger = ShardLedger(workspace.uri, schema, _usable_shards(previous, schema, workspace.uri, distrusted))
+    committed = _usable_shards(previous, schema, workspace.uri, distrusted)
+    ledger = ShardLedger(workspace.uri, schema, committed, recorded)
     waves = plan_waves(
         snapshot, schema, ledger, rows_per_wave=config.rows_per_wave, rows_per_shard=config.rows_per_shard
     )
-    encoders = _encoders(config, snapshot, schema, resources, workspace)
-    shards, rejects = _run_waves(waves, record, encoders, snapshot, workspace, max_rejects)
+    progress = EncodeProgress(workspace, snapshot.rows)
+    encoders = _encoders(config, snapshot, schema, resources, workspace, progress)
+    job = _EncodeJob(record, encoders, progress, workspace.lease, max_rejects)
+    job.run(waves)
     agreement = {}
     if config.precision != "float32":
-        agreement = float32_agreement(workspace.uri, schema, shards, snapshot, tokenizer.folder)
+        agreement = float32_agreement(workspace.uri, schema, job.shards, snapshot, tokenizer.folder)
     workspace.lease.check()
     dataset = commit_dataset(
         workspace.uri,
         schema,
-        shards,
-        rejects,
+        job.shards,
+        job.rejects,
         snapshot,
         tokenizer,
         attempt=workspace.lease.attempt,
@@ -156,47 +154,84 @@ def _facts(dataset: CodeDataset, snapshot: StoredSnapshot) -> CodesFacts:
 class _Encoders(Protocol):
     """Makes shards, on Ray or in this process."""
 
-    def reserve(self) -> AbstractContextManager[None]:
-        """Hold the encoders' resources, from the first shard to the end of the job."""
+    def running(self) -> AbstractContextManager[None]:
+        """Hold the encoders' resources while the body runs; afterwards no encoder is at work."""
 
-    def make_shards(self, requests: Sequence[ShardRequest], progress: EncodeProgress) -> Iterator[ShardResult]:
-        """One result per request, in any order."""
+    def submit(self, requests: Sequence[ShardRequest]) -> None:
+        """Add shards to make."""
+
+    @property
+    def waiting(self) -> int:
+        """Submitted requests that no encoder has begun."""
+
+    def next_result(self) -> ShardResult:
+        """Wait for one shard; they come in any order."""
 
 
-def _run_waves(
-    waves: Iterator[Wave],
-    record: JobRecord,
-    encoders: _Encoders,
-    snapshot: StoredSnapshot,
-    workspace: Workspace,
-    max_rejects: float,
-) -> tuple[list[Shard], list[Reject]]:
-    """All shards and rejects of the dataset. Each wave is recorded as a whole once its last shard is written."""
-    shards: list[Shard] = []
-    rejects: list[Reject] = []
-    progress = EncodeProgress(workspace, snapshot.rows)
-    reserved = False
-    with contextlib.ExitStack() as until_end:
-        until_end.callback(progress.finish)
-        for wave in waves:
-            requests: list[ShardRequest] = [*wave.encode, *wave.rewrite]
-            results = [result for request in requests if (result := record.find(request.name))]
-            recorded_names = {result.name for result in results}
-            missing = [request for request in requests if request.name not in recorded_names]
-            progress.start_wave(wave, results)
-            if missing and not reserved:  # once per job: losing a node later must not fail it
-                until_end.enter_context(encoders.reserve())
-                reserved = True
-            if missing:
-                for result in encoders.make_shards(missing, progress):
-                    progress.shard_written(result)
-                    results.append(result)
-                workspace.lease.check()
-                record.close_wave(wave.number, results)
-            shards += [*wave.keep, *(result.shard for result in results if result.shard)]
-            rejects += [reject for result in results for reject in result.rejects]
-            check_reject_fraction(rejects, snapshot.rows, max_rejects)
-    return shards, rejects
+@dataclass
+class _UnfinishedWave:
+    """A wave some of whose shards are not written yet."""
+
+    number: int
+    shards: int
+    results: list[ShardResult] = field(default_factory=list)
+
+
+class _EncodeJob:
+    """Brings waves and encoders together, and collects shards and rejects."""
+
+    def __init__(
+        self, record: JobRecord, encoders: _Encoders, progress: EncodeProgress, lease: Lease, max_rejects: float
+    ) -> None:
+        self._record, self._encoders, self._progress, self._lease = record, encoders, progress, lease
+        self._max_rejects = max_rejects
+        self._wave_of: dict[str, _UnfinishedWave] = {}
+        """Wave of each submitted shard that has no result yet, by the shard's name."""
+        self.shards: list[Shard] = []
+        self.rejects: list[Reject] = []
+
+    def run(self, waves: Iterator[Wave]) -> None:
+        """Work through all waves. The next one is taken up as soon as no request waits: no encoder idles between them.
+
+        Raises TooManyRejects, LeaseLost, and the errors of planning and encoding.
+        """
+        with contextlib.ExitStack() as until_end:
+            until_end.callback(self._progress.finish)
+            planned = until_end.enter_context(contextlib.closing(planned_ahead(waves)))
+            running = False
+            for wave in planned:
+                if wave.requests and not running:  # once per job: losing a node later must not fail it
+                    until_end.enter_context(self._encoders.running())
+                    running = True
+                self._begin(wave)
+                while self._encoders.waiting:
+                    self._collect()
+            while self._wave_of:
+                self._collect()
+
+    def _begin(self, wave: Wave) -> None:
+        self._progress.start_wave(wave)
+        self._add(wave.keep, wave.rejects)
+        unfinished = _UnfinishedWave(wave.number, len(wave.requests))
+        self._wave_of |= {request.name: unfinished for request in wave.requests}
+        self._encoders.submit(wave.requests)
+
+    def _collect(self) -> None:
+        """Take one result. The last one of a wave records the wave as a whole."""
+        result = self._encoders.next_result()
+        self._progress.shard_written(result)
+        wave = self._wave_of.pop(result.name)
+        wave.results.append(result)
+        if len(wave.results) == wave.shards:
+            self._lease.check()
+            self._record.close_wave(wave.number, wave.results)
+            shards = [each.shard for each in wave.results if each.shard]
+            self._add(shards, [row.reject for each in wave.results for row in each.rejected])
+
+    def _add(self, shards: Sequence[Shard], rejects: Sequence[Reject]) -> None:
+        self.shards += shards
+        self.rejects += rejects
+        check_reject_fraction(self.rejects, self._progress.total_rows, self._max_rejects)
 
 
 def _encoders(
@@ -205,6 +240,7 @@ def _encoders(
     schema: CodeSchema,
     resources: StepResources,
     workspace: Workspace,
+    progress: EncodeProgress,
 ) -> _Encoders:
     settings = EncodeSettings(
         folder=workspace.uri,
@@ -217,93 +253,6 @@ def _encoders(
         lease=workspace.lease,
     )
     cluster = workspace.cluster
-    return InProcessEncoder(settings) if cluster is None else _RayEncoders(settings, cluster, workspace.name)
-
-
-# --- on Ray -----------------------------------------------------------------------------------------------------------
-
-
-class _RayEncoders:
-    """A pool of actors for each wave."""
-
-    def __init__(self, settings: EncodeSettings, cluster: ComputeCluster, name: str) -> None:
-        self._resources, self._cluster = settings.resources, cluster
-        job = f"{name} {uuid.uuid4().hex}"  # unique: late messages of a lost job's encoders are ignored
-        self._settings = WorkerSettings(encoding=settings, mailbox=cluster.mailbox, job=job)
-
-    def reserve(self) -> AbstractContextManager[None]:
-        """Raises TooFewResources when the cluster is too small."""
-        return self._cluster.reserve("codes", self._resources)
-
-    def make_shards(self, requests: Sequence[ShardRequest], progress: EncodeProgress) -> Iterator[ShardResult]:
-        """The result of each request, in any order; what was lost together with its encoder is made again.
-
-        Raises an encoder's own error, or RuntimeError when encoders keep dying.
-        """
-        unmade = {request.name: request for request in requests}
-        for _ in range(MAX_PASSES):
-            for result in self._run_pipeline(list(unmade.values()), progress):
-                del unmade[result.name]
-                yield result
-            if not unmade:
-                return
-        raise RuntimeError(
-            f"every shard must be made, but {len(unmade)} of {len(requests)} were lost {MAX_PASSES} times with the "
-            "encoder that had them: find out what kills encoders (memory?), then run again"
-        )
-
-    def _run_pipeline(self, requests: Sequence[ShardRequest], progress: EncodeProgress) -> Iterator[ShardResult]:
-        """Results of one pass, as they come; those that were lost together with their encoders are left out."""
-        pipeline = _pipeline(requests, self._settings)
-
-        def produce() -> Iterator[ShardResult]:
-            try:
-                for row in pipeline.iter_rows():
-                    yield ShardResult.from_json(row["result"])
-            except ray.exceptions.RayActorError:
-                return  # encoders were lost before they started: the next pass starts others
-
-        yield from produce_while_listening(produce, lambda: self._listen(progress), ENCODE_POLL_SECONDS)
-
-    def _listen(self, progress: EncodeProgress) -> None:
-        messages = ray.get(self._cluster.mailbox.take.remote(self._settings.job))
-        for message in messages:
-            if isinstance(message, Exception):
-                raise message
-        for name, rows in messages:
-            progress.rows_encoded(name, rows)
-        progress.show()
-
-
-def _pipeline(requests: Sequence[ShardRequest], settings: WorkerSettings) -> ray.data.Dataset:
-    """Rows with the ShardResult, as JSON, of each request that was not lost with its encoder.
-
-    Ray Data does not restart a lost encoder: its shards would wait until the cluster has room for it. They count as
-    errored blocks instead and are left to the next pipeline, which takes as many encoders as fit by then.
-    """
-    silence_ray_data()
-    resources = settings.encoding.resources
-    workers = min(resources.workers, len(requests))  # more would have nothing to do
-    # One block per request: it is the unit that Ray Data schedules and loses.
-    numbers = ray.data.from_items(list(range(len(requests))), override_num_blocks=len(requests))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray warns of `max_restarts`, but offers no other way to set it
-        pipeline = numbers.map_batches(
-            EncodeWorker,
-            batch_size=1,
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus or None,
-            fn_constructor_args=(settings, [ray.put(request) for request in requests]),
-            compute=ray.data.ActorPoolStrategy(
-                min_size=1,
-                max_size=workers,
-                initial_size=workers,
-                max_tasks_in_flight_per_actor=SHARDS_PER_ENCODER,
-                max_concurrent_calls_per_actor=SHARDS_PER_ENCODER,
-                enable_true_multi_threading=True,
-            ),
-            max_restarts=0,
-        )
-    pipeline.context.max_errored_blocks = -1  # unlimited: an encoder's own errors are raised by _listen
-    pipeline.context.execution_options.preserve_order = False
-    return pipeline
+    if cluster is None:
+        return InProcessEncoder(settings, progress.rows_encoded)
+    return WorkerPool(settings, cluster, workspace.name, progress.rows_encoded)

@@ -1,14 +1,15 @@
 """Reads a whole code dataset back and reports every fault.
 
-Memory holds 16 bytes per row (id and version), plus the shards that are being read.
+Shards and the snapshot are sorted by key and read side by side: memory holds the shards that are being read, the
+identities of those that overlap the same rows of the snapshot, and the keys of the rejects.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.codes.dataset import CodeDataset, read_dataset
@@ -18,6 +19,7 @@ from components.errors import StorageError
 from components.images.rejects import REJECTS_FILE
 from components.images.snapshot import StoredSnapshot, open_snapshot
 from components.store import commits, objects, parquet
+from components.store.read_ahead import map_ahead
 
 CONCURRENT_READS = 4
 """Shards that are read at the same time."""
@@ -25,6 +27,9 @@ ROWS_PER_COMPARISON = 1 << 16
 """Rows of the snapshot that are compared at a time."""
 DIGEST_DIGITS = 12
 """Hex digits of a digest that a message shows."""
+
+
+Report = Callable[[int, int], Any]
 
 
 class DatasetFault(NamedTuple):
@@ -44,32 +49,44 @@ class _CheckedShard(NamedTuple):
 
     shard: Shard
     ids: np.ndarray
-    """int64 (n,)"""
+    """int64 (m,)"""
     versions: np.ndarray
-    """int64 (n,)"""
+    """int64 (m,)"""
+    listed: np.ndarray
+    """bool (m,): rows that the snapshot lists; set when it is compared."""
     faults: list[DatasetFault]
 
 
-def verify_dataset(folder: str, report: Callable[[int, int], Any] = lambda read, total: None) -> list[DatasetFault]:
-    """All faults of the dataset in `folder`; empty when it is whole.
+def _unreadable(shard: Shard, faults: list[DatasetFault]) -> _CheckedShard:
+    return _CheckedShard(shard, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool), faults)
 
-    `report` is called with (shards read, shards in all). Raises FileNotFoundError when nothing is committed there.
+
+def verify_dataset(folder: str, report: Report = lambda read, total: None) -> list[DatasetFault]:
+    """All faults of the dataset in `folder`, as `check_dataset`; raises FileNotFoundError when nothing is committed."""
+    return check_dataset(read_dataset(folder), report)
+
+
+def check_dataset(dataset: CodeDataset, report: Report = lambda read, total: None) -> list[DatasetFault]:
+    """All faults of the files that one manifest lists, whatever is committed meanwhile; empty when there are none.
+
+    `report` is called with (shards read, shards in all).
     """
-    dataset = read_dataset(folder)
     shard_paths = {shard.path for shard in dataset.shards}
     other_files = [file for file in dataset.files.values() if file.path not in shard_paths]
-    faults = [fault for file in other_files for fault in _read_file(folder, file)[1]]
-    checked: list[_CheckedShard] = []
-    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-        for each in pool.map(lambda shard: _check_shard(folder, dataset.schema, shard), dataset.shards):
-            checked.append(each)
-            faults += each.faults
-            report(len(checked), len(dataset.shards))
-    faults += _repeated_ids(checked)
+    faults = [fault for file in other_files for fault in _read_file(dataset.folder, file)[1]]
+    snapshot, snapshot_faults = _open_snapshot(dataset)
+    comparison = _Comparison(_rejected_keys(dataset) if not faults else [])
+    checked = _checked_shards(dataset, faults, report)
+    if snapshot is not None:
+        comparison.run(snapshot, checked)
+    for _ in checked:  # those that no snapshot was compared with
+        pass
+    faults += comparison.repeats
     # Rows of a damaged file would be reported as missing from the snapshot too: they are counted only when nothing else
     # is wrong.
-    faults += _snapshot_faults(dataset, checked, count_rows=not faults)
-    return faults
+    if snapshot is not None and not faults:
+        faults += comparison.row_faults(snapshot.rows)
+    return [*faults, *snapshot_faults]
 
 
 # --- files and shards -------------------------------------------------------------------------------------------------
@@ -89,21 +106,32 @@ def _read_file(folder: str, file: commits.FileEntry) -> tuple[bytes, list[Datase
     return data, []
 
 
+def _checked_shards(dataset: CodeDataset, faults: list[DatasetFault], report: Report) -> Iterator[_CheckedShard]:
+    """All shards by rising first key; their faults are added to `faults`."""
+    checked = map_ahead(
+        lambda shard: _check_shard(dataset.folder, dataset.schema, shard), dataset.shards, CONCURRENT_READS
+    )
+    for read, each in enumerate(checked, start=1):
+        faults += each.faults
+        report(read, len(dataset.shards))
+        yield each
+
+
 def _check_shard(folder: str, schema: CodeSchema, shard: Shard) -> _CheckedShard:
     data, faults = _read_file(folder, shard)
-    no_rows = np.zeros(0, np.int64)
     if faults:
-        return _CheckedShard(shard, no_rows, no_rows, faults)
+        return _unreadable(shard, faults)
     try:
         table = parquet.from_bytes(data)
     except (pa.ArrowException, OSError) as error:
-        return _CheckedShard(shard, no_rows, no_rows, [DatasetFault(shard.path, f"cannot be read: {error}")])
+        return _unreadable(shard, [DatasetFault(shard.path, f"cannot be read: {error}")])
     if not table.schema.equals(schema.arrow(), check_metadata=True):
         fault = DatasetFault(shard.path, "has other columns or metadata than the manifest says")
-        return _CheckedShard(shard, no_rows, no_rows, [fault])
+        return _unreadable(shard, [fault])
     messages = [*_row_faults(table, shard), *_code_faults(table, schema), *_footer_faults(data, schema)]
     faults = [DatasetFault(shard.path, message) for message in messages]
-    return _CheckedShard(shard, np.asarray(table["id"]), np.asarray(table["version"]), faults)
+    ids, versions = np.asarray(table["id"]), np.asarray(table["version"])  # (m,) each
+    return _CheckedShard(shard, ids, versions, np.zeros(len(ids), bool), faults)
 
 
 def _row_faults(table: pa.Table, shard: Shard) -> Iterator[str]:
@@ -112,6 +140,10 @@ def _row_faults(table: pa.Table, shard: Shard) -> Iterator[str]:
     keys = table["key"].to_pylist()
     if keys != sorted(keys) or [keys[0], keys[-1]] != [shard.first_key, shard.last_key]:
         yield f"must hold keys in order from {shard.first_key!r} to {shard.last_key!r}"
+    _, first_rows = np.unique(np.asarray(table["id"]), return_index=True)
+    repeats = np.setdiff1d(np.arange(table.num_rows), first_rows)  # (r,): rows whose id an earlier row has
+    if len(repeats):
+        yield f"repeats {len(repeats)} ids, for example {table['id'][repeats[0]]}"
     if not np.isfinite(np.asarray(table["error"])).all():
         yield "has NaN or infinite errors"
 
@@ -137,72 +169,86 @@ def _footer_faults(data: bytes, schema: CodeSchema) -> Iterator[str]:
         yield f"must be compressed by zstd, got {sorted(codecs)}"
 
 
-def _repeated_ids(checked: Sequence[_CheckedShard]) -> Iterator[DatasetFault]:
-    """One fault per shard that holds ids of a shard before it, or one id twice: that shard must be made again."""
-    if not checked:
-        return
-    ids = np.concatenate([each.ids for each in checked])  # (m,): all rows, shard after shard
-    shard_numbers = np.repeat(np.arange(len(checked)), [len(each.ids) for each in checked])  # (m,)
-    by_id = np.argsort(ids, kind="stable")  # (m,): equal ids keep the order of their shards
-    repeats = by_id[1:][ids[by_id][1:] == ids[by_id][:-1]]  # (r,): rows whose id an earlier row has
-    for number in np.unique(shard_numbers[repeats]):
-        repeated = ids[repeats[shard_numbers[repeats] == number]]
-        message = f"repeats {len(repeated)} ids, for example {int(repeated[0])}"
-        yield DatasetFault(checked[number].shard.path, message)
-
-
 # --- against the snapshot ---------------------------------------------------------------------------------------------
 
 
-def _snapshot_faults(
-    dataset: CodeDataset, checked: Sequence[_CheckedShard], count_rows: bool
-) -> Iterator[DatasetFault]:
-    """Every row of the snapshot must be in a shard, in the version listed, or among the rejects, and no other row."""
+def _open_snapshot(dataset: CodeDataset) -> tuple[StoredSnapshot | None, list[DatasetFault]]:
+    """The snapshot of a dataset, or why it cannot be compared with."""
     uri = dataset.facts.snapshot_uri
     try:
         snapshot = open_snapshot(uri)
     except (FileNotFoundError, StorageError) as error:
-        yield DatasetFault("", f"its snapshot {uri} cannot be read: {error}")
-        return
+        return None, [DatasetFault("", f"its snapshot {uri} cannot be read: {error}")]
     if snapshot.digest != dataset.facts.snapshot:
         present, expected = snapshot.digest[:DIGEST_DIGITS], dataset.facts.snapshot[:DIGEST_DIGITS]
-        yield DatasetFault("", f"its snapshot {uri} is now {present}, the dataset is of {expected}")
-        return
-    if count_rows:
-        rejects = objects.read_bytes(dataset.uri_of(REJECTS_FILE))
-        yield from _row_count_faults(snapshot, checked, parquet.from_bytes(rejects)["key"].to_pylist())
+        return None, [DatasetFault("", f"its snapshot {uri} is now {present}, the dataset is of {expected}")]
+    return snapshot, []
 
 
-def _row_count_faults(
-    snapshot: StoredSnapshot, checked: Sequence[_CheckedShard], rejected_keys: list[str]
-) -> Iterator[DatasetFault]:
-    no_rows = np.zeros((0, 2), np.int64)  # concatenate needs one array, even if every image is a reject
-    stored = np.concatenate([no_rows, *(np.stack([each.ids, each.versions], 1) for each in checked)])  # (m, 2)
-    stored = stored[np.argsort(stored[:, 0])]  # by rising id, which no two rows share
-    rejected = set(rejected_keys)
-    present_rows = missing_rows = stale_rows = 0
-    example_key = ""
-    for rows in snapshot.waves(ROWS_PER_COMPARISON):
-        ids = np.asarray(rows["id"])  # (n,)
-        present, stale = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
-        if len(stored):
-            ranks = np.minimum(np.searchsorted(stored[:, 0], ids), len(stored) - 1)  # (n,): where each id would be
-            present = stored[ranks, 0] == ids  # (n,)
-            stale = present & (stored[ranks, 1] != row_versions(rows))  # (n,)
-        keys = rows["key"].to_pylist()
-        missing_keys = [keys[number] for number in np.flatnonzero(~present) if keys[number] not in rejected]
-        present_rows += int(present.sum())
-        missing_rows += len(missing_keys)
-        stale_rows += int(stale.sum())
-        example_key = example_key or (missing_keys[0] if missing_keys else "")
-    if missing_rows:
-        message = f"{missing_rows} images of the snapshot are neither in a shard nor rejected"
-        yield DatasetFault("", f"{message}, for example {example_key!r}")
-    if stale_rows:
-        message = f"{stale_rows} rows were encoded from another version of their image than the snapshot lists"
-        yield DatasetFault("", message)
-    if present_rows < len(stored):
-        yield DatasetFault("", f"{len(stored) - present_rows} rows are in no snapshot")
-    if present_rows + len(rejected_keys) != snapshot.rows and not missing_rows:
-        absent = snapshot.rows - present_rows
-        yield DatasetFault(REJECTS_FILE, f"has {len(rejected_keys)} rows, {absent} images are in no shard")
+def _rejected_keys(dataset: CodeDataset) -> list[str]:
+    return parquet.from_bytes(objects.read_bytes(dataset.uri_of(REJECTS_FILE)))["key"].to_pylist()
+
+
+class _Comparison:
+    """Every row of the snapshot must be in one shard, in the version listed, or among the rejects, and no other row."""
+
+    def __init__(self, rejected_keys: list[str]) -> None:
+        self._rejects, self._rejected_keys = len(rejected_keys), pa.array(rejected_keys, pa.string())
+        self._open: list[_CheckedShard] = []
+        self._present = self._missing = self._stale = self._unlisted = 0  # rows
+        self._missing_key = ""
+        self.repeats: list[DatasetFault] = []
+        """One fault per shard and stretch of rows that a shard before it has too: it must be made again."""
+
+    def run(self, snapshot: StoredSnapshot, checked: Iterator[_CheckedShard]) -> None:
+        """Compare all rows with all shards, which come by rising first key."""
+        following = next(checked, None)
+        for rows in snapshot.waves(ROWS_PER_COMPARISON):
+            last_key = rows["key"][-1].as_py()
+            while following is not None and following.shard.first_key <= last_key:
+                self._open.append(following)
+                following = next(checked, None)
+            self._compare(rows)
+            # The next rows may begin with copies of the last image, whose key is the same.
+            self._unlisted += sum(int((~each.listed).sum()) for each in self._open if each.shard.last_key < last_key)
+            self._open = [each for each in self._open if each.shard.last_key >= last_key]
+        self._unlisted += sum(int((~each.listed).sum()) for each in self._open)
+        while following is not None:
+            self._unlisted += len(following.ids)
+            following = next(checked, None)
+
+    def _compare(self, rows: pa.Table) -> None:
+        """Shapes: n rows of the snapshot; m rows of one shard; k rows in both."""
+        ids, versions = np.asarray(rows["id"]), row_versions(rows)  # (n,) each
+        present, by_id = np.zeros(len(ids), bool), np.argsort(ids)  # (n,) each
+        for each in self._open:
+            ranks = np.minimum(np.searchsorted(ids, each.ids, sorter=by_id), len(ids) - 1)  # (m,)
+            stored = np.flatnonzero(ids[by_id[ranks]] == each.ids)  # (k,): rows of the shard
+            listed = by_id[ranks[stored]]  # (k,): the same rows in the snapshot
+            each.listed[stored] = True
+            repeated = ids[listed[present[listed]]]
+            if len(repeated):
+                message = f"repeats {len(repeated)} ids, for example {int(repeated[0])}"
+                self.repeats.append(DatasetFault(each.shard.path, message))
+            present[listed] = True
+            self._stale += int((versions[listed] != each.versions[stored]).sum())
+        missing_keys = rows["key"].filter(pa.array(~present))
+        missing_keys = missing_keys.filter(pc.invert(pc.is_in(missing_keys, self._rejected_keys)))
+        self._present += int(present.sum())
+        self._missing += len(missing_keys)
+        if len(missing_keys):
+            self._missing_key = self._missing_key or missing_keys[0].as_py()
+
+    def row_faults(self, snapshot_rows: int) -> Iterator[DatasetFault]:
+        """What is wrong with the rows of a dataset whose files are whole."""
+        if self._missing:
+            message = f"{self._missing} images of the snapshot are neither in a shard nor rejected"
+            yield DatasetFault("", f"{message}, for example {self._missing_key!r}")
+        if self._stale:
+            message = f"{self._stale} rows were encoded from another version of their image than the snapshot lists"
+            yield DatasetFault("", message)
+        if self._unlisted:
+            yield DatasetFault("", f"{self._unlisted} rows are in no snapshot")
+        if self._present + self._rejects != snapshot_rows and not self._missing:
+            absent = snapshot_rows - self._present
+            yield DatasetFault(REJECTS_FILE, f"has {self._rejects} rows, {absent} images are in no shard")

@@ -2,15 +2,15 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 import torch
 
+from components.codes.job_record import ShardResult
+from components.codes.plan import ShardRequest
 from components.codes.shard_encoder import (
     DecodedBatch,
     EncodeSettings,
@@ -38,31 +38,21 @@ class WorkerSettings:
 class EncodeWorker:
     """An actor of the pool: makes one shard per call, several calls at the same time."""
 
-    def __init__(self, settings: WorkerSettings, requests: Sequence[ray.ObjectRef]) -> None:
-        """`requests` are those of one wave, by number."""
-        self._settings, self._requests = settings, requests
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
         torch.set_num_threads(settings.encoding.threads)
-        with self._errors_reported():
-            self._encoder = ShardEncoder(settings.encoding)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        """Make the shard of request number `item`; gives its ShardResult as JSON."""
-        with self._errors_reported(), self._decoding() as start_decoding:
-            # Ray does not resolve references inside a list: only this one request is fetched.
-            request = ray.get(self._requests[int(batch["item"][0])])
-            return {"result": [self._encoder.make_shard(request, start_decoding, self._report).to_json()]}
+    def load(self) -> None:
+        """Load the tokenizer: once, before shards. Not in the constructor, whose errors Ray reports as a lost actor."""
+        self._encoder = ShardEncoder(self._settings.encoding)
+
+    def make_shard(self, request: ShardRequest) -> ShardResult:
+        """Make one shard; the driver gets the rows encoded so far through the mailbox."""
+        with self._decoding() as start_decoding:
+            return self._encoder.make_shard(request, start_decoding, self._report)
 
     def _report(self, name: str, rows: int) -> None:
         self._settings.mailbox.post.remote(self._settings.job, (name, rows))  # not awaited: progress may be late
-
-    @contextlib.contextmanager
-    def _errors_reported(self) -> Iterator[None]:
-        """Send an encoder's own error to the driver: Ray Data would count it as one more lost encoder."""
-        try:
-            yield
-        except Exception as error:
-            ray.get(self._settings.mailbox.post.remote(self._settings.job, error))  # awaited: the actor may end now
-            raise
 
     def _decoding(self) -> contextlib.AbstractContextManager[StartDecoding]:
         """Decode in Ray tasks, or in a thread of this process when there are no readers."""

@@ -10,8 +10,10 @@ A folder without a manifest is not an artifact, whatever else it holds.
 
 Why nothing is lost when a writer stalls, at any point and for however long, and wakes up when another has taken over:
 it writes files into its own attempt's folder only; it commits by creating the manifest after the one that it began
-with, which the store refuses if the other has created it; and a sweep removes only files that no manifest names, of
-attempts that can commit no more. The same holds for requests that a network delivers late.
+with, which the store refuses if the other has created it; it takes over only files that the manifest which it began
+with names, or that attempts after that manifest's recorded; and a sweep removes only files that no manifest names, of
+attempts up to the last manifest's, so that nobody can take them over any more. The same holds for requests that a
+network delivers late.
 tests/store/test_protocol.py explores all orders of two writers' requests.
 """
 
@@ -98,16 +100,45 @@ def head_number(folder: str) -> int:
     return max(_manifest_numbers(folder), default=0)
 
 
-def commit_artifact(folder: str, files: Sequence[FileEntry], facts: Mapping[str, Any], base: int | None = None) -> str:
+def open_work(folder: str) -> dict[str, int]:
+    """Bytes of each file of unfinished work in `folder` that the next commit may take over, by path in the work folder.
+
+    What attempts up to that of the newest manifest left belongs to commits that were made: a sweep may be removing it.
+    """
+    try:
+        committed = read_manifest(folder).get("attempt", "")[:6]
+    except FileNotFoundError:
+        committed = ""
+    sizes = objects.object_sizes(objects.join(folder, WORK_FOLDER))
+    return {path: size for path, size in sizes.items() if attempt_of(path)[:6] > committed}
+
+
+def commit_artifact(
+    folder: str,
+    files: Sequence[FileEntry],
+    facts: Mapping[str, Any],
+    *,
+    attempt: str,
+    base: int | None = None,
+    beside: Sequence[FileEntry] = (),
+) -> str:
     """Create the manifest after number `base`, which makes `files` the content of `folder`; returns the digest.
 
-    All files must be there already. `base` is the `head_number` that the work began with; None takes the present one.
-    Raises CommitConflict when another run has committed other content since.
+    All files must be there already: written by `attempt`, recorded by an attempt after that of the manifest `base`, or
+    named by it. `base` is the `head_number` that the work began with; None takes the present one. Raises CommitConflict
+    when another run has committed other content since. Files `beside` are listed and checked like the others and are
+    no part of the digest: they say where the content lies.
     """
     digest = digest_of_files(files)
-    entries = [vars(file) for file in sorted(files, key=lambda file: file.path)]
+    entries = [vars(file) for file in sorted([*files, *beside], key=lambda file: file.path)]
     number = (head_number(folder) if base is None else base) + 1
-    manifest = {"format": MANIFEST_FORMAT, "digest": digest, "files": entries, "facts": dict(facts)}
+    manifest = {
+        "format": MANIFEST_FORMAT,
+        "digest": digest,
+        "attempt": attempt,
+        "files": entries,
+        "facts": dict(facts),
+    }
     data = json.dumps(manifest, indent=1, sort_keys=True).encode()
     created = objects.create_bytes(_manifest_uri(folder, number), data)
     # A number may have been removed by a sweep after others were committed: only the highest one counts.
@@ -129,7 +160,7 @@ def save_artifact(
     digest. Raises as `commit_artifact` does."""
     attempt = attempt or new_attempt()
     entries = [store_file(folder, f"{attempt}/{name}", data) for name, data in contents.items()]
-    return commit_artifact(folder, entries, facts, base)
+    return commit_artifact(folder, entries, facts, attempt=attempt, base=base)
 
 
 def store_file(folder: str, path: str, data: bytes) -> FileEntry:
@@ -205,6 +236,15 @@ def verify_file(folder: str, file: Mapping[str, Any]) -> None:
             hashed.update(chunk)
     if hashed.hexdigest() != file["sha256"]:
         raise _content_differs(folder, file)
+
+
+def is_whole(folder: str, file: FileEntry) -> bool:
+    """Whether the file is there with the content that its entry says."""
+    try:
+        verify_file(folder, vars(file))
+    except (FileNotFoundError, StorageError):
+        return False
+    return True
 
 
 def _content_differs(folder: str, file: Mapping[str, Any]) -> StorageError:

@@ -22,14 +22,15 @@ from components.codes.dataset import (
     tokenizer_digest,
 )
 from components.codes.facts import describe_agreement
-from components.codes.verify import DatasetFault, verify_dataset
+from components.codes.verify import DatasetFault, check_dataset
 from components.config import StepResources, result_settings
 from components.errors import ExitCode, StorageError, UsageError
 from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig, ImagesExecution
 from components.images.listing import Listing
+from components.images.newest import newest_snapshot, note_newest
 from components.images.rejects import REJECTS_FILE
-from components.images.sources.registry import list_images
+from components.images.sources.registry import list_images, outputs_below
 from components.progress import Progress
 from components.store import commits, objects, parquet
 from components.store.lease import TIME_TO_LIVE, acquire_lease, keep_alive, lease_folder
@@ -83,7 +84,9 @@ def encode_images(options: argparse.Namespace) -> int:
         output = objects.absolute(options.output)
         folder = objects.join(output, tokenizer.digest)
         progress.say(f"encoding {config.images.uri} with tokenizer {tokenizer.digest[:12]} into {folder}")
-        listing = list_images(config.images, "")
+        for inside in outputs_below(config.images, [output]):
+            progress.say(f"{inside} is the output: its files are not images")
+        listing = list_images(config.images, "", [output])
         objects.check_writable(output)
         snapshot = _snapshot_folder(config.images, listing, output, progress)
         if _is_done(folder, snapshot):
@@ -125,10 +128,12 @@ def _snapshot_folder(config: ImagesConfig, listing: Listing, output: str, progre
     folder = objects.join(output, SNAPSHOTS_FOLDER, digest_of([settings, config.uri, listing.digest()])[:16])
     with contextlib.suppress(FileNotFoundError):
         commits.read_manifest(folder)
-        progress.say(f"{listing.table.num_rows:,} images, as listed before ({folder})")
+        progress.say(f"{listing.rows:,} images, as listed before ({folder})")
         return folder
-    commit_snapshot(folder, listing, [], config, seed=0)  # no rejects are known yet
-    progress.say(f"{listing.table.num_rows:,} images, {listing.ignored:,} other files passed over ({folder})")
+    snapshots = objects.join(output, SNAPSHOTS_FOLDER)
+    commit_snapshot(folder, listing, [], config, seed=0, earlier=newest_snapshot(snapshots, config))  # no rejects yet
+    note_newest(snapshots, config, folder)
+    progress.say(f"{listing.rows:,} images, {listing.ignored:,} other files passed over ({folder})")
     return folder
 
 
@@ -148,9 +153,13 @@ def _run_job(
     tokenizer: TokenizerFiles,
     config: RepairConfig,
     progress: Progress,
+    repaired: CodeDataset | None = None,
     distrusted: frozenset[str] = frozenset(),
 ) -> None:
-    """Run one encode job under the dataset's lease; shards whose paths are `distrusted` are made again."""
+    """Run one encode job under the dataset's lease, which the step `codes` of a run takes too.
+
+    Shards of the dataset `repaired` whose paths are `distrusted` are made again, unless others have committed since.
+    """
     from components.cluster.step import Cluster
     from components.codes.step import encode_snapshot
 
@@ -161,6 +170,9 @@ def _run_job(
         ends_with_driver=not os.environ.get("RAY_ADDRESS"),
     )
     with keep_alive(lease):
+        if repaired is not None and read_dataset(folder) != repaired:
+            progress.say(f"{folder} was committed again since it was read: nothing is repaired")
+            return
         resources = config.resources
         per_worker = resources.cpus + resources.readers / 2  # a reader asks for half a CPU
         cluster = Cluster(local_cpus=resources.workers * per_worker + DRIVER_CPUS_BESIDE_ENCODERS)
@@ -192,31 +204,30 @@ def verify_datasets(options: argparse.Namespace) -> int:
     """Read every dataset back; with --repair, make only damaged parts again."""
     damaged = 0
     for folder in _dataset_folders(options.folder):
-        faults = _report_faults(folder)
+        dataset = read_dataset(folder)
+        faults = _report_faults(dataset)
         if faults and options.repair:
-            _repair(folder, faults, options.overrides)
-            faults = _report_faults(folder)
+            _repair(dataset, faults, options.overrides)
+            faults = _report_faults(read_dataset(folder))
         damaged += bool(faults)
     return ExitCode.FAILED if damaged else ExitCode.DONE
 
 
-def _report_faults(folder: str) -> list[DatasetFault]:
+def _report_faults(dataset: CodeDataset) -> list[DatasetFault]:
     progress = Progress()
-    faults = verify_dataset(
-        folder, lambda read, total: progress.update("verify", done=read, total=total, unit="shards")
+    faults = check_dataset(
+        dataset, lambda read, total: progress.update("verify", done=read, total=total, unit="shards")
     )
     progress.finish("verify")
-    dataset = read_dataset(folder)
     verdict = f"{len(faults)} faults" if faults else "whole"
-    progress.say(f"{folder}: {dataset.facts.rows:,} rows in {len(dataset.shards):,} shards, {verdict}")
+    progress.say(f"{dataset.folder}: {dataset.facts.rows:,} rows in {len(dataset.shards):,} shards, {verdict}")
     for fault in faults:
         progress.say(f"  {fault}")
     return faults
 
 
-def _repair(folder: str, faults: Sequence[DatasetFault], overrides: Sequence[str]) -> None:
-    dataset = read_dataset(folder)
-    facts = dataset.facts
+def _repair(dataset: CodeDataset, faults: Sequence[DatasetFault], overrides: Sequence[str]) -> None:
+    folder, facts = dataset.folder, dataset.facts
     with TemporaryDirectory() as local:
         objects.download(dataset.uri_of(TOKENIZER_FOLDER), Path(local))
         if tokenizer_digest(Path(local)) != facts.tokenizer:
@@ -230,7 +241,7 @@ def _repair(folder: str, faults: Sequence[DatasetFault], overrides: Sequence[str
         config = validate_config(RepairConfig, tree, "verify --repair")
         tokenizer = TokenizerFiles(Path(local), facts.tokenizer, facts.tokenizer_model, facts.tokenizer_run)
         distrusted = frozenset(fault.path for fault in faults if fault.path)
-        _run_job(folder, facts.snapshot_uri, tokenizer, config, Progress(), distrusted)
+        _run_job(folder, facts.snapshot_uri, tokenizer, config, Progress(), dataset, distrusted)
 
 
 def _dataset_folders(path: str) -> list[str]:

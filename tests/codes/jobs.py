@@ -102,11 +102,16 @@ def call_when(condition: Callable[[], bool], then: Callable[[], Any], seconds: f
 
 def kill_encode_worker() -> None:
     """Send SIGKILL to one encode worker of the Ray that this process started."""
+    os.kill(encode_workers()[0], signal.SIGKILL)
+
+
+def encode_workers() -> list[int]:
+    """Processes of the encode workers that are alive in the Ray that this process started."""
+    found = []
     for pid in _descendants(os.getpid()):
-        if b"EncodeWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
-            return
-    raise AssertionError("there is no encode worker to kill")
+        with contextlib.suppress(OSError):  # the process ended in the meantime
+            found += [pid] if b"EncodeWorker" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+    return found
 
 
 def _descendants(pid: int) -> list[int]:

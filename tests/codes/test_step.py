@@ -1,8 +1,10 @@
 """Encode jobs, on Ray and in this process: their codes, the work after images changed, the loss of an encode worker."""
 
 import functools
+import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
+from components.codes import worker_pool
 from components.codes.config import CodesConfig
 from components.codes.dataset import read_dataset
 from components.codes.verify import verify_dataset
+from components.codes.worker_pool import WorkerPool
 from components.config import StepResources
 from components.errors import LeaseHeld, StorageError
 from components.images.tensors import to_images
+from components.progress import Progress
 from components.store import commits, parquet
 from components.store.lease import acquire_lease, keep_alive, lease_folder
 from components.tokenizer.stored import load_tokenizer
@@ -25,6 +30,7 @@ from tests.codes.jobs import (
     call_when,
     commit_images,
     dataset_rows,
+    encode_workers,
     kill_encode_worker,
     run_encode_job,
     shard_write_times,
@@ -148,8 +154,51 @@ def test_a_job_with_a_killed_encode_worker_makes_the_dataset_of_one_process(make
     watcher = call_when(lambda: len(shard_write_times(tmp_path / "killed")) >= 4, kill_encode_worker)
     assert read_dataset(make_on_ray("killed", config=WAVES)).digest == read_dataset(whole).digest
     watcher.join()
-    assert shard_write_times(tmp_path / "killed").keys() == shard_write_times(whole).keys()
+    names = [sorted(Path(path).name for path in shard_write_times(each)) for each in (tmp_path / "killed", whole)]
+    assert names[0] == names[1]
     assert verify_dataset(whole) == [] and verify_dataset(str(tmp_path / "killed")) == []
+
+
+@pytest.mark.ray
+def test_one_pool_of_encode_workers_serves_all_waves(make_on_ray, monkeypatch):
+    started = []
+    start = WorkerPool._start
+    monkeypatch.setattr(WorkerPool, "_start", lambda pool: started.append(start(pool)) or started[-1])
+    folder = make_on_ray(config=replace(WAVES, rows_per_wave=16))  # ten waves
+    assert len(started) == 2 and len(dataset_rows(folder)) == 150
+    assert encode_workers() == []
+
+
+@pytest.mark.ray
+def test_an_interrupted_job_leaves_no_encode_worker(make_on_ray, tmp_path):
+    class Interrupted(Progress):
+        def update(self, job: str, *, done: int, **state) -> None:
+            if done:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_on_ray(progress=Interrupted())
+    assert encode_workers() == [] and commits.head_number(str(tmp_path / "codes")) == 0
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("dies_in", ["load", "make_shard"])
+def test_workers_that_keep_dying_fail_the_job(make_on_ray, monkeypatch, dies_in):
+    class Dying:
+        def __init__(self, settings) -> None:
+            pass
+
+        def load(self) -> None:
+            if dies_in == "load":
+                os._exit(1)
+
+        def make_shard(self, request) -> None:
+            os._exit(1)
+
+    monkeypatch.setattr(worker_pool, "EncodeWorker", Dying)
+    monkeypatch.setattr(worker_pool, "MAX_LOSSES", 2)
+    with pytest.raises(RuntimeError, match="workers were lost 2 times with the same shard or before"):
+        make_on_ray(resources=StepResources(workers=1, readers=0))
 
 
 @pytest.mark.ray

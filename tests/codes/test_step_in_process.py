@@ -1,13 +1,16 @@
 """Encode jobs without a cluster: rejects, resume, the lease, and datasets of an earlier version of the project."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from components.codes.config import CodesConfig
 from components.codes.dataset import TokenizerFiles, read_dataset, tokenizer_digest
 from components.codes.facts import CodesFacts
+from components.codes.plan import EncodeRequest
 from components.codes.reader import read_codes
 from components.codes.shard_encoder import ShardEncoder
 from components.codes.verify import verify_dataset
@@ -41,18 +44,21 @@ def encode(fitted, pictures, tmp_path):
 
 @pytest.fixture
 def made_shards(monkeypatch):
-    """Names of the shards that are encoded; after `stop_after` of them encoding fails."""
+    """Names of the shards that are made, and the keys that are decoded; after `stop_after` shards encoding fails."""
     make = ShardEncoder.make_shard
 
     class ShardNames(list):
         stop_after = 1000
+        keys: list[str]
 
     names = ShardNames()
+    names.keys = []
 
     def make_shard(encoder, request, *more):
         if len(names) >= names.stop_after:
             raise RuntimeError("the process is stopped here")
         names.append(request.name)
+        names.keys += request.rows["key"].to_pylist() if isinstance(request, EncodeRequest) else []
         return make(encoder, request, *more)
 
     monkeypatch.setattr(ShardEncoder, "make_shard", make_shard)
@@ -102,6 +108,47 @@ def test_a_stopped_job_resumes_with_the_missing_shards(encode, made_shards, tmp_
     assert encode("stopped", config=config).digest == whole and len(made_shards) == 13 - 9
     assert {name: shard_write_times(tmp_path / "stopped")[name] for name in written} == written
     assert list((tmp_path / "stopped" / ".work").iterdir()) == []
+
+
+def test_what_was_encoded_stays_encoded_when_the_listing_changes(fitted, made_shards, pictures, tmp_path):
+    """Stopped at 31 of 50 shards; then one image is added that sorts first, one removed, changed and relabelled."""
+    (pictures / "0" / "0003.png").write_bytes(b"nonsense")
+
+    def encode(name: str, relabelled: str = "") -> str:
+        keys = sorted(str(path.relative_to(pictures)) for path in pictures.rglob("*.png"))
+        lines = [f"{key},{int(key == relabelled)}" for key in keys]
+        (tmp_path / "labels.csv").write_text("\n".join(["key,label", *lines, "none,1"]))
+        labels = {"labels": str(tmp_path / "labels.csv")}
+        snapshot = commit_images(str(pictures), str(tmp_path / f"snapshot-{len(list(tmp_path.iterdir()))}"), **labels)
+        config = CodesConfig(rows_per_shard=2, rows_per_wave=20, batch_size=4)
+        return run_encode_job(str(tmp_path / name), snapshot, fitted, None, config, max_rejects=0.05).digest
+
+    made_shards.stop_after = 31
+    with pytest.raises(RuntimeError, match="stopped here"):
+        encode("codes", relabelled="0/0006.png")
+    first, made_shards.keys = made_shards.keys, []
+    made_shards.stop_after = 1000
+    shutil.copy(pictures / "0" / "0099.png", pictures / "0" / "-first.png")
+    (pictures / "0" / "0030.png").unlink()
+    write_pictures(pictures, range(60, 61), seed=1)
+    encode("codes", relabelled="0/0012.png")
+    assert len(first) == 62 and not {"0/0003.png", "0/0006.png", "0/0012.png"} & set(made_shards.keys)
+    unseen = {str(path.relative_to(pictures)) for path in pictures.rglob("*.png")} - set(first)
+    assert sorted(made_shards.keys) == sorted({*unseen, "0/0060.png"}) and "0/-first.png" in unseen
+    encode("fresh", relabelled="0/0012.png")
+    assert dataset_rows(str(tmp_path / "codes")) == dataset_rows(str(tmp_path / "fresh"))
+    assert verify_dataset(str(tmp_path / "codes")) == []
+
+
+def test_records_of_other_preprocessing_are_not_reused(encode, fitted, made_shards, pictures, tmp_path):
+    made_shards.stop_after = 5
+    with pytest.raises(RuntimeError, match="stopped here"):
+        encode()
+    made_shards.clear()
+    made_shards.stop_after = 1000
+    snapshot = commit_images(str(pictures), str(tmp_path / "brighter"), background=(9, 9, 9))
+    run_encode_job(str(tmp_path / "codes"), snapshot, fitted, None)
+    assert len(made_shards) == 13 and verify_dataset(str(tmp_path / "codes")) == []
 
 
 def test_a_recorded_shard_with_a_truncated_file_is_encoded_again(encode, made_shards, tmp_path):

@@ -8,11 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components.codes import verify
 from components.codes.dataset import read_dataset
 from components.codes.verify import verify_dataset
 from components.codes.writer import row_versions, shard_name, write_shard
 from components.images.config import PixelConfig
-from components.images.snapshot import SNAPSHOT_FILE, open_snapshot, snapshot_to_parquet
+from components.images.snapshot import open_snapshot
+from components.images.snapshot_writer import save_snapshot
 from components.store import commits, objects, parquet
 from tests.store.committed_files import newest_manifest
 
@@ -20,8 +22,7 @@ from tests.store.committed_files import newest_manifest
 @pytest.fixture
 def dataset(codes, tmp_path):
     """Folder of a dataset whose snapshot exists."""
-    data = snapshot_to_parquet(codes.rows, ("a", "b", "c"), PixelConfig(image_size=16), 0)
-    commits.save_artifact(str(tmp_path / "snapshot"), {SNAPSHOT_FILE: data}, {})
+    save_snapshot(str(tmp_path / "snapshot"), codes.rows, ("a", "b", "c"), PixelConfig(image_size=16), 0)
     replace(codes, snapshot=open_snapshot(str(tmp_path / "snapshot"))).write(tmp_path / "codes")
     return tmp_path / "codes"
 
@@ -75,7 +76,8 @@ def test_damage_to_a_file_is_reported_with_its_path(dataset, file, harm, what):
             change_column("key", lambda table: table["key"].take(pa.array(range(15, -1, -1)))),
             "keys in order from 'k08'",
         ),
-        (change_column("id", lambda table: pa.array([0] * 16)), "repeats 16 ids, for example 0"),
+        (change_column("id", lambda table: pa.array([0] * 16)), "repeats 15 ids, for example 0"),
+        (change_column("id", lambda table: pa.array(range(0, 32, 2))), "repeats 16 ids, for example 0"),
         (
             change_column("id", lambda table: pa.array(range(900, 916))),
             "16 images of the snapshot are neither in a shard",
@@ -107,14 +109,21 @@ def test_shards_without_dictionaries_and_zstd_are_reported(dataset):
 
 
 def test_a_missing_or_changed_snapshot_is_reported(codes, dataset, tmp_path):
-    settings = PixelConfig(image_size=16)
-    other = snapshot_to_parquet(codes.rows.slice(1), ("a", "b", "c"), settings, 0)
-    commits.save_artifact(str(tmp_path / "snapshot"), {SNAPSHOT_FILE: other}, {})
+    save_snapshot(str(tmp_path / "snapshot"), codes.rows.slice(2), ("a", "b", "c"), PixelConfig(image_size=16), 0)
     (fault,) = verify_dataset(str(dataset))
     assert "its snapshot" in fault.what and "the dataset is of" in fault.what
     objects.delete(str(tmp_path / "snapshot"))
     (fault,) = verify_dataset(str(dataset))
     assert fault.path == "" and "cannot be read" in fault.what
+
+
+def test_stretches_of_the_snapshot_are_compared_with_the_shards_that_overlap_them(codes, dataset, monkeypatch):
+    monkeypatch.setattr(verify, "ROWS_PER_COMPARISON", 7)  # shards hold 16 rows, images have two copies
+    assert verify_dataset(str(dataset)) == []
+    rewrite(dataset, change_column("version", lambda table: pa.array([1] * 16)))
+    assert [fault.what for fault in verify_dataset(str(dataset))] == [
+        "16 rows were encoded from another version of their image than the snapshot lists"
+    ]
 
 
 def test_a_shard_that_the_manifest_lists_twice_is_reported(codes, dataset):

@@ -1,11 +1,12 @@
 """Artifacts on a local folder and on an object store in memory: commits, and how damage is noticed."""
 
 import hashlib
+import json
 import uuid
 
 import pytest
 
-from components.errors import StorageError
+from components.errors import CommitConflict, StorageError
 from components.store import commits, objects
 from tests.store.committed_files import stored_uri
 
@@ -54,3 +55,57 @@ def test_a_file_is_read_piece_by_piece_and_checked_against_its_manifest(root):
     objects.write_bytes(stored_uri(folder, "a.bin"), b"0123456780")
     with pytest.raises(StorageError, match=r"a\.bin .* is not the file that its manifest lists"):
         commits.verify_file(folder, line)
+
+
+def test_a_stalled_writer_cannot_commit_over_its_successor(root):
+    """A stalls between its check and its manifest, B takes over and commits, A wakes up with its smaller content."""
+    folder = objects.join(root, "artifact")
+    base = commits.head_number(folder)
+    whole = commits.save_artifact(folder, {"a": b"1", "b": b"2"}, {}, attempt="000002-bbbbbbbb", base=base)
+    with pytest.raises(CommitConflict, match=r"another run has committed .* nothing was overwritten"):
+        commits.save_artifact(folder, {"a": b"0"}, {}, attempt="000001-aaaaaaaa", base=base)
+    assert commits.read_manifest(folder)["digest"] == whole and commits.artifact_faults(folder, whole) == []
+
+
+def test_equal_content_that_another_attempt_committed_counts_as_committed(root):
+    folder = objects.join(root, "artifact")
+    first = commits.save_artifact(folder, {"a": b"1"}, {}, attempt="000001-aaaaaaaa", base=0)
+    assert commits.save_artifact(folder, {"a": b"1"}, {}, attempt="000002-bbbbbbbb", base=0) == first
+    assert commits.head_number(folder) == 1
+
+
+def test_a_number_that_was_swept_cannot_be_committed_again(root):
+    folder = objects.join(root, "artifact")
+    for number in range(1, 5):
+        commits.save_artifact(folder, {"a": b"%d" % number}, {}, attempt=f"{number:06d}-aaaaaaaa")
+    assert f"{commits.MANIFESTS_FOLDER}/000001.json" in commits.sweep(folder, "000004-aaaaaaaa", older_than=0)
+    with pytest.raises(CommitConflict):
+        commits.save_artifact(folder, {"a": b"late"}, {}, attempt="000001-bbbbbbbb", base=0)
+
+
+def test_a_sweep_leaves_what_is_named_young_or_of_a_later_attempt(root):
+    folder = objects.join(root, "artifact")
+    for attempt in ("000001-aaaaaaaa", "000003-cccccccc"):
+        objects.write_bytes(objects.join(folder, attempt, "unfinished"), b"x")
+    commits.save_artifact(folder, {"a": b"1"}, {}, attempt="000002-bbbbbbbb")
+    assert commits.sweep(folder, "000002-bbbbbbbb") == []  # nothing is a day old
+    assert commits.sweep(folder, "000002-bbbbbbbb", older_than=0) == ["000001-aaaaaaaa/unfinished"]
+
+
+def test_an_artifact_of_an_earlier_version_is_read_and_followed(tmp_path):
+    entry = commits.file_entry("a", b"1")
+    (tmp_path / "a").write_bytes(b"1")
+    manifest = {"format": 1, "digest": commits.digest_of_files([entry]), "files": [vars(entry)], "facts": {"n": 1}}
+    (tmp_path / commits.FORMER_MANIFEST).write_text(json.dumps(manifest))
+    folder = str(tmp_path)
+    assert commits.artifact_faults(folder, manifest["digest"]) == [] and commits.local_copy(folder) == tmp_path
+    commits.save_artifact(folder, {"a": b"2"}, {})
+    assert commits.head_number(folder) == 1 and (commits.local_copy(folder) / "a").read_bytes() == b"2"
+
+
+def test_an_earlier_commit_is_found_by_its_digest(root):
+    folder = objects.join(root, "artifact")
+    first = commits.save_artifact(folder, {"a": b"1"}, {"n": 1})
+    commits.save_artifact(folder, {"a": b"2"}, {"n": 2})
+    assert commits.find_manifest(folder, first)["facts"] == {"n": 1} and commits.artifact_faults(folder, first) == []
+    assert commits.find_manifest(folder, "0" * 64) is None

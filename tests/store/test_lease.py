@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import uuid
+from dataclasses import replace
 
 import pytest
 
@@ -119,3 +120,70 @@ def test_a_lease_whose_driver_ended_is_taken_at_once(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
     assert acquire_lease(str(tmp_path), wait_seconds=0, report=ignore).number == 2
+
+
+def test_a_lease_that_was_given_back_is_not_held(folder):
+    held = acquire_lease(folder, wait_seconds=0, report=ignore)
+    copy_in_a_worker = replace(held)
+    held.release()
+    lease._lost.clear()  # what another process does not know
+    assert not copy_in_a_worker.held()
+    with pytest.raises(LeaseLost, match="given back"):
+        copy_in_a_worker.renew()
+    assert read_sign_of_life(folder) is None
+
+
+def test_a_lost_lease_is_reported_once_and_refused_without_asking_the_store(folder, short, monkeypatch):
+    lost = threading.Event()
+    with keep_alive(acquire_lease(folder, wait_seconds=0, report=ignore), lost.set) as orphan:
+        lease._create(folder, orphan.number + 1, ends_with_driver=False)
+        assert lost.wait(10)
+        monkeypatch.setattr(objects, "object_sizes", lambda folder: {})  # a store that forgot everything
+        with pytest.raises(LeaseLost):
+            orphan.check()
+
+
+def test_a_created_lease_whose_answer_was_lost_is_ones_own(monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    create, tries = MemoryFileSystem.pipe_file, []
+
+    def answer_lost(self, path, value, mode="overwrite", **more):
+        tries.append(path)
+        if mode == "create" and len(tries) > 1:
+            raise FileExistsError(path)
+        create(self, path, value, mode=mode, **more)
+        if mode == "create":
+            raise ConnectionResetError("the answer was lost")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", answer_lost)
+    held = acquire_lease(f"memory://leases/{uuid.uuid4().hex}", wait_seconds=0, report=ignore)
+    assert held.number == 1 and held.held() and len(tries) == 2
+
+
+def test_a_process_of_another_namespace_with_the_same_host_name_is_not_taken_for_dead(tmp_path, monkeypatch):
+    """Two containers may share a host name; each counts its processes from 1."""
+    held = acquire_lease(str(tmp_path), wait_seconds=0, report=ignore, ends_with_driver=True)
+    boot, namespace, pid, started = held.process.split(" ")
+    gone = f"{boot} {namespace} {pid} {int(started) + 1}"
+    assert not lease._ended(held.process) and lease._ended(gone)
+    monkeypatch.setattr(lease, "_process_namespace", lambda: f"{boot} pid:[1]")
+    assert not lease._ended(gone)
+
+
+def test_a_pause_of_the_watcher_is_not_the_holders_silence(folder, monkeypatch):
+    acquire_lease(folder, wait_seconds=0, report=ignore)
+    now = [0.0]
+    monkeypatch.setattr(lease.time, "monotonic", lambda: now[0])
+    watch = lease._Watch(folder)
+    watch.look()
+    now[0] = 3600.0  # the watcher was stopped, and perhaps the holder with it
+    watch.look()
+    assert watch.silence <= lease.LONGEST_LOOK_SECONDS and not watch.is_free()
+
+
+def test_old_numbers_are_removed(folder):
+    for _ in range(lease.LEASES_KEPT + 3):
+        acquire_lease(folder, wait_seconds=0, report=ignore).release()
+    assert len(objects.object_sizes(folder)) == lease.LEASES_KEPT
+    assert acquire_lease(folder, wait_seconds=0, report=ignore).number == lease.LEASES_KEPT + 4

@@ -62,3 +62,39 @@ def test_a_range_and_a_look_tell_of_one_object(root):
     for ask in (objects.stat_object, objects.read_bytes):
         with pytest.raises(FileNotFoundError):
             ask(objects.join(root, "nothing"))
+
+
+def test_a_store_that_creates_an_object_twice_is_refused(monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    write = MemoryFileSystem.pipe_file
+    monkeypatch.setattr(
+        MemoryFileSystem, "pipe_file", lambda self, path, value, mode="", **more: write(self, path, value)
+    )
+    with pytest.raises(StorageError, match=r"must refuse to create an object that exists \(PUT with If-None-Match"):
+        objects.check_writable("memory://careless")
+
+
+def test_names_with_wildcards_name_themselves(root):
+    for name in ("a*", "ab", "[a]b", "a?"):
+        objects.write_bytes(objects.join(root, "odd", name), name.encode())
+    objects.delete(objects.join(root, "odd", "a*"))
+    assert objects.read_bytes(objects.join(root, "odd", "a?")) == b"a?"
+    assert sorted(objects.object_sizes(objects.join(root, "odd"))) == ["[a]b", "a?", "ab"]
+
+
+def test_a_remote_file_asks_for_what_is_read(monkeypatch):
+    uri = "memory://ranges/file"
+    objects.write_bytes(uri, bytes(range(200)))
+    asked, read_range = [], objects.read_range
+    monkeypatch.setattr(objects, "read_range", lambda uri, *range: asked.append(range) or read_range(uri, *range))
+    with objects.open_object(uri) as file:
+        assert (
+            file.seek(-10, 2) == 190
+            and file.read(4) == bytes(range(190, 194))
+            and file.read() == bytes(range(194, 200))
+        )
+    assert asked == [(190, 194), (194, 200)]
+    with objects.open_object(uri, read_ahead=150) as file:
+        assert [file.read(2) for _ in range(3)] == [bytes([n, n + 1]) for n in (0, 2, 4)]
+    assert asked[2:] == [(0, 150)]
