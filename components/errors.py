@@ -12,6 +12,7 @@
     ├── WorldError                4   something outside this program does not answer, or is too small
     │   ├── StorageError              the artifact store
     │   ├── TrackingError             MLflow (not tried again: orchestration.tracking_wait was waited before)
+    │   ├── TrackingAway              MLflow, when a run begins (tried again: nothing was waited before)
     │   ├── ClusterUnreachable        no Ray cluster answers
     │   └── TooFewResources           the Ray cluster is smaller than a step needs
     └── LeaseError                5
@@ -122,6 +123,12 @@ class StorageError(WorldError):
 
 class TrackingError(WorldError):
     """The tracking server or the registry cannot do what was asked; the message says which and what to check."""
+
+
+class TrackingAway(TrackingError):
+    """The tracking server does not answer when one connects to it, for which nobody waits."""
+
+    retry_helps = True
 
 
 class ClusterUnreachable(WorldError):
