@@ -82,7 +82,6 @@ def open_registry(state: str, source: str) -> Tracker:
     if not has_been_used(uri):
         raise UsageError(
             f"{source!r} is neither a preset nor a YAML file, and no model is registered yet at "
-            f"{without_password(uri)}: correct the name, run the pipeline first, or give the folder of its state by "
-            "--state"
+            f"{without_password(uri)}: correct the name, run the pipeline first, or name its state by --state"
         )
     return Tracker(uri=uri, name="registry", state=state)
