@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 
 from components.errors import DeletedRecord, PipelineError, TrackingAway, TrackingError, UnknownModel
 from components.progress import format_duration
+from components.stopping import stop_requested
 from components.tracking.failures import passes
 
 LOCAL_UI = "http://127.0.0.1:5000"
@@ -96,7 +97,7 @@ class TrackingServer:
                         raise
                     raise failure from error
                 self.outage.noticed(error, asked)
-                if time.monotonic() - started >= self.patience or self.closing.wait(pause):
+                if time.monotonic() - started >= self.patience or stop_requested() or self.closing.wait(pause):
                     raise TrackingError(_no_answer(self.uri, error)) from error
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
