@@ -10,6 +10,7 @@ import pytest
 from components.errors import StorageError
 from components.store import commits, objects
 from tests.services.swift_server import ObjectStore
+from tests.store.committed_files import stored_uri
 
 pytestmark = pytest.mark.services
 
@@ -27,15 +28,16 @@ def test_a_saved_artifact_has_no_faults(root) -> None:
     digest = commits.save_artifact(folder, {"a.bin": b"a" * 1000, "deep/b.bin": b""}, {"rows": 1})
     assert commits.artifact_faults(folder, digest) == []
     assert commits.read_manifest(folder)["facts"] == {"rows": 1}
-    assert objects.read_bytes(f"{folder}/a.bin") == b"a" * 1000
+    assert objects.read_bytes(stored_uri(folder, "a.bin")) == b"a" * 1000
 
 
 def test_missing_and_truncated_files_are_detected(root) -> None:
     folder = root("damaged")
     digest = commits.save_artifact(folder, {"gone.bin": b"1", "cut.bin": b"22"}, {})
-    objects.delete(f"{folder}/gone.bin")
-    objects.write_bytes(f"{folder}/cut.bin", b"2")
-    assert [fault.split(" ")[0] for fault in commits.artifact_faults(folder, digest)] == ["cut.bin", "gone.bin"]
+    objects.delete(stored_uri(folder, "gone.bin"))
+    objects.write_bytes(stored_uri(folder, "cut.bin"), b"2")
+    faulty = [commits.name_of(fault.split(" ")[0]) for fault in commits.artifact_faults(folder, digest)]
+    assert faulty == ["cut.bin", "gone.bin"]
 
 
 def test_an_existing_object_is_not_created_again(root) -> None:
