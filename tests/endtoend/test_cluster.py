@@ -67,8 +67,10 @@ def test_every_artifact_is_whole_on_s3_and_known_to_the_server(remote_run):
             commits.read_verified(artifact.uri, file)  # compares the SHA-256
 
 
-def test_the_drivers_disk_has_only_pictures_and_the_orchestrators_state(remote_run):
-    assert {path.name for path in (remote_run.place.folder / "runs").iterdir()} == {"dagster", "latest"}
+def test_the_drivers_disk_has_only_pictures_the_orchestrators_state_and_no_unsent_figures(remote_run):
+    runs = remote_run.place.folder / "runs"
+    assert {path.name for path in runs.iterdir()} - {"unsent"} == {"dagster", "latest"}
+    assert [path for path in (runs / "unsent").rglob("*") if path.is_file()] == []
 
 
 def test_the_models_are_registered_on_the_server_and_promoted(remote_run):

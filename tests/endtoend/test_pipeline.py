@@ -68,7 +68,7 @@ def test_reference_statistics_are_those_of_the_run_s_training_images(finished_ru
 
 def test_a_second_run_does_no_work(finished_run):
     before = {
-        path: path.stat().st_mtime_ns for path in (finished_run.folder / "runs" / "artifacts").glob("*/*/*.safetensors")
+        path: path.stat().st_mtime_ns for path in (finished_run.folder / "runs" / "artifacts").glob("*/*/*/*.safetensors")
     }
     result = finished_run.run()
     assert result.returncode == 0 and "nothing to do" in result.stdout
@@ -87,8 +87,8 @@ def test_a_changed_prior_setting_refits_that_prior_and_what_follows(finished_run
 def test_a_deleted_shard_and_a_truncated_model_are_detected_and_made_again(finished_run, copy_of):
     place = copy_of(finished_run)
     digests = place.digests()
-    shard = next((place.folder / "runs" / "artifacts" / "codes").glob("*/part-*.parquet"))
-    weights = next((place.folder / "runs" / "artifacts" / "prior_top").glob("*/model.safetensors"))
+    shard = next((place.folder / "runs" / "artifacts" / "codes").glob("*/*/part-*.parquet"))
+    weights = next((place.folder / "runs" / "artifacts" / "prior_top").glob("*/*/model.safetensors"))
     shard.unlink()
     weights.write_bytes(weights.read_bytes()[:100])
     result = place.run_without_ray()
