@@ -33,6 +33,8 @@ from components.store import commits, objects, parquet
 
 ROWS_PER_PART = 1 << 16
 """Rows per part on average: a part is the unit of writing and comparing, and is held in memory."""
+LARGEST_PART = 2
+"""A part is at most so many times as large as the average."""
 
 
 class SnapshotFiles(NamedTuple):
@@ -81,20 +83,32 @@ class SnapshotWriter:
         self._earlier_folder = earlier.folder if earlier else ""
         self._images_per_part = max(1, ROWS_PER_PART // pixels.augment.copies)
         self._pending: list[pa.Table] = []
+        self._pending_images = 0
         self._parts: list[SnapshotPart] = []
         self._files = SnapshotFiles([], [])
 
     def add(self, rows: pa.Table) -> None:
         """Rows of SNAPSHOT_SCHEMA that follow those before, by rising key and copy."""
-        ids, copies = np.asarray(rows["id"]), np.asarray(rows["copy"])  # (n,) each
+        images = np.flatnonzero(np.asarray(rows["copy"]) == 0)  # (i,): the row of each image's copy 0
         # Ids are hashes: which images begin a part does not depend on the other images.
-        starts = np.flatnonzero((copies == 0) & (ids % self._images_per_part == 0))
+        begins = images[np.asarray(rows["id"])[images] % self._images_per_part == 0]  # (b,)
         first = 0
-        for start in starts.tolist():
-            self._pending.append(rows.slice(first, start - first))
+        for begin in begins.tolist():
+            self._add_to_part(rows.slice(first, begin - first), images[(images >= first) & (images < begin)] - first)
             self._write_part()
-            first = start
-        self._pending.append(rows.slice(first))
+            first = begin
+        self._add_to_part(rows.slice(first), images[images >= first] - first)
+
+    def _add_to_part(self, rows: pa.Table, images: np.ndarray) -> None:
+        """Rows of one part, with the rows `images` at which its images begin; a part that grows too large is cut."""
+        while self._pending_images + len(images) > LARGEST_PART * self._images_per_part:
+            room = LARGEST_PART * self._images_per_part - self._pending_images
+            cut = int(images[room])
+            self._pending.append(rows.slice(0, cut))
+            self._write_part()
+            rows, images = rows.slice(cut), images[room:] - cut
+        self._pending.append(rows)
+        self._pending_images += len(images)
 
     def finish(self) -> SnapshotFiles:
         """Write the last part and the description; returns all files that were written."""
@@ -111,7 +125,7 @@ class SnapshotWriter:
 
     def _write_part(self) -> None:
         rows = pa.concat_tables(self._pending) if self._pending else SNAPSHOT_SCHEMA.empty_table()
-        self._pending = []
+        self._pending, self._pending_images = [], 0
         if not rows.num_rows:
             return
         read = pc.is_valid(rows["content"])

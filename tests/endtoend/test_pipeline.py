@@ -68,7 +68,8 @@ def test_reference_statistics_are_those_of_the_run_s_training_images(finished_ru
 
 def test_a_second_run_does_no_work(finished_run):
     before = {
-        path: path.stat().st_mtime_ns for path in (finished_run.folder / "runs" / "artifacts").glob("*/*/*/*.safetensors")
+        path: path.stat().st_mtime_ns
+        for path in (finished_run.folder / "runs" / "artifacts").glob("*/*/*/*.safetensors")
     }
     result = finished_run.run()
     assert result.returncode == 0 and "nothing to do" in result.stdout

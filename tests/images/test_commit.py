@@ -302,7 +302,7 @@ def test_a_snapshot_of_format_2_stays_readable(tmp_path):
     assert pa.concat_tables(opened.waves(3)).equals(snapshot.table) and snapshot.pixels.background == (1, 2, 3)
 
 
-def test_one_more_image_changes_one_part_and_the_others_are_copied(tmp_path, settings, monkeypatch):
+def test_one_more_image_changes_its_part_and_the_others_are_copied(tmp_path, settings, monkeypatch):
     monkeypatch.setattr(snapshot_writer, "ROWS_PER_PART", 50)
     written = []
     monkeypatch.setattr(objects, "write_bytes", lambda uri, data: written.append(uri) or write_bytes(uri, data))
@@ -317,9 +317,11 @@ def test_one_more_image_changes_one_part_and_the_others_are_copied(tmp_path, set
     written.clear()
     after = save("after", sorted([*keys, "0500-new.png"]), before)
     new = [part for part in after.parts if part not in before.parts]
-    assert len(before.parts) > 10 and len(new) == 1 and new[0].first_key < "0500-new.png" <= new[0].last_key
+    assert len(before.parts) > 10 and any(part.first_key < "0500-new.png" <= part.last_key for part in new)
+    assert max(part.rows for part in before.parts) == 2 * 50  # larger ones are cut,
+    assert len(new) <= 2  # so that the cut behind the new image moves
     names = sorted(uri.rpartition("/")[2].partition("-")[0] for uri in written)
-    assert names == ["locations", "rows", "snapshot.json"]
+    assert names == [*["locations"] * len(new), *["rows"] * len(new), "snapshot.json"]
     assert pa.concat_tables(after.waves(77)).equals(synthetic_rows(sorted([*keys, "0500-new.png"])))
 
 
