@@ -1,0 +1,14 @@
+"""Imports what drivers import, once, in the server process that they are forked from."""
+
+import dagster  # noqa: F401
+import mlflow  # noqa: F401
+import s3fs  # noqa: F401
+import torch
+
+import components.codes.step
+import pipeline.cli
+import pipeline.definitions
+import pipeline.verbs.codes
+import pipeline.verbs.run  # noqa: F401
+
+torch.set_num_threads(1)
