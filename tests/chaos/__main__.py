@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.chaos.encode import EncodeScene
+from tests.chaos.encode_s3 import EncodeS3Scene
 from tests.chaos.report import describe_outcome, print_table, write_results
 from tests.chaos.trials import NotTried, Outcome, Scene, Trial, draw_trial
 
-SCENES = (EncodeScene,)
+SCENES = (EncodeScene, EncodeS3Scene)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
