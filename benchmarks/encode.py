@@ -215,6 +215,7 @@ def _shard(rows: int, skewed: bool, seed: int = 0) -> pa.Table:
         "label": [number // 1300 for number in range(rows)],
         "split": ["train" if number % 10 else "held_out" for number in range(rows)],
         "copy": np.zeros(rows, np.int16),
+        "content": [None] * rows,
         "uri": [""] * rows,
         "member": [None] * rows,
         "size": random.integers(1, 1 << 20, rows),
@@ -247,7 +248,6 @@ def _read_back(rows: int = 4096, shards: int = 4) -> dict[str, float]:
         ]
         snapshot = StoredSnapshot(
             folder="x",
-            uri="x/snapshot.parquet",
             digest="s" * 64,
             rows=rows * shards,
             classes=(),

@@ -6,11 +6,12 @@
     │   ├── UsageError                a command line that names something that does not exist
     │   ├── MissingArtifact           a step needs an artifact that was never made
     │   ├── UnknownModel              the registry has no such run or model
+    │   ├── DeletedRecord             an experiment or a run was deleted in MLflow
     │   └── TooManyRejects        1   more images than images.max_rejects allows cannot be used
     ├── GateFailed                3   an artifact exists and is not good enough
     ├── WorldError                4   something outside this program does not answer, or is too small
     │   ├── StorageError              the artifact store
-    │   ├── TrackingError             MLflow (tried again: a server that restarts comes back)
+    │   ├── TrackingError             MLflow (not tried again: orchestration.tracking_wait was waited before)
     │   ├── ClusterUnreachable        no Ray cluster answers
     │   └── TooFewResources           the Ray cluster is smaller than a step needs
     └── LeaseError                5
@@ -84,6 +85,10 @@ class UnknownModel(UserError):
     """The registry answers, and has no such run or model."""
 
 
+class DeletedRecord(UserError):
+    """Somebody deleted an experiment or a run in MLflow that is needed; the message says how to restore it."""
+
+
 class TooManyRejects(UserError, ValueError):
     """More images than images.max_rejects allows cannot be used."""
 
@@ -114,8 +119,6 @@ class StorageError(WorldError):
 
 class TrackingError(WorldError):
     """The tracking server or the registry cannot do what was asked; the message says which and what to check."""
-
-    retry_helps = True
 
 
 class ClusterUnreachable(WorldError):

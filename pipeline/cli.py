@@ -5,13 +5,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from components.errors import ExitCode, exit_code_of
+from components.errors import ExitCode
 from components.images.config import BUNDLED_SOURCES, SOURCE_SUMMARIES
-from pipeline.exits import exit_code_table
+from pipeline.exits import exit_code_table, report_error
+from pipeline.surroundings import bypass_proxies_on_loopback, print_any_name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code."""
+    bypass_proxies_on_loopback()
+    print_any_name()
     options = build_parser().parse_args(arguments)
     try:
         return int(options.verb(options) or ExitCode.DONE)
@@ -24,11 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.traceback:
             raise
-        print(f"error: {error}" if str(error) else f"error: {type(error).__name__}", file=sys.stderr)
-        code = exit_code_of(error)
-        if code == ExitCode.FAILED:
-            print("(--traceback shows where it came from)", file=sys.stderr)
-        return code
+        return report_error(error)
 
 
 # --- the parser -------------------------------------------------------------------------------------------------------
@@ -60,7 +59,7 @@ def _add_verb(
         epilog=exit_code_table(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--traceback", action="store_true", help="print the traceback of an error")
     return parser
 
 

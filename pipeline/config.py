@@ -52,12 +52,14 @@ class Orchestration(Execution):
     """Seconds before the first retry; doubled each time."""
     lease_wait: float = 600.0
     """Seconds to wait for another run that works on the same step."""
+    tracking_wait: float = 900.0
+    """Seconds to wait for MLflow where a step must be recorded; its figures are kept on disk and never wait."""
     autoscale_wait: float = 0.0
     """Seconds for an autoscaling cluster to add what a step lacks; 0 fails at once."""
 
     def __post_init__(self) -> None:
         check_schedule(self.schedule, self.time_zone)
-        for name in ("retries", "retry_delay", "lease_wait", "autoscale_wait"):
+        for name in ("retries", "retry_delay", "lease_wait", "tracking_wait", "autoscale_wait"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
 
     def describe_schedule(self) -> str:

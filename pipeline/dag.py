@@ -13,6 +13,7 @@ Components are imported when a step works, so that reading the table imports not
 
 from collections.abc import Callable, Mapping
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -39,10 +40,15 @@ from pipeline.gates import codes_gates, evaluation_gates, prior_gates, tokenizer
 from pipeline.step import Inputs, Step, StepWork
 
 if TYPE_CHECKING:
+    from components.images.listing import Listing
     from components.tracking.registry import ModelPackage
 
 FITS_ON_IMAGES, FITS_ON_CODES = "fits_on_images", "fits_on_codes"
 """Groups of fits that need nothing from each other and run at the same time."""
+SAMPLES_FOLDER, SAMPLES_GRID = "samples", "grid.png"
+"""Where the command `sample` writes by default, in the current folder; and the file that tells it from a class."""
+RECONSTRUCTION_FILE = "reconstruction.png"
+"""What the command `reconstruct` writes by default, in the current folder."""
 DRIVER_CPUS = 2.0
 """Logical CPUs that a local Ray has in addition to those of the steps: for tasks that read, and for Ray itself."""
 
@@ -50,7 +56,7 @@ DRIVER_CPUS = 2.0
 def dag_of(config: PipelineConfig) -> dict[str, Step]:
     """The steps of `config` by name, each after its inputs."""
     priors = tuple(f"prior_{level}" for level in config.level_names)
-    resources = config.resources
+    resources, source = config.resources, _ImageSource(config)
     steps = [
         Step(
             name="images",
@@ -58,8 +64,8 @@ def dag_of(config: PipelineConfig) -> dict[str, Step]:
             settings=result_settings(config.images),
             version=IMAGES_VERSION,
             facts=SnapshotFacts,
-            work=_snapshot(config),
-            observe=_listing(config) if config.images.uri else None,
+            work=_snapshot(config, source),
+            observe=source.observe if config.images.uri else None,
         ),
         Step(
             name="tokenizer",
@@ -172,22 +178,45 @@ def local_cpus(steps: Mapping[str, Step]) -> float:
 # --- the work of each step --------------------------------------------------------------------------------------------
 
 
-def _snapshot(config: PipelineConfig) -> StepWork:
+class _ImageSource:
+    """The images of a config, listed once per run: the listing in the fingerprint is the one that is worked on."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self._images, self.outputs = config.images, outputs_of(config)
+        self._listing: Listing | None = None
+
+    def observe(self) -> Mapping[str, Any]:
+        """What the fingerprint of the snapshot depends on beside the settings."""
+        from components.images.sources.registry import list_images
+
+        self._listing = list_images(self._images, "", self.outputs)
+        return {"listing": self._listing.digest()}
+
+    def take_listing(self) -> "Listing | None":
+        """The observed listing, which is on this machine's disk; None where nothing is observed."""
+        return self._listing
+
+    def release(self) -> None:
+        """Remove the observed listing from the disk."""
+        self._listing = None
+
+
+def outputs_of(config: PipelineConfig) -> list[str]:
+    """What a run and the commands on its results write by default: these files are no images."""
+    samples = Path(SAMPLES_FOLDER)
+    shown = [RECONSTRUCTION_FILE, *([SAMPLES_FOLDER] if (samples / SAMPLES_GRID).is_file() else [])]
+    return [config.artifact_root, config.state, *shown]
+
+
+def _snapshot(config: PipelineConfig, source: _ImageSource) -> StepWork:
     def work(inputs: Inputs, workspace: Workspace) -> StepOutput:
         from components.images.step import take_snapshot
 
-        return take_snapshot(config.images, workspace=workspace)
+        output = take_snapshot(config.images, source.take_listing(), outputs=source.outputs, workspace=workspace)
+        source.release()  # kept until here: a step that failed is tried again
+        return output
 
     return work
-
-
-def _listing(config: PipelineConfig) -> Callable[[], Mapping[str, Any]]:
-    def observe() -> Mapping[str, Any]:
-        from components.images.sources.registry import list_images
-
-        return {"listing": list_images(config.images, "").digest()}
-
-    return observe
 
 
 def _tokenizer(config: PipelineConfig) -> StepWork:

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from components.artifacts import Artifact
@@ -78,9 +78,10 @@ class Memo:
             return self._pipeline_run
 
     def close(self, succeeded: bool) -> None:
-        """End the pipeline's MLflow run, if there is one."""
+        """End the pipeline's MLflow run, if there is one, and leave MLflow."""
         if self._pipeline_run is not None:
             self.tracker.close_pipeline_run(self._pipeline_run, succeeded)
+        self.tracker.close()
 
     def fingerprint(self, step: Step, made_from: Inputs) -> str:
         """Digest of what `step` is asked to do; its `observe` is called once per run."""
@@ -99,7 +100,24 @@ class Memo:
     def find(self, step: Step, made_from: Inputs) -> tuple[Artifact | None, list[str]]:
         """The step's artifact if it was ever committed, and its faults; the step is done if there are none."""
         artifact = self.tracker.committed(self.fingerprint(step, made_from))
-        return (artifact, commits.artifact_faults(artifact.uri, artifact.digest)) if artifact else (None, [])
+        if artifact is None:
+            return None, []
+        artifact = self._at_its_place(step, artifact)
+        return artifact, commits.artifact_faults(artifact.uri, artifact.digest)
+
+    def _at_its_place(self, step: Step, artifact: Artifact) -> Artifact:
+        """The artifact in its folder below artifact_root if that holds one: the project may have been moved or copied.
+
+        Elsewhere (artifact_root was changed) it is used where it was made.
+        """
+        folder = self.artifact_folder(step, artifact.fingerprint)
+        if artifact.uri == folder:
+            return artifact
+        try:
+            commits.read_manifest(folder)
+        except FileNotFoundError:
+            return artifact
+        return replace(artifact, uri=folder)
 
     def get_or_run(self, step: Step, made_from: Inputs) -> StepResult:
         """The result of `step`: a finished one, or a new one, made by its work and committed.
@@ -138,13 +156,13 @@ class Memo:
             report=lambda line: self.progress.say(f"{step.name}: {line}"),
             ends_with_driver=not os.environ.get("RAY_ADDRESS"),  # a local Ray ends with its driver
         )
-        with keep_alive(lease):
+        with keep_alive(lease, on_lost=lambda: self.tracker.abandon(fingerprint)):
             # The former holder of the lease may have finished the step meanwhile.
             base = commits.head_number(folder)
             result = self._finished(step, inputs)
             if result is not None:
                 return result
-            journal = self.tracker.run_journal(step.name, fingerprint, self.pipeline_run())
+            journal = self.tracker.run_journal(step.name, fingerprint, self.pipeline_run(), lease.check)
             workspace = Workspace(
                 name=step.name,
                 fingerprint=fingerprint,
@@ -168,8 +186,8 @@ class Memo:
             output = step.work(inputs, workspace)
             workspace.lease.check()  # if another run took over, its artifact is the one to record
         except BaseException as error:
-            with contextlib.suppress(Exception):  # MLflow itself may have failed: report the first error
-                journal.fail(f"{type(error).__name__}: {error}")
+            with contextlib.suppress(Exception):  # report the first error
+                journal.fail(f"{type(error).__name__}: {error}")  # nothing, where another run has taken over
             raise
         artifact = Artifact(
             kind=step.name,
@@ -219,7 +237,7 @@ class RegistryLookup:
 
     def read_program(self, uri: str) -> bytes:
         """Content of the model's only .pt2 file."""
-        return self._tracker.registry.model_program(uri)
+        return self._tracker.server.patiently(lambda: self._tracker.registry.model_program(uri))
 
     def run_link(self, run_id: str) -> str:
         """The run's page in MLflow's UI."""

@@ -43,7 +43,13 @@ class Session:
         """The memo; connects to MLflow and the artifact store, and raises when one of them does not answer."""
         if self._memo is None:
             objects.check_writable(objects.absolute(self.config.artifact_root))
-            tracker = Tracker(uri=None, name=self.config.name, state=self.config.state)
+            tracker = Tracker(
+                uri=None,
+                name=self.config.name,
+                state=self.config.state,
+                patience=self.config.orchestration.tracking_wait,
+                say=self.progress.say,
+            )
             self._memo = Memo(self.config, tracker, self.progress, connect=self.cluster)
         return self._memo
 
@@ -167,7 +173,7 @@ class Session:
         path.write_bytes(data)
 
     def close(self, succeeded: bool) -> None:
-        """End the pipeline's MLflow run."""
+        """End the pipeline's MLflow run; from now on nobody waits for MLflow."""
         if self._memo is not None:
             with contextlib.suppress(Exception):  # an error here must not hide an earlier one
                 self._memo.close(succeeded)

@@ -10,8 +10,8 @@ from pipeline.config_files import load_config
 
 RESULT = {
     "PipelineConfig": "name seed images vqvae codes priors classifier judge generator evaluation",
-    "ImagesConfig": "source uri labels key_column image_column label_column held_out test image_size channels upscale "
-    "background augment",
+    "ImagesConfig": "source uri labels key_column image_column label_column inspect held_out test image_size channels "
+    "upscale background augment",
     "AugmentConfig": "copies degrees scale shift flip",
     "VQVAEConfig": "levels hidden residual_hidden residual_layers quantizer decay beta restart_below prefix_share "
     "training",
@@ -33,7 +33,7 @@ EXECUTION = {
     "CodesConfig": "rows_per_wave",
     "PriorConfig": "recompute",
     "Gates": "reconstruction_error codebook_usage nats_share judge_accuracy kept_accuracy",
-    "Orchestration": "schedule time_zone retries retry_delay lease_wait autoscale_wait",
+    "Orchestration": "schedule time_zone retries retry_delay lease_wait tracking_wait autoscale_wait",
     "Resources": "tokenizer codes prior classifier",
     "StepResources": "workers cpus gpus readers",
 }

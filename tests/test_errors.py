@@ -36,7 +36,7 @@ def test_other_errors_have_exit_codes_too():
 
 @pytest.mark.parametrize("error", [ValueError(), TypeError(), ImportError(), *map(make_error, TREE)])
 def test_errors_that_the_same_input_would_repeat_are_not_retried(error):
-    assert retry_helps(error) == isinstance(error, errors.TrackingError)
+    assert retry_helps(error) == isinstance(error, errors.CommitConflict)
 
 
 @pytest.mark.parametrize("error", [RuntimeError(), OSError(), MemoryError()])

@@ -9,6 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 GROUPS = {
     "pipeline": [
         "tests/endtoend/test_kills.py",
+        "tests/endtoend/test_mlflow_away.py",
         "tests/endtoend/test_pipeline.py",
         "tests/endtoend/test_plain_loop.py",
     ],

@@ -18,6 +18,7 @@ import ray
 import ray.autoscaler.sdk
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from components.cluster.temporary import ray_folder
 from components.config import StepResources
 from components.errors import ClusterUnreachable, TooFewResources
 from components.store.objects import ACCESS_VARIABLES
@@ -197,6 +198,7 @@ def silence_ray_data() -> None:
 def _start_local(cpus: int) -> None:
     # Ray prints a warning at three times as many worker processes as this; its default is the number of cores.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(cpus))
+    os.environ["RAY_TMPDIR"] = str(ray_folder())
     with _stderr_on_failure():
         ray.init(
             address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR

@@ -18,8 +18,8 @@ from components.store import commits, objects
 
 WAVES_FOLDER = "waves"
 SHARD_NOTES_FOLDER = "notes"
-CONCURRENT_READS = 16
-"""Files of the record that are read at the same time."""
+CONCURRENT_REQUESTS = 16
+"""Files of the record that are read or removed at the same time."""
 
 
 class RejectedRow(NamedTuple):
@@ -74,7 +74,7 @@ class JobRecord:
             for path in sorted(commits.open_work(folder))
             if commits.name_of(path).startswith((f"{WAVES_FOLDER}/", f"{SHARD_NOTES_FOLDER}/"))
         ]
-        with ThreadPoolExecutor(CONCURRENT_READS) as threads:
+        with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
             contents = list(threads.map(lambda path: _read(objects.join(work, path)), paths))
         results = [ShardResult.from_json(line) for content in contents for line in content.splitlines()]
         self._results = [result for result in results if result.is_stored(stored_sizes)]
@@ -91,8 +91,9 @@ class JobRecord:
         lines = "\n".join(result.to_json() for result in results)
         objects.write_bytes(objects.join(self._own, WAVES_FOLDER, f"{number:08}.jsonl"), lines.encode())
         # After the write: a crash in between leaves notes that repeat the wave's lines.
-        for result in results:
-            objects.delete(objects.join(self._own, SHARD_NOTES_FOLDER, f"{result.name}.json"))
+        notes = [objects.join(self._own, SHARD_NOTES_FOLDER, f"{result.name}.json") for result in results]
+        with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
+            list(threads.map(objects.delete, notes))  # not the folder: shards of the next wave may be written already
 
     def clear(self) -> None:
         """Remove the records of this attempt and of those before it: the manifest lists their shards now."""

@@ -25,7 +25,7 @@ SNAPSHOT_COLUMNS = (
 )
 """Columns copied from the snapshot."""
 VERSION_COLUMN = pa.field("version", pa.int64(), nullable=False)
-"""Hash of key, copy, size and etag of the image when it was encoded (`row_versions`): while it is equal, the row is not
+"""Hash of key, copy and content of the image when it was encoded (`row_versions`): while it is equal, the row is not
 encoded again."""
 ERROR_COLUMN = pa.field("error", pa.float32(), nullable=False)
 """Mean squared distance between encoder outputs and the vectors of the codes, summed over levels."""

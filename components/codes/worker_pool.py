@@ -129,7 +129,7 @@ class WorkerPool:
         except RayError:
             self._lost(worker)
             return None
-        if call is worker.loading:
+        if call == worker.loading:
             worker.loading = None
             del self._losses[""]
             return None

@@ -42,12 +42,14 @@ class Shard(commits.FileEntry):
 
 
 def row_versions(rows: pa.Table) -> np.ndarray:
-    """int64 (n,): a hash per row that changes when the file behind its image does (key, copy, size or etag)."""
-    columns = [rows[name].to_pylist() for name in ("key", "copy", "size", "etag")]
-    hashes = (
-        hashlib.blake2b(f"{key}\0{copy}\0{size}\0{etag}".encode(), digest_size=8).digest()
-        for key, copy, size, etag in zip(*columns, strict=True)
+    """int64 (n,): a hash per row that changes when its image does: of key, copy and content, or, where the image was
+    never read, of key, copy, size and etag."""
+    columns = [rows[name].to_pylist() for name in ("key", "copy", "content", "size", "etag")]
+    marks = (
+        f"{key}\0{copy}\0{size}\0{etag}" if content is None else f"{key}\0{copy}\0{content.hex()}"
+        for key, copy, content, size, etag in zip(*columns, strict=True)
     )
+    hashes = (hashlib.blake2b(mark.encode(), digest_size=8).digest() for mark in marks)
     return np.frombuffer(b"".join(hashes), np.int64)  # (n,)
 
 

@@ -5,9 +5,9 @@ from typing import Literal
 
 from components.config import Execution, require
 
-IMAGES_VERSION = 3
+IMAGES_VERSION = 4
 
-SourceName = Literal["digits", "folder", "files", "webdataset", "parquet"]
+SourceName = Literal["digits", "folder", "files", "webdataset", "parquet", "inventory"]
 """Names of the sources that components/images/sources/registry.py lists."""
 SOURCE_SUMMARIES: dict[SourceName, str] = {
     "digits": "scikit-learn's bundled handwritten digits",
@@ -15,6 +15,7 @@ SOURCE_SUMMARIES: dict[SourceName, str] = {
     "files": "any tree",
     "webdataset": "tars",
     "parquet": "tables",
+    "inventory": "a table of what a bucket holds",
 }
 """What each source is, in a few words, for the help of the command line."""
 BUNDLED_SOURCES: tuple[SourceName, ...] = ("digits",)
@@ -81,7 +82,8 @@ class SourceConfig:
     source: SourceName
     """digits: scikit-learn's bundled handwritten digits; folder: a tree with one folder per class, or images directly
     in `uri`; files: any tree, with or without a table of labels; webdataset: tar shards; parquet: tables that hold
-    encoded images. Images without labels make a model without classes."""
+    encoded images; inventory: CSV or Parquet tables with a row per image file (key, uri or bucket, size, etag), as
+    object stores write them: nothing is listed. Images without labels make a model without classes."""
     uri: str | None = None
     """Location of the images: a path, s3://bucket/prefix or any fsspec URL; None for a bundled source only."""
     labels: str | None = None
@@ -98,6 +100,11 @@ class SourceConfig:
     test: float = 0.0
     """Fraction of the images that only the evaluation sees, chosen by the same hash; 0: it measures on the held-out
     images, which have chosen the weights."""
+
+    inspect: bool = True
+    """Whether each file is read once before anything is fitted: unusable ones are left out, and equal content is
+    recognised wherever it lies. Files that an earlier snapshot read and that did not change are not read again. False
+    leaves both to encoding: a snapshot costs no more than a listing, and size and etag stand for an image's content."""
 
     def __post_init__(self) -> None:
         require(

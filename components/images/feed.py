@@ -1,7 +1,12 @@
 """The images of a snapshot as training batches. A batch depends on the number of its update alone, so that a resumed
-fit continues with the same batches."""
+fit continues with the same batches.
 
-from collections.abc import Iterator
+An image that went bad after the snapshot was taken (it is gone, changed or damaged) is replaced by the next one of its
+batch, and left out of the held-out images. A fit in which more than a few images are so fails.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +14,18 @@ import pyarrow as pa
 import torch
 
 from components.config import TrainingSchedule
-from components.images.pixels import PixelReader
-from components.images.snapshot import Snapshot, label_numbers, read_snapshot
+from components.errors import StorageError, TooManyRejects
+from components.images.config import ImagesExecution
+from components.images.mapped_rows import MappedRows, map_rows
+from components.images.pixels import PixelReader, Refusal
+from components.images.snapshot import StoredSnapshot, label_numbers, open_snapshot
 from components.images.split import HELD_OUT, TRAIN
 from components.training.batches import ImageBatch
 from components.training.loop import FitData
 from components.training.sample_order import batch_rows, worker_slice
 
+MAX_LOST = ImagesExecution.max_rejects
+"""Largest fraction of a split's rows that may have gone bad, per worker."""
 IMAGES_PER_TASK = 512
 """Images that one Ray Data task decodes."""
 
@@ -43,15 +53,17 @@ class ImageFeed:
 
     def _batches(self, first_update: int, rank: int, workers: int) -> Iterator[ImageBatch]:
         """Training batches from `first_update` to the last update of the schedule."""
-        snapshot = read_snapshot(self.folder)
-        rows = snapshot.split(TRAIN)
-        decoder = BatchDecoder(self.schedule.batch_size, self.order_seed, rank, workers, _reader(snapshot))
+        snapshot = open_snapshot(self.folder)
+        rows = map_rows(snapshot, TRAIN)
+        decoder = BatchDecoder(self.schedule.batch_size, self.order_seed, rank, workers, _reader(snapshot), rows)
         updates = range(first_update, self.schedule.updates)
         if self._decodes_in_tasks():
-            decoded = self._decode_in_tasks(decoder, rows, updates)
+            decoded = self._decode_in_tasks(decoder, updates)
         else:
-            decoded = (decoder.decode(rows, range(update, update + 1)) for update in updates)
+            decoded = (decoder.decode(range(update, update + 1)) for update in updates)
+        losses = _Losses(rows)
         for batch in decoded:
+            losses.add(batch["lost"])
             yield _image_batch(batch["pixels"], batch["labels"])
 
     def _decodes_in_tasks(self) -> bool:
@@ -61,9 +73,7 @@ class ImageFeed:
 
         return on_cluster()
 
-    def _decode_in_tasks(
-        self, decoder: "BatchDecoder", rows: pa.Table, updates: range
-    ) -> Iterator[dict[str, np.ndarray]]:
+    def _decode_in_tasks(self, decoder: "BatchDecoder", updates: range) -> Iterator[dict[str, np.ndarray]]:
         """One batch per update, from Ray Data tasks that decode several updates each."""
         from components.images.feed_worker import decode_on_cluster
 
@@ -71,17 +81,21 @@ class ImageFeed:
         # Whole updates per task: a batch never waits for two tasks.
         updates_per_task = max(1, IMAGES_PER_TASK // images_per_batch)
         tasks = [updates[start : start + updates_per_task] for start in range(0, len(updates), updates_per_task)]
-        return decode_on_cluster(decoder.decode, rows, tasks, images_per_batch=images_per_batch, readers=self.readers)
+        return decode_on_cluster(decoder.decode, tasks, images_per_batch=images_per_batch, readers=self.readers)
 
     def _held_out(self, rank: int, workers: int) -> Iterator[ImageBatch]:
         """Originals of the held-out split, spread over the classes; read again at each evaluation, not kept."""
-        snapshot = read_snapshot(self.folder)
-        reader = _reader(snapshot)
-        rows = snapshot.sample(HELD_OUT, self.schedule.held_out_samples)
-        worker_rows = rows.take(pa.array(np.arange(rank, rows.num_rows, workers)))
+        snapshot = open_snapshot(self.folder)
+        reader, rows = _reader(snapshot), map_rows(snapshot, HELD_OUT)
+        sample, losses = rows.sample(self.schedule.held_out_samples), _Losses(rows)
+        worker_rows = sample.take(pa.array(np.arange(rank, sample.num_rows, workers)))
         for start in range(0, worker_rows.num_rows, self.schedule.batch_size):
             batch = worker_rows.slice(start, self.schedule.batch_size)
-            yield _image_batch(reader.read(batch), label_numbers(batch))
+            pixels, refused = reader.read_usable(batch, changed_is_unusable=True)
+            kept = np.setdiff1d(np.arange(len(pixels)), np.array(list(refused), np.int64))
+            losses.add(_described(batch, refused).values())
+            if len(kept):
+                yield _image_batch(pixels[kept], label_numbers(batch)[kept])
 
 
 @dataclass(frozen=True)
@@ -94,20 +108,67 @@ class BatchDecoder:
     rank: int
     workers: int
     reader: PixelReader
+    rows: MappedRows
+    """The whole training split."""
 
-    def decode(self, rows: pa.Table, updates: range) -> dict[str, np.ndarray]:
-        """This worker's images of consecutive updates, drawn from `rows`, the whole training split.
+    def decode(self, updates: range) -> dict[str, np.ndarray]:
+        """This worker's images of consecutive updates.
 
-        Gives 'pixels' uint8 (n, h, w, c) and 'labels' int64 (n,), where n = updates * batch_size / workers.
+        Gives 'pixels' uint8 (n, h, w, c), 'labels' int64 (n,), and 'lost' strings (n,): where another image takes the
+        place of the one that was drawn, which and why, else empty. n = updates * batch_size / workers.
         """
         size = self.batch_size
-        drawn = [batch_rows(update * size, size, self.order_seed, rows.num_rows) for update in updates]  # (size,) each
+        drawn = [batch_rows(update * size, size, self.order_seed, len(self.rows)) for update in updates]  # (size,) each
         slices = [worker_slice(batch, self.rank, self.workers) for batch in drawn]  # (size / workers,) each
-        chosen = rows.take(pa.array(np.concatenate(slices)))  # n rows
-        return {"pixels": self.reader.read(chosen), "labels": label_numbers(chosen)}
+        chosen = self.rows.take(np.concatenate(slices))  # n rows
+        pixels, refused = self.reader.read_usable(chosen, changed_is_unusable=True)
+        shown = np.arange(len(pixels))  # (n,): the row whose image each row shows
+        per_update = len(slices[0])
+        for number in refused:
+            shown[number] = _next_usable(number, per_update, refused)
+        lost = _described(chosen, refused)
+        described = np.array([lost.get(number, "") for number in range(len(pixels))])  # (n,)
+        return {"pixels": pixels[shown], "labels": label_numbers(chosen)[shown], "lost": described}
 
 
-def _reader(snapshot: Snapshot) -> PixelReader:
+def _next_usable(number: int, per_update: int, refused: Mapping[int, Refusal]) -> int:
+    """The row after row `number` whose image is usable, in a circle through the `per_update` rows of its update."""
+    first = number - number % per_update
+    circle = [first + (number + step) % per_update for step in range(1, per_update)]
+    usable = next((row for row in circle if row not in refused), None)
+    if usable is None:
+        example = refused[number].error
+        raise StorageError(f"a batch must have an image that can be read, none of {per_update} can, such as: {example}")
+    return usable
+
+
+def _described(rows: pa.Table, refused: Mapping[int, Refusal]) -> dict[int, str]:
+    """What cannot be used and why, by row number."""
+    return {number: f"{rows['key'][number].as_py()}: {reason}, {error}" for number, (reason, error) in refused.items()}
+
+
+class _Losses:
+    """The images of a split that went bad since the snapshot was taken, as far as this worker has met them."""
+
+    def __init__(self, rows: MappedRows) -> None:
+        self._split, self._images = rows.split, len(rows)
+        self._met: set[str] = set()
+
+    def add(self, described: Iterable[str]) -> None:
+        """Raise TooManyRejects when the images that cannot be used become more than MAX_LOST of the split."""
+        new = set(described) - self._met - {""}
+        if new and not self._met:
+            print(f"an image of the split {self._split} went bad and is left out: {min(new)}", file=sys.stderr)
+        self._met |= new
+        if len(self._met) > MAX_LOST * self._images:
+            raise TooManyRejects(
+                f"at most {MAX_LOST:.0%} of the {self._images} rows of the split {self._split} may go bad after the "
+                f"snapshot was taken, got {len(self._met)}, for example {min(self._met)}: take a new snapshot by "
+                "running again"
+            )
+
+
+def _reader(snapshot: StoredSnapshot) -> PixelReader:
     return PixelReader(snapshot.pixels, snapshot.seed)
 
 

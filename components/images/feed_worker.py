@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
 import ray
 import ray.data
 
@@ -22,8 +21,7 @@ def on_cluster() -> bool:
 
 
 def decode_on_cluster(
-    decode: Callable[[pa.Table, range], dict[str, np.ndarray]],
-    rows: pa.Table,
+    decode: Callable[[range], dict[str, np.ndarray]],
     tasks: Sequence[range],
     *,
     images_per_batch: int,
@@ -31,13 +29,12 @@ def decode_on_cluster(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches of `images_per_batch` images in the order of the updates, from at most `readers` tasks at a time.
 
-    `tasks` has the updates of each task, and `decode(rows, updates)` gives the task's arrays.
+    `tasks` has the updates of each task, and `decode(updates)` gives the task's arrays.
     """
     silence_ray_data()
-    table = ray.put(rows)  # once per node, not once per task
 
     def decode_task(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return decode(ray.get(table), range(int(batch["first"][0]), int(batch["stop"][0])))
+        return decode(range(int(batch["first"][0]), int(batch["stop"][0])))
 
     for start in range(0, len(tasks), TASKS_PER_PLAN):
         planned = [{"first": updates.start, "stop": updates.stop} for updates in tasks[start : start + TASKS_PER_PLAN]]

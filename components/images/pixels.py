@@ -1,20 +1,15 @@
 """From rows of a snapshot to pixels; every step reads images through this file."""
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from components.errors import StorageError
 from components.images.augment import augment
 from components.images.config import PixelConfig
 from components.images.decode import UnusableImage, decode_image
-from components.images.fetch import fetch_image
-
-REMOTE_READS = 16
-"""Images requested at the same time from an object store, where a read has a long latency and costs little CPU."""
+from components.images.fetch import FetchError, ImageChanged, Row, map_images
 
 
 class Refusal(NamedTuple):
@@ -45,11 +40,13 @@ class PixelReader:
             pixels[row_number] = image
         return pixels
 
-    def read_usable(self, rows: pa.Table) -> tuple[np.ndarray, dict[int, Refusal]]:
-        """As `read`, for rows that were never decoded: unusable images are black, and listed by row number.
+    def read_usable(
+        self, rows: pa.Table, *, changed_is_unusable: bool = False
+    ) -> tuple[np.ndarray, dict[int, Refusal]]:
+        """As `read`, for rows that may be unusable: these are black, and listed by row number.
 
-        An image is refused only if every reading would fail, or if the store confirms that it is missing; raises
-        StorageError when the store cannot be read.
+        An image is refused only if every reading would fail, or if the store confirms that it is missing; with
+        `changed_is_unusable` also if it is not the image that was listed. Raises StorageError otherwise.
         """
         pixels, refused = self._blank(rows.num_rows), {}
         for row_number, image in self._images(rows):
@@ -57,6 +54,8 @@ class PixelReader:
                 refused[row_number] = Refusal(image.reason, image.detail)
             elif isinstance(image, FileNotFoundError):
                 refused[row_number] = Refusal("missing", "the store lists it and does not have it")
+            elif isinstance(image, ImageChanged) and changed_is_unusable:
+                refused[row_number] = Refusal("changed", str(image))
             elif isinstance(image, Exception):
                 raise image
             else:
@@ -67,33 +66,15 @@ class PixelReader:
         side, channels = self._config.image_size, self._config.channels
         return np.zeros((rows, side, side, channels), np.uint8)
 
-    def _images(self, rows: pa.Table) -> Iterator[tuple[int, np.ndarray | Exception]]:
-        """(row number, pixels or the error) of each row. Adjacent copies of an image are decoded once."""
-        listed = rows.to_pylist()
-        # The first row of each image; its copies follow it.
-        firsts = [
-            row
-            for before, row in zip([None, *listed], listed, strict=False)
-            if not before or row["key"] != before["key"]
-        ]
-        # Local images are decoded in this thread: decoding would compete for the same CPU.
-        threads = REMOTE_READS if any("://" in row["uri"] for row in firsts) else 1
-        with ThreadPoolExecutor(threads) as pool:
-            decoded = pool.map(self._decoded, firsts) if threads > 1 else map(self._decoded, firsts)
-            # Invariant: `original` is the decoded image of `key`; `decoded` continues with the next key's image.
-            key: str | None = None
-            original: np.ndarray | Exception = self._blank(0)
-            for row_number, row in enumerate(listed):
-                if row["key"] != key:
-                    key, original = row["key"], next(decoded)
-                yield row_number, original if isinstance(original, Exception) else self._copy(original, row)
+    def _images(self, rows: pa.Table) -> Iterator[tuple[int, np.ndarray | FetchError]]:
+        """(row number, pixels or the error) of each row, in any order. Copies of an image are decoded together."""
+        copies: dict[str, list[tuple[int, Row]]] = {}  # (row number, row) of each image's rows, by key
+        for row_number, row in enumerate(rows.to_pylist()):
+            copies.setdefault(row["key"], []).append((row_number, row))
+        firsts = [rows_of_image[0][1] for rows_of_image in copies.values()]
+        for first, image in map_images(firsts, lambda encoded: decode_image(encoded, self._config)):
+            for row_number, row in copies[first["key"]]:
+                yield row_number, image if isinstance(image, Exception) else self._copy(image, row)
 
-    def _decoded(self, row: Mapping[str, Any]) -> np.ndarray | Exception:
-        """Pixels, or the error: the caller decides whether it is fatal."""
-        try:
-            return decode_image(fetch_image(row), self._config)
-        except (UnusableImage, FileNotFoundError, StorageError) as error:
-            return error
-
-    def _copy(self, original: np.ndarray, row: Mapping[str, Any]) -> np.ndarray:
+    def _copy(self, original: np.ndarray, row: Row) -> np.ndarray:
         return augment(original, self._config.augment, seed=self._seed, key=row["key"], copy=row["copy"])

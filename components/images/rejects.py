@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from components.errors import TooManyRejects
+from components.errors import StorageError, TooManyRejects
 from components.images.config import PixelConfig
-from components.images.pixels import PixelReader
+from components.images.decode import UnusableImage, decode_image
+from components.images.fetch import map_images
+from components.images.listing import content_of
 
 REJECTS_FILE = "rejects.parquet"
-ROWS_PER_INSPECTION = 32
-"""Images decoded at a time (bounds memory)."""
 MAX_REASONS_SHOWN = 8
 
 REJECTS_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("key", "uri", "reason", "error")])
@@ -27,20 +27,38 @@ class Reject(NamedTuple):
     error: str
 
 
-def inspect_rows(rows: pa.Table, config: PixelConfig) -> list[Reject]:
-    """The rows of a listing that cannot be used, found by decoding each.
+class Inspection(NamedTuple):
+    """What was found by reading some rows of a listing."""
+
+    contents: list[bytes | None]
+    """`content_of` each row's image; None for a reject."""
+    rejects: list[Reject]
+
+
+def inspect_rows(rows: pa.Table, config: PixelConfig) -> Inspection:
+    """Read and decode each row of a listing.
 
     An image is rejected only if every reading would fail, or if the store confirms that it is missing; raises
     StorageError when the store cannot be read.
     """
-    rows = rows.append_column("copy", pa.array([0] * rows.num_rows, pa.int16()))
-    rejects = []
-    for first in range(0, rows.num_rows, ROWS_PER_INSPECTION):
-        inspected = rows.slice(first, ROWS_PER_INSPECTION)
-        _, refused = PixelReader(config, seed=0).read_usable(inspected)
-        for row_number, refusal in refused.items():
-            rejects.append(Reject(inspected["key"][row_number].as_py(), inspected["uri"][row_number].as_py(), *refusal))
-    return rejects
+    contents: dict[str, bytes] = {}
+    rejects: list[Reject] = []
+    for row, found in map_images(rows.to_pylist(), lambda encoded: _content_of_usable(encoded, config)):
+        if isinstance(found, UnusableImage):
+            rejects.append(Reject(row["key"], row["uri"], found.reason, found.detail))
+        elif isinstance(found, FileNotFoundError):
+            rejects.append(Reject(row["key"], row["uri"], "missing", "the store lists it and does not have it"))
+        elif isinstance(found, StorageError):
+            raise found
+        else:
+            contents[row["key"]] = found
+    return Inspection([contents.get(key) for key in rows["key"].to_pylist()], sorted(rejects))
+
+
+def _content_of_usable(encoded: bytes, config: PixelConfig) -> bytes:
+    """The hash of an image's content; raises UnusableImage."""
+    decode_image(encoded, config)
+    return content_of(encoded)
 
 
 def rejects_table(rejects: Sequence[Reject]) -> pa.Table:

@@ -114,16 +114,23 @@ def open_work(folder: str) -> dict[str, int]:
 
 
 def commit_artifact(
-    folder: str, files: Sequence[FileEntry], facts: Mapping[str, Any], *, attempt: str, base: int | None = None
+    folder: str,
+    files: Sequence[FileEntry],
+    facts: Mapping[str, Any],
+    *,
+    attempt: str,
+    base: int | None = None,
+    beside: Sequence[FileEntry] = (),
 ) -> str:
     """Create the manifest after number `base`, which makes `files` the content of `folder`; returns the digest.
 
     All files must be there already: written by `attempt`, recorded by an attempt after that of the manifest `base`, or
     named by it. `base` is the `head_number` that the work began with; None takes the present one. Raises CommitConflict
-    when another run has committed other content since.
+    when another run has committed other content since. Files `beside` are listed and checked like the others and are
+    no part of the digest: they say where the content lies.
     """
     digest = digest_of_files(files)
-    entries = [vars(file) for file in sorted(files, key=lambda file: file.path)]
+    entries = [vars(file) for file in sorted([*files, *beside], key=lambda file: file.path)]
     number = (head_number(folder) if base is None else base) + 1
     manifest = {
         "format": MANIFEST_FORMAT,
@@ -229,6 +236,15 @@ def verify_file(folder: str, file: Mapping[str, Any]) -> None:
             hashed.update(chunk)
     if hashed.hexdigest() != file["sha256"]:
         raise _content_differs(folder, file)
+
+
+def is_whole(folder: str, file: FileEntry) -> bool:
+    """Whether the file is there with the content that its entry says."""
+    try:
+        verify_file(folder, vars(file))
+    except (FileNotFoundError, StorageError):
+        return False
+    return True
 
 
 def _content_differs(folder: str, file: Mapping[str, Any]) -> StorageError:

@@ -28,11 +28,22 @@ def write_whole(path: Path, data: bytes, publish: Callable[[str, Path], None]) -
         Path(temporary).unlink(missing_ok=True)
 
 
-def walk_files(folder: str, above: tuple[FileIdentity, ...] = ()) -> Iterator[tuple[str, os.stat_result]]:
+def identity_of(path: str) -> FileIdentity | None:
+    """Which file or folder a path leads to; None when there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def walk_files(
+    folder: str, above: tuple[FileIdentity, ...] = (), skipped: frozenset[FileIdentity] = frozenset()
+) -> Iterator[tuple[str, os.stat_result]]:
     """Path and status of every file below `folder`, links followed; nothing when it is not there.
 
     fsspec's own walk leaves out linked folders and ignores unreadable ones. `above` are the folders that the walk came
-    through; a link back to one of them raises StorageError.
+    through; a link back to one of them raises StorageError. Folders in `skipped` are not entered.
     """
     try:
         status = os.stat(folder)
@@ -41,11 +52,11 @@ def walk_files(folder: str, above: tuple[FileIdentity, ...] = ()) -> Iterator[tu
     identity = (status.st_dev, status.st_ino)
     if identity in above:
         raise StorageError(f"{folder} links back to a folder that holds it: remove that link")
-    if not stat.S_ISDIR(status.st_mode):
+    if not stat.S_ISDIR(status.st_mode) or identity in skipped:
         return
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                yield from walk_files(entry.path, (*above, identity))
+                yield from walk_files(entry.path, (*above, identity), skipped)
             elif entry.is_file() or entry.is_symlink():  # a broken link is listed too, so that its reader fails
                 yield entry.path, entry.stat(follow_symlinks=entry.is_file())

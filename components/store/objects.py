@@ -16,7 +16,7 @@ import os
 import posixpath
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +27,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from components.errors import StorageError
+from components.store.listing import ObjectPage, etag_of, list_folders, list_local, list_s3, without_folders
 from components.store.local_files import walk_files, write_whole
 from components.store.retries import seconds_left, with_retries
 from components.store.storage_errors import access_hint, as_storage_error, run_retried, s3_error_code
@@ -68,9 +69,16 @@ class StoredObject:
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:
+    """The store of `uri`, and the path there. Only URLs of other stores are left to fsspec, which takes `::` apart."""
     if uri.startswith("s3://"):
+        if "?versionId=" in uri:
+            raise StorageError(
+                f"{uri} must not hold '?versionId=', which s3fs cuts off: copy the object to another key"
+            )
         fs = _s3_filesystem_class()(**_s3_settings())
         return fs, str(fs._strip_protocol(uri))
+    if uri.startswith("/") or "://" not in uri:
+        return LocalFileSystem(), absolute(uri)
     fs, path = url_to_fs(uri)
     return fs, str(path)
 
@@ -122,7 +130,7 @@ def join(uri: str, *parts: str) -> str:
 
 def absolute(uri: str) -> str:
     """`uri` itself for a URL; the absolute path for a local folder."""
-    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+    return uri if "://" in uri else str(Path(os.path.expanduser(uri)).absolute())  # `~x` stays where x is no user
 
 
 def local_path(uri: str) -> Path:
@@ -222,7 +230,7 @@ def stat_object(uri: str) -> StoredObject:
         return fs.info(path, **_limit(fs))
 
     info = run_retried(uri, ask)
-    return StoredObject(posixpath.basename(path), uri, info["size"], _etag(info), _modified(info))
+    return StoredObject(posixpath.basename(path), uri, info["size"], etag_of(info), _modified(info))
 
 
 def object_sizes(folder: str) -> dict[str, int]:
@@ -233,6 +241,28 @@ def object_sizes(folder: str) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     return {posixpath.relpath(name, path): info["size"] for name, info in objects.items()}
+
+
+def iter_objects(folder: str, without: Collection[str] = ()) -> Iterator[ObjectPage]:
+    """Every object under `folder`, page by page and in any order, links followed; no object when it is not there.
+
+    Objects below the folders `without`, absolute URIs, are left out.
+    """
+    root = absolute(folder)
+    fs, path = _filesystem(root)
+    if isinstance(fs, LocalFileSystem):
+        return list_local(path, [local_path(uri).as_posix() for uri in without if is_local(uri)])
+
+    def list_folder(name: str) -> list[dict[str, Any]]:
+        fs.invalidate_cache()
+        return fs.ls(name, detail=True, **_limit(fs))
+
+    def list_keys(**arguments: Any) -> Mapping[str, Any]:
+        return fs.call_s3("list_objects_v2", **arguments, **_limit(fs))
+
+    pages = list_s3(list_keys, path, root) if hasattr(fs, "call_s3") else list_folders(list_folder, path, root)
+    inside = [uri.removeprefix(f"{root.rstrip('/')}/") for uri in without if uri.startswith(f"{root.rstrip('/')}/")]
+    return without_folders(pages, inside) if inside else pages
 
 
 def list_objects(folder: str) -> list[StoredObject]:
@@ -248,7 +278,7 @@ def list_objects(folder: str) -> list[StoredObject]:
         else:
             objects = run_retried(root, lambda: _find(fs, path)).items()
             listed = {
-                posixpath.relpath(name, path): (info["size"], _etag(info), _modified(info)) for name, info in objects
+                posixpath.relpath(name, path): (info["size"], etag_of(info), _modified(info)) for name, info in objects
             }
     return [StoredObject(name, join(root, name), *listed[name]) for name in sorted(listed) if name != "."]
 
@@ -261,12 +291,6 @@ def _find(fs: Any, path: str) -> dict[str, Any]:
 def _modified(info: Mapping[str, Any]) -> float:
     mark = next((info[name] for name in ("LastModified", "last_modified", "mtime", "created") if info.get(name)), 0.0)
     return mark.timestamp() if isinstance(mark, datetime) else float(mark)
-
-
-def _etag(info: Mapping[str, Any]) -> str:
-    names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
-    mark = next((info[name] for name in names if info.get(name)), "")
-    return str(mark.timestamp() if isinstance(mark, datetime) else mark).strip('"')
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -318,6 +342,27 @@ def create_bytes(uri: str, data: bytes) -> bool:
             return True
 
         return with_retries(create) or (tries > 1 and read_bytes(uri) == data)
+
+
+def copy_object(source: str, target: str) -> bool:
+    """Copy one object inside a store without reading it here: on a disk, as a second name of the same file.
+
+    Returns False where that is not possible: the caller writes the content then.
+    """
+    fs, path = _filesystem(target)
+    other, source_path = _filesystem(source)
+    if fs is not other:
+        return False
+    try:
+        if isinstance(fs, LocalFileSystem):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).unlink(missing_ok=True)
+            os.link(source_path, path)
+        else:
+            run_retried(target, lambda: fs.cp_file(source_path, path, **_limit(fs)))
+    except (OSError, StorageError):  # gone, on another disk, or not allowed
+        return False
+    return True
 
 
 def delete(uri: str) -> None:

@@ -9,8 +9,9 @@ from torch import nn
 from components.artifacts import Artifact
 from components.config import StepResources
 from components.images.feed import ImageFeed
+from components.images.mapped_rows import map_rows
 from components.images.pixels import PixelReader
-from components.images.snapshot import open_snapshot, read_snapshot
+from components.images.snapshot import open_snapshot
 from components.images.split import HELD_OUT
 from components.images.tensors import to_images
 from components.pictures import prefix_grid, reconstruction_grid
@@ -77,8 +78,8 @@ class _Painter:
     @torch.no_grad()
     def paint(self, model: Tokenizer) -> dict[str, bytes]:
         """`reconstruction`: images above their reconstructions; `levels`: decoded from ever more levels."""
-        snapshot = read_snapshot(self.folder)
-        rows = snapshot.gallery(HELD_OUT, IMAGES_SHOWN)
+        snapshot = open_snapshot(self.folder)
+        rows = map_rows(snapshot, HELD_OUT).gallery(IMAGES_SHOWN)
         pixels = PixelReader(snapshot.pixels, snapshot.seed).read(rows)  # uint8 (n, height, width, c)
         device = next(model.parameters()).device
         maps = model.encode(to_images(torch.from_numpy(pixels)).to(device))  # (n, h, w) per level

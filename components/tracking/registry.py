@@ -65,8 +65,23 @@ class ModelRegistry:
             run_id: MLflow run that the version belongs to: the run that made the artifact.
             digest: of the artifact; a version with the same digest is returned instead of registering another.
         """
-        if (registered := self.version_of(name, digest)) is not None:
+        return self._server.patiently(lambda: self._register(name, package, run_id, digest))
+
+    def _register(self, name: str, package: ModelPackage, run_id: str, digest: str) -> RegisteredModel:
+        if (registered := self._version_of(name, digest)) is not None:
             return registered
+        version = self._unmarked_version(name, run_id) or self._log_model(name, package, run_id)
+        self._client.set_registered_model_alias(name, "challenger", version)
+        self._client.set_model_version_tag(name, version, DIGEST_TAG, digest)  # last: it says that all is done
+        return self._version(name, version)
+
+    def _unmarked_version(self, name: str, run_id: str) -> str | None:
+        """The version that a call registered for this run before it was interrupted."""
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        of_run = (each for each in versions if each.run_id == run_id and DIGEST_TAG not in each.tags)
+        return next((str(version.version) for version in of_run), None)
+
+    def _log_model(self, name: str, package: ModelPackage, run_id: str) -> str:
         example, parameters = package.example, dict(package.parameters)
         with (
             self._server.lock,  # MLflow's active run and store exist once per process
@@ -84,13 +99,13 @@ class ModelRegistry:
                 pip_requirements=list(package.requirements),
                 registered_model_name=name,
             )
-        version = str(info.registered_model_version)
-        self._client.set_model_version_tag(name, version, DIGEST_TAG, digest)
-        self._client.set_registered_model_alias(name, "challenger", version)
-        return self._version(name, version)
+        return str(info.registered_model_version)
 
     def version_of(self, name: str, digest: str) -> RegisteredModel | None:
         """The version of model `name` made from the artifact with this digest, or None."""
+        return self._server.patiently(lambda: self._version_of(name, digest))
+
+    def _version_of(self, name: str, digest: str) -> RegisteredModel | None:
         for version in self._client.search_model_versions(f"name = '{name}'"):
             if version.tags.get(DIGEST_TAG) == digest:
                 return self._version(name, version.version)
@@ -105,7 +120,9 @@ class ModelRegistry:
     def promote(self, model: RegisteredModel) -> None:
         """Give the version the alias `champion`."""
         if "champion" not in model.aliases:
-            self._client.set_registered_model_alias(model.name, "champion", model.version)
+            self._server.patiently(
+                lambda: self._client.set_registered_model_alias(model.name, "champion", model.version)
+            )
 
     def find(self, uri: str) -> RegisteredModel:
         """The version that `uri` names: `models:/name/version`, `models:/name@alias`, or `name` for its newest version.

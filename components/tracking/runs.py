@@ -1,57 +1,48 @@
-"""MLflow runs: one parent run per pipeline run, one child run per step.
+"""MLflow runs: one parent run per pipeline run, one child run per step. tags.py lists what they carry."""
 
-A step's run carries tags that tie it to the artifact store:
-
-    vqvae2.step         tokenizer, codes, prior_top, ...
-    vqvae2.fingerprint  what the step was asked to do
-    vqvae2.artifact     the artifact's record (JSON), written when it is committed
-    vqvae2.inputs       records of the artifacts it was made from (JSON)
-    vqvae2.gates        passed | failed: <which, and by how much>
-    vqvae2.git          revision of the code
-    vqvae2.error        the error that ended the step; removed when the run is continued
-
-The parent run carries vqvae2.pipeline (digest of the config) and vqvae2.git.
-"""
-
-import io
+import contextlib
+import functools
 import json
 import os
 import subprocess
-import tempfile
-import threading
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, ViewType
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
-from PIL import Image
 
 from components.artifacts import Artifact
-from components.errors import UnknownModel
+from components.errors import TrackingError, UnknownModel
+from components.tracking.drivers import DriverMark
+from components.tracking.journal import Links, RunJournal
+from components.tracking.moved import files_location, follow_moved_state
 from components.tracking.registry import ModelRegistry
+from components.tracking.sender import LeaseCheck, Sender, spool_folder
 from components.tracking.server import TrackingServer, sqlite_file, tracking_uri
+from components.tracking.tags import (
+    ARTIFACT_TAG,
+    DRIVER_TAG,
+    ERROR_TAG,
+    FINGERPRINT_TAG,
+    GATES_TAG,
+    GIT_TAG,
+    INPUTS_TAG,
+    PARENT_TAG,
+    PIPELINE_TAG,
+    STEP_TAG,
+)
 
-STEP_TAG, FINGERPRINT_TAG, ARTIFACT_TAG = "vqvae2.step", "vqvae2.fingerprint", "vqvae2.artifact"
-INPUTS_TAG, GATES_TAG, GIT_TAG, PIPELINE_TAG = "vqvae2.inputs", "vqvae2.gates", "vqvae2.git", "vqvae2.pipeline"
-ERROR_TAG = "vqvae2.error"
-PARENT_TAG = "mlflow.parentRunId"
-
-MAX_PARAMETER_CHARACTERS = 6000
-"""MLflow's limit for the value of a parameter."""
-MAX_PARAMETERS_PER_REQUEST = 100
-"""MLflow's limit for one batch."""
-MAX_DIGEST_CHARACTERS = 36
-"""MLflow's limit for the digest of a dataset."""
-MAX_ERROR_CHARACTERS = 2000
-"""Characters of an error that a run's tag keeps."""
 MAX_RUNS_FOUND = 100
 """Largest number of runs that a search returns."""
-MAX_DATASET_TRIES = 3
-"""Attempts at logging a run's inputs while other processes log the same datasets."""
+CLOSE_SECONDS = 5.0
+"""How long the end of a pipeline run waits for MLflow; what is not sent then, the next run sends."""
 
-_dataset_lock = threading.Lock()
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def git_revision() -> str:
@@ -65,115 +56,56 @@ def git_revision() -> str:
         return "unknown"
 
 
-class RunJournal:
-    """The MLflow run of a step: a Journal for the step, and the pipeline's records about it."""
+def patient(
+    method: "Callable[Concatenate[Tracker, P], T]",
+) -> "Callable[Concatenate[Tracker, P], T]":
+    """A Tracker's method that waits for MLflow by being called again: it finds or creates, so nothing is doubled."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self._client, self.run_id = client, run_id
-        self._last_update: dict[str, int] = {}  # by metric: what a resumed fit logs again is skipped
-        for key in client.get_run(run_id).data.metrics:
-            self._last_update[key] = max(metric.step for metric in client.get_metric_history(run_id, key))
+    @functools.wraps(method)
+    def call(self: "Tracker", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.server.patiently(lambda: method(self, *args, **kwargs))
 
-    # --- what a step writes -------------------------------------------------------------------------------------------
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log `values` at update `step`, leaving out those already logged at this update or a later one."""
-        new = {key: value for key, value in values.items() if self._last_update.get(key, -1) < step}  # not yet logged
-        now = int(time.time() * 1000)  # milliseconds
-        if new:
-            self._client.log_batch(
-                self.run_id, metrics=[Metric(key, float(value), now, step) for key, value in new.items()]
-            )
-            self._last_update |= dict.fromkeys(new, step)
-
-    def picture(self, name: str, png: bytes, step: int | None = None) -> None:
-        """A PNG under pictures/; with `step`, one of a series in MLflow's image view."""
-        if step is None:
-            self._log_file(f"pictures/{name}.png", png)
-            return
-        with Image.open(io.BytesIO(png)) as image:
-            self._client.log_image(self.run_id, image, key=name, step=step)
-
-    def document(self, name: str, text: str) -> None:
-        """A text file at the top of the run's artifacts."""
-        self._log_file(name, text.encode())
-
-    def _log_file(self, path: str, data: bytes) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder) / Path(path).name
-            local.write_bytes(data)
-            self._client.log_artifact(self.run_id, str(local), str(Path(path).parent) if "/" in path else None)
-
-    # --- what the pipeline writes -------------------------------------------------------------------------------------
-
-    def parameters(self, values: Mapping[str, object]) -> None:
-        """Log flat settings that the run does not have yet; values are cut at MLflow's limit."""
-        logged = self._client.get_run(self.run_id).data.params
-        new = [Param(key, str(value)[:MAX_PARAMETER_CHARACTERS]) for key, value in values.items() if key not in logged]
-        for start in range(0, len(new), MAX_PARAMETERS_PER_REQUEST):
-            self._client.log_batch(self.run_id, params=new[start : start + MAX_PARAMETERS_PER_REQUEST])
-
-    def inputs(self, artifacts: Sequence[Artifact]) -> None:
-        """Record what the run is made from: as MLflow datasets with digests, and in the tag that `ancestry` follows."""
-        datasets = []
-        for artifact in artifacts:
-            source = json.dumps({"uri": artifact.uri, "fingerprint": artifact.fingerprint})
-            dataset = Dataset(artifact.kind, artifact.digest[:MAX_DIGEST_CHARACTERS], "vqvae2", source)
-            datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", artifact.kind)]))
-        if datasets:
-            self._log_datasets(datasets)
-        links = [
-            {"kind": artifact.kind, "digest": artifact.digest, "run_id": artifact.run_id, "uri": artifact.uri}
-            for artifact in artifacts
-        ]
-        self._client.set_tag(self.run_id, INPUTS_TAG, json.dumps(links))
-
-    def _log_datasets(self, datasets: Sequence[DatasetInput]) -> None:
-        """Log inputs, even while other processes log the same ones.
-
-        MLflow looks a dataset up and then inserts it: of two callers that do so at the same time, one fails. The lock
-        separates the steps of this process. After a collision with another process the dataset exists: try again.
-        """
-        for attempt in range(MAX_DATASET_TRIES):
-            try:
-                with _dataset_lock:
-                    return self._client.log_inputs(self.run_id, datasets=datasets)
-            except MlflowException as error:
-                if "unique constraint" not in str(error).lower() or attempt == MAX_DATASET_TRIES - 1:
-                    raise
-
-    def finish(self, artifact: Artifact) -> None:
-        """End the run once its artifact is committed, and store the artifact's record in it."""
-        self._client.set_tag(self.run_id, ARTIFACT_TAG, artifact.to_json())
-        self._client.set_terminated(self.run_id, "FINISHED")
-
-    def fail(self, reason: str) -> None:
-        """Mark the run as failed; it stays open for the next attempt at the same step."""
-        self._client.set_tag(self.run_id, ERROR_TAG, reason[:MAX_ERROR_CHARACTERS])
-        self._client.update_run(self.run_id, status="FAILED")
+    return call
 
 
 class Tracker:
     """The experiment of one pipeline, and the model registry beside it."""
 
-    def __init__(self, *, uri: str | None, name: str, state: str) -> None:
+    def __init__(
+        self,
+        *,
+        uri: str | None,
+        name: str,
+        state: str,
+        patience: float = 0.0,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         """Connect; the experiment `name` is created with its first run.
 
         Args:
             uri: MLflow tracking URI; None takes MLFLOW_TRACKING_URI, or SQLite under `state`.
             name: experiment's name.
-            state: local folder of the default database, and of the files of runs in any SQLite database.
+            state: local folder of the default database, of the files of runs in any SQLite database, and of figures
+                that are not sent yet.
+            patience: seconds to wait for a server that answered here and later does not.
+            say: takes lines for a person about that.
 
-        Raises TrackingError when the server does not answer.
+        Raises TrackingError when the server does not answer, DeletedRecord when the experiment was deleted.
         """
-        self.server = TrackingServer(uri or tracking_uri(state))
+        uri = uri or tracking_uri(state)
+        unsent = spool_folder(state, uri)
+        self.server = TrackingServer(uri, patience, say, kept=str(unsent))
         self.registry = ModelRegistry(self.server)
         self.name = name
-        is_sqlite = sqlite_file(self.uri) is not None
-        self._artifact_location = (Path(state).absolute() / "mlflow-artifacts").as_uri() if is_sqlite else None
+        self._sender = Sender(self.server, unsent, say)
+        self._driver = uuid.uuid4().hex[:12]
+        self._marks: dict[str, DriverMark] = {}  # by pipeline run
+        self._run_ids: dict[str, str] = {}  # of steps and pipelines, by fingerprint
+        is_sqlite = sqlite_file(uri) is not None
+        self._artifact_location = files_location(state) if is_sqlite else None
         with self.server.translate_errors():
-            experiment = self.client.get_experiment_by_name(name)
-        self._experiment_id = experiment.experiment_id if experiment else None
+            follow_moved_state(uri, state)
+            self._experiment_id = self._find_experiment()
 
     @property
     def uri(self) -> str:
@@ -190,54 +122,123 @@ class Tracker:
         """The pipeline's experiment, created on first use; methods that only read do not create it."""
         with self.server.lock:
             if self._experiment_id is None:
-                with self.server.translate_errors():
-                    self._experiment_id = self._create_experiment()
+                self._experiment_id = self._find_experiment() or self._create_experiment()
             return self._experiment_id
+
+    def _find_experiment(self) -> str | None:
+        experiment = self.client.get_experiment_by_name(self.name)
+        if experiment is not None and experiment.lifecycle_stage == "deleted":
+            raise self.server.deleted("experiment", experiment.experiment_id, f"'{self.name}'")
+        return experiment.experiment_id if experiment else None
 
     def _create_experiment(self) -> str:
         try:
             return self.client.create_experiment(self.name, artifact_location=self._artifact_location)
         except MlflowException:  # another process may have created it meanwhile
-            experiment = self.client.get_experiment_by_name(self.name)
-            if experiment is None:
+            if (experiment := self._find_experiment()) is None:
                 raise
-            return experiment.experiment_id
+            return experiment
 
     # --- starting and ending runs -------------------------------------------------------------------------------------
 
     def pipeline_run(self, fingerprint: str, parameters: Mapping[str, object]) -> str:
-        """Id of the parent run for the config with this fingerprint: the unfinished one, or a new one."""
+        """Id of the parent run for the config with this fingerprint: the unfinished one, or a new one.
+
+        Drivers of the same config at the same time share it; the last one to leave ends it.
+        """
+        self._send_what_was_left(fingerprint)
+        run_id = self._join_pipeline_run(fingerprint)
+        self._run_ids[fingerprint] = run_id
+        RunJournal(self._sender, run_id, {}, self._end_step).parameters(parameters)
+        return run_id
+
+    def _send_what_was_left(self, fingerprint: str) -> None:
+        """Send what ended processes could not, and what this one has for a run that it continues.
+
+        The end or the failure of a run must not arrive after it was continued.
+        """
+        self._sender.adopt()
+        self._sender.flush_adopted()
+        if (run_id := self._run_ids.get(fingerprint)) is not None:
+            self._sender.flush(run_id)
+
+    @patient
+    def _join_pipeline_run(self, fingerprint: str) -> str:
         with self.server.lock:
-            for run in self._search(f"tags.`{PIPELINE_TAG}` = '{fingerprint}'"):
-                if run.info.status != "FINISHED":
-                    self.client.update_run(run.info.run_id, status="RUNNING")
-                    return run.info.run_id
-            tags = {PIPELINE_TAG: fingerprint, GIT_TAG: git_revision()}
-            run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"{self.name} pipeline")
-            RunJournal(self.client, run.info.run_id).parameters(parameters)
-            return run.info.run_id
+            runs = self._search(f"tags.`{PIPELINE_TAG}` = '{fingerprint}'")
+            run = next((run for run in runs if run.info.status != "FINISHED"), None)
+            if run is None:
+                tags = {PIPELINE_TAG: fingerprint, GIT_TAG: git_revision(), DRIVER_TAG + self._driver: "starting"}
+                run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"{self.name} pipeline")
+            else:
+                self.client.update_run(run.info.run_id, status="RUNNING")
+            run_id = run.info.run_id
+            if run_id not in self._marks:
+                self._marks[run_id] = DriverMark(self.client, run_id, self._driver)
+            return run_id
 
     def close_pipeline_run(self, run_id: str, succeeded: bool) -> None:
-        """End a parent run; a failed one is continued by the next pipeline run of the same config."""
-        if succeeded:
-            self.client.set_terminated(run_id, "FINISHED")
-        else:
-            self.client.update_run(run_id, status="FAILED")
+        """End a parent run unless other drivers work in it; a failed one is continued by the config's next run."""
+        if (mark := self._marks.pop(run_id, None)) is not None:
+            mark.leave()
+            if succeeded and not self.server.outage.lasts:
+                with contextlib.suppress(Exception):  # at worst the run stays open
+                    mark.remove_dead()
+        self._sender.put(run_id, "end", {"driver": self._driver, "succeeded": succeeded, "time": time.time()})
+        with contextlib.suppress(TrackingError):
+            self._sender.flush(run_id, CLOSE_SECONDS)
 
-    def run_journal(self, step: str, fingerprint: str, parent: str) -> RunJournal:
-        """Journal of the unfinished run of this fingerprint, or of a new one below the run `parent`."""
+    def close(self) -> None:
+        """Send what can be sent soon and leave the rest to the next run; whoever waits for MLflow stops waiting."""
+        for mark in self._marks.values():
+            mark.leave()
+        self._sender.close(CLOSE_SECONDS)
+
+    def run_journal(
+        self, step: str, fingerprint: str, parent: str, check_lease: LeaseCheck = lambda: None
+    ) -> RunJournal:
+        """Journal of the unfinished run of this fingerprint, or of a new one below the run `parent`.
+
+        `check_lease` raises LeaseLost once another driver works on the step: from then on nothing more is sent.
+        """
+        self._send_what_was_left(fingerprint)
+        run_id, logged = self._join_step_run(step, fingerprint, parent)
+        self._sender.watch(run_id, check_lease)
+        self._run_ids[fingerprint] = run_id
+        return RunJournal(self._sender, run_id, logged, self._end_step)
+
+    def abandon(self, fingerprint: str) -> None:
+        """Write nothing more about a step: another driver has taken it over and continues its run."""
+        if (run_id := self._run_ids.get(fingerprint)) is not None:
+            self._sender.abandon(run_id)
+
+    @patient
+    def _join_step_run(self, step: str, fingerprint: str, parent: str) -> tuple[str, dict[str, int]]:
+        """The run's id, and the newest update of each of its metrics."""
         for run in self.runs_of(fingerprint):
             if ARTIFACT_TAG not in run.data.tags:
-                self.client.update_run(run.info.run_id, status="RUNNING")
+                run_id = run.info.run_id
+                self.client.update_run(run_id, status="RUNNING")
                 if ERROR_TAG in run.data.tags:
-                    self.client.delete_tag(run.info.run_id, ERROR_TAG)
-                return RunJournal(self.client, run.info.run_id)
+                    self.client.delete_tag(run_id, ERROR_TAG)
+                history = {key: self.client.get_metric_history(run_id, key) for key in run.data.metrics}
+                return run_id, {key: max(metric.step for metric in metrics) for key, metrics in history.items()}
         tags = {STEP_TAG: step, FINGERPRINT_TAG: fingerprint, PARENT_TAG: parent, GIT_TAG: git_revision()}
-        run = self.client.create_run(self.experiment_id, tags=tags, run_name=step)
-        return RunJournal(self.client, run.info.run_id)
+        return self.client.create_run(self.experiment_id, tags=tags, run_name=step).info.run_id, {}
+
+    @patient
+    def _end_step(self, run_id: str, artifact: Artifact, links: Links) -> None:
+        self.client.set_tag(run_id, INPUTS_TAG, json.dumps(links))  # part of the record, should the entry be lost
+        self.client.set_tag(run_id, ARTIFACT_TAG, artifact.to_json())
+        self.client.set_terminated(run_id, "FINISHED")
+        for run in self.runs_of(artifact.fingerprint):
+            # A run that was created though the answer to that did not arrive: nobody ever wrote into it.
+            if ARTIFACT_TAG not in run.data.tags and not run.data.params and not run.data.metrics:
+                self.client.delete_run(run.info.run_id)
 
     # --- finding runs and what they made ------------------------------------------------------------------------------
 
+    @patient
     def runs_of(self, fingerprint: str) -> list[Run]:
         """Runs of the steps with this fingerprint, newest first."""
         return self._search(f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}'")
@@ -249,6 +250,7 @@ class Tracker:
                 return Artifact.from_json(text)
         return None
 
+    @patient
     def newest(self, step: str) -> Run | None:
         """The newest run of `step` that made an artifact, whatever its settings were; None without one."""
         runs = self._search(f"tags.`{STEP_TAG}` = '{step}'")
@@ -264,10 +266,12 @@ class Tracker:
             )
         return Artifact.from_json(tags[ARTIFACT_TAG])
 
+    @patient
     def record_gates(self, run_id: str, verdict: str) -> None:
         """Write the gates' verdict on an artifact into its run."""
         self.client.set_tag(run_id, GATES_TAG, verdict)
 
+    @patient
     def gates(self, run_id: str) -> str | None:
         """The verdict stored with a run: 'passed', 'failed: ...', or None."""
         return self.client.get_run(run_id).data.tags.get(GATES_TAG)
@@ -302,6 +306,8 @@ class Tracker:
             return self.client.get_run(run_id)
 
     def _search(self, query: str) -> list[Run]:
+        if self._experiment_id is None:
+            self._experiment_id = self._find_experiment()  # another process may have created it meanwhile
         if self._experiment_id is None:
             return []
         newest_first = ["attributes.start_time DESC"]

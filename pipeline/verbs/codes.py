@@ -28,8 +28,9 @@ from components.errors import ExitCode, StorageError, UsageError
 from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig, ImagesExecution
 from components.images.listing import Listing
+from components.images.newest import newest_snapshot, note_newest
 from components.images.rejects import REJECTS_FILE
-from components.images.sources.registry import list_images
+from components.images.sources.registry import list_images, outputs_below
 from components.progress import Progress
 from components.store import commits, objects, parquet
 from components.store.lease import TIME_TO_LIVE, acquire_lease, keep_alive, lease_folder
@@ -83,7 +84,9 @@ def encode_images(options: argparse.Namespace) -> int:
         output = objects.absolute(options.output)
         folder = objects.join(output, tokenizer.digest)
         progress.say(f"encoding {config.images.uri} with tokenizer {tokenizer.digest[:12]} into {folder}")
-        listing = list_images(config.images, "")
+        for inside in outputs_below(config.images, [output]):
+            progress.say(f"{inside} is the output: its files are not images")
+        listing = list_images(config.images, "", [output])
         objects.check_writable(output)
         snapshot = _snapshot_folder(config.images, listing, output, progress)
         if _is_done(folder, snapshot):
@@ -125,10 +128,12 @@ def _snapshot_folder(config: ImagesConfig, listing: Listing, output: str, progre
     folder = objects.join(output, SNAPSHOTS_FOLDER, digest_of([settings, config.uri, listing.digest()])[:16])
     with contextlib.suppress(FileNotFoundError):
         commits.read_manifest(folder)
-        progress.say(f"{listing.table.num_rows:,} images, as listed before ({folder})")
+        progress.say(f"{listing.rows:,} images, as listed before ({folder})")
         return folder
-    commit_snapshot(folder, listing, [], config, seed=0)  # no rejects are known yet
-    progress.say(f"{listing.table.num_rows:,} images, {listing.ignored:,} other files passed over ({folder})")
+    snapshots = objects.join(output, SNAPSHOTS_FOLDER)
+    commit_snapshot(folder, listing, [], config, seed=0, earlier=newest_snapshot(snapshots, config))  # no rejects yet
+    note_newest(snapshots, config, folder)
+    progress.say(f"{listing.rows:,} images, {listing.ignored:,} other files passed over ({folder})")
     return folder
 
 

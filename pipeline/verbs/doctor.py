@@ -5,15 +5,15 @@ import re
 import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from components.errors import ConfigError, ExitCode
+from components.errors import ConfigError, ExitCode, WorldError
 from pipeline.config import PipelineConfig
 from pipeline.config_files import load_config, local_gpus
+from pipeline.surroundings import folder_faults, network_faults
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SERVER_SECONDS = 5.0
@@ -154,9 +154,19 @@ def _machine(config: PipelineConfig) -> Iterator[Finding]:
             "free in /dev/shm",
             "Ray falls back to the slower /tmp; in a container, raise --shm-size",
         )
-    temporary = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    if not os.access(temporary, os.W_OK):
-        yield Finding(PROBLEM, "temporary folder", f"{temporary} must be writable: set TMPDIR")
+    yield _temporary_folder()
+    for fault in (*folder_faults(), *network_faults()):
+        yield Finding(NOTE, "environment", fault)
+
+
+def _temporary_folder() -> Finding:
+    """Whether a local Ray has a folder; on a cluster the nodes have their own."""
+    from components.cluster.temporary import ray_folder
+
+    try:
+        return Finding(GOOD, "temporary folder", str(ray_folder()))
+    except WorldError as error:
+        return Finding(NOTE if os.environ.get("RAY_ADDRESS") else PROBLEM, "temporary folder", str(error))
 
 
 def _space(kind: str, available: float, what: str, cure: str) -> Finding:

@@ -1,13 +1,12 @@
 """A look at the images of a config before anything starts, for `validate` and `plan`: listed, counted, a few opened."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from components.errors import ConfigError
-from components.images.commit import check_trainable
+from components.images.commit import check_trainable, plan_listing
 from components.images.config import ImagesConfig
 from components.images.rejects import Reject, inspect_rows
 from components.images.sources.registry import SOURCES, list_images
@@ -55,33 +54,33 @@ class ImagesLook:
         return f"{len(sizes):,} classes of {min(sizes):,} to {max(sizes):,} images: {listed}{more}"
 
 
-def look_at_images(config: ImagesConfig, source: str) -> ImagesLook | None:
+def look_at_images(config: ImagesConfig, source: str, outputs: Sequence[str] = ()) -> ImagesLook | None:
     """List the images and open a few; None where they come with the project.
 
-    Raises ConfigError when no model can be fitted to them, StorageError when they cannot be read; `source` is the name
-    of the config in the error.
+    Files below `outputs` are no images. Raises ConfigError when no model can be fitted to them, StorageError when they
+    cannot be read; `source` is the name of the config in the error.
     """
     if SOURCES[config.source].bundled:
         return None
     try:
-        return _look(config)
+        return _look(config, outputs)
     except ValueError as error:
         raise ConfigError(source, [f"images: {error}"]) from None
 
 
-def _look(config: ImagesConfig) -> ImagesLook:
-    listing = list_images(config, "")
-    check_trainable(listing, [], config)
-    count = listing.table.num_rows
+def _look(config: ImagesConfig, outputs: Sequence[str]) -> ImagesLook:
+    listing = list_images(config, "", outputs)
+    plan = plan_listing(listing, [], config)
+    check_trainable(plan, listing.classes, config)
+    count = listing.rows
     opened = np.unique(np.linspace(0, count - 1, OPENED_IMAGES).astype(np.int64))  # row numbers, rising
-    unusable = inspect_rows(listing.table.take(pa.array(opened)), config)
+    unusable = inspect_rows(listing.rows_at(opened.tolist()), config).rejects
     if len(unusable) == len(opened):
         raise ValueError(
             f"images must be usable, got none of {len(opened)} that were opened, for example {unusable[0].key}: "
             f"{unusable[0].reason}: {unusable[0].error}"
         )
-    labels = np.asarray(listing.table["label"].drop_null()).astype(np.int64)
-    sizes = np.bincount(labels, minlength=len(listing.classes)).tolist()  # images of each class
+    sizes = plan.counts[:-1].sum(1).tolist()  # images of each class
     return ImagesLook(
         uri=str(config.uri),
         images=count,

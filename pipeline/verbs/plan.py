@@ -11,7 +11,7 @@ from components.errors import ConfigError
 from components.images.facts import SnapshotFacts
 from pipeline.config import PipelineConfig, config_digest
 from pipeline.config_files import load_config
-from pipeline.dag import dag_of, groups_of, local_cpus
+from pipeline.dag import dag_of, groups_of, local_cpus, outputs_of
 from pipeline.states import StepState, step_states
 from pipeline.step import Step
 from pipeline.verbs.look import ImagesLook, look_at_images
@@ -56,7 +56,7 @@ def print_plan(source: str, overrides: Sequence[str], *, offline: bool) -> int:
 def _look_at_images(config: PipelineConfig, source: str) -> tuple[ImagesLook | None, ConfigError | None]:
     """What a look at the images shows, or why no model can be fitted to them."""
     try:
-        return look_at_images(config.images, source), None
+        return look_at_images(config.images, source, outputs_of(config)), None
     except ConfigError as fault:
         return None, fault
 

@@ -14,9 +14,10 @@ def validate_pipeline(source: str, overrides: Sequence[str], *, offline: bool) -
     """
     config = load_config(source, overrides)
     if not offline:
+        from pipeline.dag import outputs_of
         from pipeline.verbs.look import look_at_images
 
-        if look := look_at_images(config.images, source):
+        if look := look_at_images(config.images, source, outputs_of(config)):
             print("\n".join(look.describe()))
     print(f"schedule: {config.orchestration.describe_schedule()}")
     print(f"{source} is valid (digest {config_digest(config)[:12]})")

@@ -76,6 +76,7 @@ def codes(tmp_path_factory) -> Codes:
         "label": [None if number % 7 == 0 else number % 3 for number in range(n)],
         "split": ["held_out" if number % 5 == 0 else "train" for number in range(n)],
         "copy": np.arange(n) % 2,
+        "content": [None] * n,
         "uri": ["u"] * n,
         "member": [None] * n,
         "size": np.ones(n, np.int64),
@@ -86,7 +87,6 @@ def codes(tmp_path_factory) -> Codes:
     files = TokenizerFiles(folder, "t" * 64, "models:/pets-tokenizer/3", "run")
     snapshot = StoredSnapshot(
         folder="unused",
-        uri="unused/snapshot.parquet",
         digest="s" * 64,
         rows=n,
         classes=("a", "b", "c"),

@@ -14,18 +14,13 @@ from components.codes.dataset import CodeDataset
 from components.codes.job_record import RejectedRow, ShardResult
 from components.codes.plan import SPLITS, EncodeRequest, RewriteRequest, ShardLedger, plan_waves
 from components.codes.writer import Shard, build_shard, rewrite_rows, row_versions, write_shard
-from components.images.commit import row_ids
+from components.images.commit import row_hashes
 from components.images.config import PixelConfig
 from components.images.rejects import Reject
-from components.images.snapshot import (
-    SNAPSHOT_FILE,
-    SNAPSHOT_SCHEMA,
-    StoredSnapshot,
-    open_snapshot,
-    snapshot_to_parquet,
-)
+from components.images.snapshot import SNAPSHOT_SCHEMA, StoredSnapshot, open_snapshot
+from components.images.snapshot_writer import save_snapshot
 from components.images.split import split_of
-from components.store import commits, objects, parquet
+from components.store import objects, parquet
 
 ATTEMPT = "000001-test"
 UNUSABLE = "unusable"
@@ -38,19 +33,19 @@ def commit_rows(images: Images, folder: Path, copies: int = 1) -> StoredSnapshot
     keys = [key for key in sorted(images) for _ in range(copies)]
     copy = np.tile(np.arange(copies), len(images))
     columns = {
-        "id": row_ids(keys, copy),
+        "id": row_hashes(keys, copy),
         "key": keys,
         "label": [images[key][1] for key in keys],
         "split": [split_of(key, 0.3) for key in keys],
         "copy": copy.astype(np.int16),
+        "content": [None] * len(keys),
         "uri": [f"/elsewhere/{key}" for key in keys],
         "member": [None] * len(keys),
         "size": [1] * len(keys),
         "etag": [images[key][0] for key in keys],
     }
     table = pa.table([pa.array(columns[field.name], field.type) for field in SNAPSHOT_SCHEMA], schema=SNAPSHOT_SCHEMA)
-    data = snapshot_to_parquet(table, ("a", "b"), PixelConfig(image_size=16), 0)
-    commits.save_artifact(str(folder), {SNAPSHOT_FILE: data}, {})
+    save_snapshot(str(folder), table, ("a", "b"), PixelConfig(image_size=16), 0)
     return open_snapshot(str(folder))
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,15 @@ def test_transient_faults_do_not_change_the_dataset(run, proxy):
     assert all(proxy.seen[fault] > 3 for fault in ("throttled", "reset", "slow", "cut")), proxy.seen
     proxy.share = 0.0
     assert read_dataset(faulty).digest == read_dataset(whole).digest and read_dataset(faulty).facts.rejects == 0
+
+
+def test_planning_asks_twice_for_each_shard(run, proxy):
+    folder = run("planned")
+    shards = read_dataset(folder).shards
+    asked: list[str] = []
+    proxy.before = lambda method, path: asked.append(path) if method == "GET" and "/part-" in path else None
+    assert read_dataset(run("planned")).shards == shards
+    assert sorted(Counter(asked).values()) == [2] * len(shards)  # the footer and the identities
 
 
 def test_an_object_deleted_during_the_job_is_rejected(run, proxy, store):

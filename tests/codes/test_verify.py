@@ -13,7 +13,8 @@ from components.codes.dataset import read_dataset
 from components.codes.verify import verify_dataset
 from components.codes.writer import row_versions, shard_name, write_shard
 from components.images.config import PixelConfig
-from components.images.snapshot import SNAPSHOT_FILE, open_snapshot, snapshot_to_parquet
+from components.images.snapshot import open_snapshot
+from components.images.snapshot_writer import save_snapshot
 from components.store import commits, objects, parquet
 from tests.store.committed_files import newest_manifest
 
@@ -21,8 +22,7 @@ from tests.store.committed_files import newest_manifest
 @pytest.fixture
 def dataset(codes, tmp_path):
     """Folder of a dataset whose snapshot exists."""
-    data = snapshot_to_parquet(codes.rows, ("a", "b", "c"), PixelConfig(image_size=16), 0)
-    commits.save_artifact(str(tmp_path / "snapshot"), {SNAPSHOT_FILE: data}, {})
+    save_snapshot(str(tmp_path / "snapshot"), codes.rows, ("a", "b", "c"), PixelConfig(image_size=16), 0)
     replace(codes, snapshot=open_snapshot(str(tmp_path / "snapshot"))).write(tmp_path / "codes")
     return tmp_path / "codes"
 
@@ -109,9 +109,7 @@ def test_shards_without_dictionaries_and_zstd_are_reported(dataset):
 
 
 def test_a_missing_or_changed_snapshot_is_reported(codes, dataset, tmp_path):
-    settings = PixelConfig(image_size=16)
-    other = snapshot_to_parquet(codes.rows.slice(1), ("a", "b", "c"), settings, 0)
-    commits.save_artifact(str(tmp_path / "snapshot"), {SNAPSHOT_FILE: other}, {})
+    save_snapshot(str(tmp_path / "snapshot"), codes.rows.slice(2), ("a", "b", "c"), PixelConfig(image_size=16), 0)
     (fault,) = verify_dataset(str(dataset))
     assert "its snapshot" in fault.what and "the dataset is of" in fault.what
     objects.delete(str(tmp_path / "snapshot"))

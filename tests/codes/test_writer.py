@@ -101,3 +101,16 @@ def test_a_written_shard_describes_its_content(codes, tmp_path):
     training = [number for number in range(3, 23) if number % 5]
     used = np.unpackbits(np.frombuffer(bytes.fromhex(shard.used["bottom"]), np.uint8))
     assert np.flatnonzero(used).tolist() == sorted(set(codes.maps[1][training].ravel().tolist()))
+
+
+def test_a_version_is_that_of_the_content_where_it_is_known(codes):
+    def version(**columns):
+        rows = codes.rows.slice(0, 1)
+        for name, value in columns.items():
+            index = rows.schema.get_field_index(name)
+            rows = rows.set_column(index, rows.schema.field(index), pa.array([value], rows.schema.types[index]))
+        return row_versions(rows)[0]
+
+    read = version(content=b"c" * 16)
+    assert read == version(content=b"c" * 16, etag="touched", size=7, uri="s3://moved")
+    assert len({read, version(content=b"d" * 16), version(), version(etag="touched"), version(key="other")}) == 5

@@ -83,7 +83,7 @@ def test_encoding_again_finds_nothing_to_do_and_needs_no_ray(place, run_here):
 def test_verify_names_a_fault_and_repair_mends_it(place, run_here):
     whole = read_dataset(str(dataset(place))).digest
     assert run_here("verify", "codes", settings=())[0] == 0
-    damaged = next(dataset(place).glob("part-*"))
+    damaged = next(dataset(place).glob("*/part-*"))
     damaged.write_bytes(damaged.read_bytes()[:-5])
     code, printed, _ = run_here("verify", "codes", settings=())
     assert code == 1 and f"{damaged.name}: has" in printed and "1 faults" in printed
@@ -129,8 +129,8 @@ def test_a_killed_driver_repeats_at_most_one_block_per_worker(place):
     assert 13 <= len(before) < 38 and not (place / "killed" / digest / "manifests").exists()
     result = run(place, "encode", "tokenizer", "pictures", "killed", "--source", "folder")
     assert result.returncode == 0, result.stdout + result.stderr
-    after = shard_write_times(place / "killed" / digest)
-    assert sum(after[path] != written for path, written in before.items()) <= 4  # two encoders, two shards each
+    names = [Path(path).name for path in shard_write_times(place / "killed" / digest)]  # of both attempts
+    assert len(names) - len(set(names)) <= 4  # two encoders, two shards each
     assert read_dataset(str(dataset(place, "killed"))).digest == read_dataset(str(dataset(place))).digest
 
 

@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from components.images.config import ImagesConfig
+from components.images.fetch import Row, fetch_images
+from components.images.sources.ranges import ByteRange
+from components.store import objects
 
 
 @pytest.fixture
@@ -45,3 +48,30 @@ def tree(tmp_path, photo) -> Path:
         for number in range(30):
             photo.rotate(number * 6).save(root / name / f"{number:02}.png")
     return root
+
+
+@pytest.fixture
+def fetch_image() -> Callable[[Row], bytes]:
+    """fetch_image(row): the encoded image of one row; raises what `fetch_images` gives instead of it."""
+
+    def fetch(row: Row) -> bytes:
+        (image,) = fetch_images([row])
+        if isinstance(image, Exception):
+            raise image
+        return image
+
+    return fetch
+
+
+@pytest.fixture
+def requests(monkeypatch) -> list[ByteRange]:
+    """Every range that is read from a stored file from now on."""
+    asked: list[ByteRange] = []
+
+    def read_range(uri: str, start: int | None, stop: int | None, read=objects.read_range) -> bytes:
+        data = read(uri, start, stop)
+        asked.append(ByteRange(start or 0, len(data)))
+        return data
+
+    monkeypatch.setattr(objects, "read_range", read_range)
+    return asked

@@ -1,6 +1,7 @@
 """Snapshots: ids, splits, copies, digests, and reading them back."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -9,17 +10,21 @@ import pytest
 
 from components.artifacts import digest_of
 from components.errors import StorageError
-from components.images.commit import build_snapshot, check_trainable, commit_snapshot, row_ids
+from components.images import commit, snapshot_writer
+from components.images.commit import check_trainable, commit_snapshot, find_collisions, plan_listing, row_hashes
 from components.images.config import AugmentConfig, PixelConfig
 from components.images.facts import SnapshotFacts
-from components.images.listing import LISTING_SCHEMA, Listing
-from components.images.rejects import REJECTS_FILE, Reject, inspect_rows
-from components.images.snapshot import SNAPSHOT_FILE, SNAPSHOT_SCHEMA, open_snapshot, read_snapshot
+from components.images.inspection import InspectorHere, inspect_listing
+from components.images.listing import LISTING_SCHEMA, listing_of
+from components.images.rejects import REJECTS_FILE, Reject
+from components.images.snapshot import SNAPSHOT_SCHEMA, open_snapshot, read_snapshot
+from components.images.snapshot_writer import save_snapshot
 from components.images.sources.registry import list_images
 from components.images.split import HELD_OUT, TEST, TRAIN, split_of
-from components.store import commits, parquet
+from components.store import commits, objects, parquet
 from tests.store.committed_files import stored_path
 
+write_bytes = objects.write_bytes
 AUGMENT = AugmentConfig(copies=3, degrees=10)
 
 
@@ -30,10 +35,15 @@ def take_snapshot(settings, tree):
     def take(folder, seed=0, **changes):
         config = settings(uri=str(tree), **{"held_out": 0.3, "augment": AUGMENT, **changes})
         listing = list_images(config, str(folder))
-        commit_snapshot(str(folder), listing, inspect_rows(listing.table, config), config, seed=seed)
+        usable, rejects, _ = inspect_listing(listing, InspectorHere(config), None)
+        commit_snapshot(str(folder), usable, rejects, config, seed=seed)
         return read_snapshot(str(folder))
 
     return take
+
+
+def check(listing, config, rejects=()):
+    check_trainable(plan_listing(listing, rejects, config), listing.classes, config)
 
 
 def test_rows_follow_the_sorted_keys_and_only_training_images_have_copies(tree, tmp_path, take_snapshot):
@@ -61,10 +71,33 @@ def test_an_image_keeps_its_id_and_split_when_other_images_change(tree, tmp_path
     assert before.keys() != after.keys() and all(after[row] == before[row] for row in before.keys() & after.keys())
 
 
-def test_ids_are_unique_where_hashes_collide():
-    ids = row_ids(["same"] * 3 + ["other"], np.array([0, 0, 0, 0]))
-    assert len(set(ids.tolist())) == 4 and ids[1] == ids[0] + 1 and ids[2] == ids[0] + 2 and ids.min() >= 0
-    assert ids[3] == row_ids(["other"], np.array([0]))[0]
+@pytest.mark.parametrize("rows_per_table", [1, 3, 100])
+def test_rows_whose_hashes_collide_take_the_next_free_numbers(rows_per_table):
+    hashes = np.array([3, 3, 3, 4, 9, 9, 10, 20, 20])
+    tables = (pa.table({"id": hashes[start : start + rows_per_table]}) for start in range(0, 9, rows_per_table))
+    # 3 4 5 for the threes, so the 4 goes to 6; 9 10 for the nines, so the 10 goes to 11; 20 21
+    assert find_collisions(tables) == {(3, 1): 4, (3, 2): 5, (4, 0): 6, (9, 1): 10, (10, 0): 11, (20, 1): 21}
+
+
+def test_ids_are_unique_where_hashes_collide(tree, tmp_path, take_snapshot, monkeypatch):
+    snapshot = take_snapshot(tmp_path / "plain")
+    assert (
+        snapshot.table["id"].to_pylist()
+        == row_hashes(snapshot.table["key"].to_pylist(), np.asarray(snapshot.table["copy"])).tolist()
+    )
+    monkeypatch.setattr(commit, "row_hashes", lambda keys, copies: row_hashes(keys, copies) >> 55)  # 7 bits
+    ids = take_snapshot(tmp_path / "collided").table["id"].to_pylist()
+    wanted = sorted(
+        (row_hashes([key], np.array([copy]))[0] >> 55, number)
+        for number, (key, copy) in enumerate(
+            zip(snapshot.table["key"].to_pylist(), snapshot.table["copy"].to_pylist(), strict=True)
+        )
+    )
+    free, expected = 0, {}
+    for value, number in wanted:  # one after another: its own number, or the next free one
+        free = expected[number] = max(value, free)
+        free += 1
+    assert ids == [expected[number] for number in range(len(ids))] and len(set(ids)) == len(ids) > 100
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
@@ -149,7 +182,8 @@ def test_test_images_are_originals_that_the_evaluation_uses(tmp_path, take_snaps
 def test_pictures_and_figures_show_every_class(tmp_path, take_snapshot):
     snapshot = take_snapshot(tmp_path / "s")
     assert {row["label"] for row in snapshot.originals(HELD_OUT).slice(0, 2).to_pylist()} == {0}  # sorted by class
-    for rows in (snapshot.sample(HELD_OUT, 2), snapshot.gallery(HELD_OUT, 2), snapshot.gallery(TRAIN, 2)):
+    stored = open_snapshot(str(tmp_path / "s"))
+    for rows in (snapshot.sample(HELD_OUT, 2), stored.gallery(HELD_OUT, 2), stored.gallery(TRAIN, 2)):
         assert {row["label"] for row in rows.to_pylist()} == {0, 1}
     assert set(snapshot.sample(TRAIN, 30)["copy"].to_pylist()) == {0}
 
@@ -180,34 +214,43 @@ def test_classes_without_usable_images_are_refused(tree, settings):
     listing = list_images(config, "unused")
     rejects = [Reject(key, "u", "empty", "") for key in listing.table["key"].to_pylist() if key.startswith("dog/")]
     with pytest.raises(ValueError, match=r"every class must keep at least one .* got none for 1 of 2.*'dog'"):
-        check_trainable(listing, rejects, config)
+        check(listing, config, rejects)
 
 
 def test_images_must_all_have_labels_or_none(tree, tmp_path, settings):
     config = settings(uri=str(tree), source="files", held_out=0.3)
-    check_trainable(list_images(config, "unused"), [], config)  # no labels: a model without classes
+    check(list_images(config, "unused"), config)  # no labels: a model without classes
     (tmp_path / "labels.csv").write_text("key,label\n" + "".join(f"cat/{n:02}.png,cat\n" for n in range(30)))
     config = settings(uri=str(tree), source="files", held_out=0.3, labels=str(tmp_path / "labels.csv"))
     with pytest.raises(ValueError, match=r"got 30 of 60 without one: .* without classes, leave images\.labels out"):
-        check_trainable(list_images(config, "unused"), [], config)
+        check(list_images(config, "unused"), config)
 
 
 def test_tables_that_name_classes_and_label_no_image_are_refused(settings):
     config = settings(source="parquet", uri="s3://bucket/tables", held_out=0.3)
-    columns = [[f"{n}.png" for n in range(9)], [None] * 9, ["t.parquet"] * 9, [None] * 9, [None] * 9, [""] * 9]
-    listing = Listing(pa.table(columns, schema=LISTING_SCHEMA), ("ant", "bee"))
+    columns = [
+        [f"{n}.png" for n in range(9)],
+        [None] * 9,
+        ["t.parquet"] * 9,
+        [None] * 9,
+        [None] * 9,
+        [""] * 9,
+        [None] * 9,
+    ]
+    listing = listing_of(pa.table(columns, schema=LISTING_SCHEMA), ("ant", "bee"))
     with pytest.raises(ValueError, match=r"got 9 of 9 without one: .* set images\.label_column to a column that"):
-        check_trainable(listing, [], config)
+        check(listing, config)
 
 
-def test_classes_of_very_different_sizes_can_be_trained_on(settings):
+def test_classes_of_very_different_sizes_can_be_trained_on(tmp_path, settings):
     keys = sorted([f"many/{n:05}.jpg" for n in range(20_000)] + [f"few/{n:02}.jpg" for n in range(15)])
     labels = [int(key.startswith("many")) for key in keys]
     count = len(keys)
-    columns = [keys, labels, keys, [None] * count, [1] * count, ["1"] * count]
-    listing, config = Listing(pa.table(columns, schema=LISTING_SCHEMA), ("few", "many")), settings()
-    check_trainable(listing, [], config)
-    facts = build_snapshot("folder", listing, [], config, seed=0).facts
+    columns = [keys, labels, keys, [None] * count, [1] * count, ["1"] * count, [None] * count]
+    listing, config = listing_of(pa.table(columns, schema=LISTING_SCHEMA), ("few", "many")), settings()
+    check(listing, config)
+    commit_snapshot(str(tmp_path), listing, [], config, seed=0)
+    facts = SnapshotFacts.read(commits.read_manifest(str(tmp_path))["facts"])
     assert (facts.images, facts.classes) == (20_015, 2) and facts.train_images > 17_900
 
 
@@ -216,19 +259,114 @@ def test_a_folder_without_classes_is_a_snapshot_without_classes(tmp_path, photo,
         photo.rotate(number * 6).save(tmp_path / f"{number}.png")
     config = settings(uri=str(tmp_path), held_out=0.3)
     listing = list_images(config, "unused")
-    check_trainable(listing, [], config)
+    check(listing, config)
     commit_snapshot(str(tmp_path / "s"), listing, [], config, seed=0)
     snapshot = read_snapshot(str(tmp_path / "s"))
     assert snapshot.classes == () and snapshot.table["label"].null_count == 12
     assert SnapshotFacts.read(commits.read_manifest(str(tmp_path / "s"))["facts"]).classes == 0
 
 
-def test_a_damaged_snapshot_is_detected(tree, tmp_path, take_snapshot):
+@pytest.mark.parametrize("file", ["rows-*.parquet", "locations-*.parquet", "snapshot.json"])
+def test_a_damaged_snapshot_is_detected(tree, tmp_path, take_snapshot, file):
     take_snapshot(tmp_path / "s")
-    path = stored_path(tmp_path / "s", SNAPSHOT_FILE)
+    (path,) = (tmp_path / "s").glob(f"*/{file}")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    for read in (read_snapshot, open_snapshot):
+    for read in (read_snapshot, lambda folder: list(open_snapshot(folder).waves(10))):
         with pytest.raises(StorageError, match="is not the file that its manifest lists"):
             read(str(tmp_path / "s"))
     with pytest.raises(FileNotFoundError):
         read_snapshot(str(tmp_path / "nothing"))
+
+
+def test_a_snapshot_of_format_2_stays_readable(tmp_path):
+    count = 4
+    columns = {
+        "id": pa.array(range(count), pa.int64()),
+        "key": [f"{number}.png" for number in range(count)],
+        "label": pa.array([None, 0, 1, 0], pa.int32()),
+        "split": ["train"] * count,
+        "copy": pa.array([0] * count, pa.int16()),
+        "uri": ["s3://bucket/0.png", "/data/1.png", "images.parquet", "images.parquet"],
+        "member": [None, None, "0:0:image", "0:1:image"],
+        "size": pa.array([1, 2, None, None], pa.int64()),
+        "etag": ["a", "b", "c", "sha256:" + "0f" * 16],
+    }
+    pixels = {"rules": 1, "image_size": 16, "channels": 3, "upscale": False, "background": [1, 2, 3], "augment": None}
+    metadata = {"vqvae2": json.dumps({"format": 2, "classes": ["a", "b"], **pixels})}
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    commits.save_artifact(str(tmp_path), {"snapshot.parquet": parquet.to_bytes(table)}, {})
+    snapshot, opened = read_snapshot(str(tmp_path)), open_snapshot(str(tmp_path))
+    assert snapshot.table["content"].to_pylist() == [None, None, None, b"\x0f" * 16]
+    assert snapshot.table["uri"].to_pylist()[1:3] == ["/data/1.png", f"{tmp_path}/images.parquet"]
+    assert (opened.rows, opened.classes, opened.preprocessing) == (4, ("a", "b"), digest_of(pixels))
+    assert pa.concat_tables(opened.waves(3)).equals(snapshot.table) and snapshot.pixels.background == (1, 2, 3)
+
+
+def test_one_more_image_changes_one_part_and_the_others_are_copied(tmp_path, settings, monkeypatch):
+    monkeypatch.setattr(snapshot_writer, "ROWS_PER_PART", 50)
+    written = []
+    monkeypatch.setattr(objects, "write_bytes", lambda uri, data: written.append(uri) or write_bytes(uri, data))
+
+    def save(name, keys, earlier=None):
+        rows = synthetic_rows(keys)
+        save_snapshot(str(tmp_path / name), rows, (), settings(), 0, earlier)
+        return open_snapshot(str(tmp_path / name))
+
+    keys = [f"{number:04}.png" for number in range(1000)]
+    before = save("before", keys)
+    written.clear()
+    after = save("after", sorted([*keys, "0500-new.png"]), before)
+    new = [part for part in after.parts if part not in before.parts]
+    assert len(before.parts) > 10 and len(new) == 1 and new[0].first_key < "0500-new.png" <= new[0].last_key
+    names = sorted(uri.rpartition("/")[2].partition("-")[0] for uri in written)
+    assert names == ["locations", "rows", "snapshot.json"]
+    assert pa.concat_tables(after.waves(77)).equals(synthetic_rows(sorted([*keys, "0500-new.png"])))
+
+
+def test_the_digest_depends_on_content_and_not_on_where_and_when(tmp_path, settings):
+    rows = synthetic_rows([f"{number}.png" for number in range(9)], content=b"c" * 16)
+
+    def digest(name, **changes):
+        table = rows
+        for column, value in changes.items():
+            index = table.schema.get_field_index(column)
+            table = table.set_column(index, table.schema.field(index), pa.array([value] * 9, table.schema.types[index]))
+        return save_snapshot(str(tmp_path / name), table, (), settings(), 0)
+
+    here = digest("here")
+    assert (
+        digest("moved", uri="s3://elsewhere/x.png", etag="touched", size=7) == here != digest("new", content=b"d" * 16)
+    )
+    # An image that was never read is known by its size and etag.
+    unread = digest("unread", content=None)
+    assert unread not in (here, digest("etag", content=None, etag="touched")) and unread != digest(
+        "s", content=None, size=7
+    )
+
+
+def synthetic_rows(keys, content=None):
+    count = len(keys)
+    columns = {
+        "id": row_hashes(keys, np.zeros(count, int)),
+        "key": keys,
+        "label": [None] * count,
+        "split": [TRAIN] * count,
+        "copy": [0] * count,
+        "content": [content] * count,
+        "uri": [f"/images/{key}" for key in keys],
+        "member": [None] * count,
+        "size": [1] * count,
+        "etag": ["e"] * count,
+    }
+    return pa.table([pa.array(columns[field.name], field.type) for field in SNAPSHOT_SCHEMA], schema=SNAPSHOT_SCHEMA)
+
+
+@pytest.mark.parametrize("count", [1, 5, 48, 400])
+def test_a_gallery_read_part_by_part_is_that_of_all_rows(tmp_path, settings, monkeypatch, count):
+    monkeypatch.setattr(snapshot_writer, "ROWS_PER_PART", 20)
+    rows = synthetic_rows([f"{number:03}.png" for number in range(300)])
+    labels = pa.array([[0, None, 1, 2, 2, 2][number % 6] for number in range(300)], pa.int32())
+    save_snapshot(str(tmp_path), rows.set_column(2, SNAPSHOT_SCHEMA.field(2), labels), ("a", "b", "c"), settings(), 0)
+    stored = open_snapshot(str(tmp_path))
+    expected = read_snapshot(str(tmp_path)).gallery(TRAIN, count)
+    assert len(stored.parts) > 5 and stored.gallery(TRAIN, count)["key"].equals(expected["key"])

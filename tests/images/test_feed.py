@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from components.config import TrainingSchedule
+from components.errors import TooManyRejects
 from components.images.commit import commit_snapshot
 from components.images.config import AugmentConfig
 from components.images.feed import ImageFeed
@@ -90,3 +91,38 @@ def test_ray_data_tasks_give_the_same_batches(folder, monkeypatch, local_ray):
     assert len(decoded) == len(expected) == 13
     for left, right in zip(decoded, expected, strict=True):
         assert (left.pixels == right.pixels).all() and (left.labels == right.labels).all()
+
+
+def test_an_image_that_went_bad_is_replaced_by_the_next_of_its_batch(folder, config, tree, monkeypatch, capfd):
+    monkeypatch.setattr("components.images.feed.MAX_LOST", 0.1)
+    before = list(image_feed(folder)(0, 1).batches(0))
+    bad = read_snapshot(folder).split(TRAIN)["key"][0].as_py()
+    (tree / bad).write_bytes(b"changed")
+    after, resumed = list(image_feed(folder)(0, 1).batches(0)), list(image_feed(folder)(0, 1).batches(5))
+    keys = read_snapshot(folder).split(TRAIN)["key"].to_pylist()
+    replaced = 0
+    for update in range(SCHEDULE.updates):
+        drawn = batch_rows(update * SCHEDULE.batch_size, SCHEDULE.batch_size, ORDER_SEED, len(keys)).tolist()
+        for number in range(SCHEDULE.batch_size):
+            later = [*range(number, SCHEDULE.batch_size), *range(number)]
+            shown = next(position for position in later if keys[drawn[position]] != bad)
+            replaced += shown != number
+            assert (after[update].pixels[number] == before[update].pixels[shown]).all()
+            assert after[update].labels[number] == before[update].labels[shown]
+    assert replaced > 0 and capfd.readouterr().err.count(f"went bad and is left out: {bad}: changed, ") == 1
+    assert all((left.pixels == right.pixels).all() for left, right in zip(after[5:], resumed, strict=True))
+
+
+def test_held_out_images_that_went_bad_are_left_out(folder, tree, monkeypatch):
+    monkeypatch.setattr("components.images.feed.MAX_LOST", 0.2)
+    rows = read_snapshot(folder).sample(HELD_OUT, SCHEDULE.held_out_samples)
+    (tree / rows["key"][2].as_py()).unlink()
+    batches = list(image_feed(folder)(0, 1).held_out())
+    assert sum(len(batch.labels) for batch in batches) == SCHEDULE.held_out_samples - 1
+
+
+def test_a_fit_fails_when_too_many_images_went_bad(folder, tree):
+    for path in sorted((tree / "cat").iterdir())[:10]:
+        path.write_bytes(b"changed")
+    with pytest.raises(TooManyRejects, match=r"at most 1% of the \d+ rows of the split train may go bad"):
+        list(image_feed(folder)(0, 1).batches(0))

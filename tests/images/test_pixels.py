@@ -11,9 +11,9 @@ from components.images.config import AugmentConfig
 from components.images.decode import decode_image
 from components.images.pixels import PixelReader
 from components.images.snapshot import read_snapshot
-from components.images.sources import parquet_tables
+from components.images.sources import row_groups
+from components.images.sources.digits import DIGITS_FILE
 from components.images.sources.registry import list_images
-from components.store import objects
 
 AUGMENT = AugmentConfig(copies=3, degrees=20, shift=0.1)
 
@@ -33,14 +33,23 @@ def test_rows_are_decoded_and_augmented_in_their_order(tree, tmp_path, settings)
         assert (pixels == augment(original, AUGMENT, seed=5, key=row["key"], copy=row["copy"])).all()
 
 
-def test_a_packed_file_is_read_once(tmp_path, monkeypatch, settings):
+def test_a_packed_file_is_read_once(tmp_path, requests, settings):
     config = settings(source="digits", uri=None, image_size=8, channels=1)
     rows = commit_and_read(config, tmp_path / "s").table
-    reads = []
-    parquet_tables._read_row_group.cache_clear()
-    monkeypatch.setattr(objects, "open_object", lambda uri, read=objects.open_object: reads.append(uri) or read(uri))
+    row_groups.forget_row_groups()
+    requests.clear()
     halves = [PixelReader(config, 0).read(half) for half in (rows.slice(0, 900), rows.slice(900))]
-    assert len(reads) == 1 and np.concatenate(halves).shape == (1797, 8, 8, 1)
+    assert np.concatenate(halves).shape == (1797, 8, 8, 1)
+    size = (tmp_path / "s" / DIGITS_FILE).stat().st_size
+    assert len(requests) == 2 and sum(part.size for part in requests) < size + (1 << 16)  # the footer, then all images
+
+
+def test_copies_of_an_image_are_decoded_once_wherever_they_are(tree, tmp_path, settings, requests):
+    config = settings(uri=str(tree), augment=AUGMENT)
+    rows = commit_and_read(config, tmp_path / "s").table.slice(0, 6).take([0, 3, 1, 4, 2])
+    requests.clear()
+    PixelReader(config, 5).read(rows)
+    assert len(requests) == 2
 
 
 def test_digits_equal_those_of_scikit_learn(tmp_path, settings):
@@ -66,7 +75,7 @@ def test_missing_and_changed_files_raise(tree, tmp_path, settings):
 def test_changed_content_of_a_packed_file_is_detected(tmp_path, settings):
     config = settings(source="digits", uri=None, image_size=8, channels=1)
     rows = commit_and_read(config, tmp_path / "s").table
-    parquet_tables._read_row_group.cache_clear()
+    row_groups.forget_row_groups()
     list_images(settings(source="digits", uri=None, image_size=16, channels=1), str(tmp_path / "s"))
     with pytest.raises(StorageError, match=r"digit-0000 in .* changed since"):
         PixelReader(config, 0).read(rows)

@@ -13,7 +13,7 @@ def test_only_the_bad_files_are_rejected(tree, settings):
     (tree / "cat" / "cut.png").write_bytes(whole[:200])
     (tree / "dog" / "gone.png").symlink_to(tree / "nowhere.png")
     config = settings(uri=str(tree))
-    rejects = inspect_rows(list_images(config, "unused").table, config)
+    rejects = inspect_rows(list_images(config, "unused").table, config).rejects
     assert {reject.key: reject.reason for reject in rejects} == {
         "cat/text.jpg": "not_an_image",
         "cat/cut.png": "truncated",

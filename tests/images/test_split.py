@@ -1,12 +1,55 @@
 """The splits: their fractions, their stability, the last training image of a class, and the refusal of an empty one."""
 
+import hashlib
 from collections import Counter
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from components.images.split import HELD_OUT, SPLITS, TEST, TRAIN, assign_splits, check_splits, split_of
+from components.images.split import HELD_OUT, SPLITS, TEST, TRAIN, SplitPlan, plan_splits, positions_of, split_of
 
 KEYS = [f"class/{number}.png" for number in range(5000)]
+
+
+def plan_of(keys, labels, held_out, test=0.0, rows_per_table=7) -> SplitPlan:
+    numbers = {label: number for number, label in enumerate(sorted({label for label in labels if label is not None}))}
+    table = pa.table(
+        [pa.array(keys, pa.string()), pa.array([numbers.get(label) for label in labels], pa.int32())],
+        names=["key", "label"],
+    )
+    return plan_splits(lambda: table.to_batches(rows_per_table), len(numbers), held_out, test)
+
+
+def assign_splits(keys, labels, held_out, test=0.0) -> list[str]:
+    plan = plan_of(keys, labels, held_out, test)
+    column = pa.chunked_array([pa.array(keys, pa.string())])
+    splits = [SPLITS[number] for number in plan.assign(column, positions_of(column))]
+    assert [plan.images(name) for name in SPLITS] == [splits.count(name) for name in SPLITS]
+    return splits
+
+
+def assign_slowly(keys, labels, held_out, test) -> list[str]:
+    """The rules with everything in memory."""
+    positions = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") for key in keys]
+    splits = [split_of(key, held_out, test) for key in keys]
+    last = {max((positions[row], row) for row, each in enumerate(labels) if each == label)[1] for label in set(labels)}
+    for row in last:
+        splits[row] = TRAIN
+    for name in (HELD_OUT, TEST) if test else (HELD_OUT,):
+        movable = [row for row, split in enumerate(splits) if split == TRAIN and row not in last]
+        if name not in splits and movable:
+            splits[min(movable, key=lambda row: positions[row])] = name
+    return splits
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_splits_of_a_stream_are_those_of_all_rows_together(seed):
+    random = np.random.default_rng(seed)
+    keys = [f"{number}-{seed}" for number in range(random.integers(1, 60))]
+    labels = [None if label == 9 else int(label) for label in random.integers(0, random.integers(2, 11), len(keys))]
+    held_out, test = random.choice([1e-9, 0.1, 0.45]), random.choice([0, 1e-9, 0.1, 0.45])
+    assert assign_splits(keys, labels, held_out, test) == assign_slowly(keys, labels, held_out, test)
 
 
 def test_the_fractions_are_as_configured():
@@ -50,7 +93,7 @@ def test_no_split_of_a_small_set_is_empty_and_only_as_many_images_move_as_needed
     for held_out, test in ((1e-6, 0.0), (1e-6, 1e-6), (0.05, 0.05)):
         plain = [split_of(key, held_out, test) for key in keys]
         assigned = assign_splits(keys, [None] * count, held_out, test)
-        check_splits(assigned, held_out, test)
+        plan_of(keys, [None] * count, held_out, test).check()
         missing = [name for name in (SPLITS if test else (TRAIN, HELD_OUT)) if name not in plain]
         moved = [new for new, old in zip(assigned, plain, strict=True) if new != old]
         assert sorted(moved) == sorted(missing)
@@ -65,10 +108,10 @@ def test_an_image_that_fills_a_split_is_never_the_last_of_its_class():
 @pytest.mark.parametrize("keys", [[], ["a"], KEYS[:3]])
 def test_an_empty_split_is_refused(keys):
     with pytest.raises(ValueError, match=r"every split must hold images, got .* to train on"):
-        check_splits([split_of(key, 0.001) for key in keys], 0.001)
+        plan_of(keys, keys, 0.001).check()  # a class each
 
 
 def test_an_empty_test_split_is_refused_only_where_one_is_wanted():
-    check_splits([TRAIN, HELD_OUT], 0.1)
+    plan_of(["a", "b"], [0, 0], 0.1).check()
     with pytest.raises(ValueError, match=r"1 held out and 0 to test on with .* images\.test=0\.1"):
-        check_splits([TRAIN, HELD_OUT], 0.1, 0.1)
+        plan_of(["a", "b"], [0, 0], 0.1, 0.1).check()

@@ -1,14 +1,15 @@
 """Get or run, on a real MLflow database: finished artifacts are reused, others are made, interrupted steps continue."""
 
 import dataclasses
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
 from components.artifacts import Facts
-from components.errors import LeaseHeld
-from components.store import commits, objects
+from components.errors import CommitConflict, LeaseHeld, LeaseLost, retry_helps
+from components.store import commits, lease, objects
 from components.store.lease import acquire_lease, read_sign_of_life
 from components.tokenizer.facts import TokenizerFacts
 from components.tracking.runs import ARTIFACT_TAG, FINGERPRINT_TAG, GATES_TAG, PARENT_TAG
@@ -245,3 +246,78 @@ def test_a_failing_tracking_server_does_not_hide_the_original_error(memo, monkey
 
     with pytest.raises(OSError, match="the disk is full"):
         get_or_run(memo, "images", fail)
+
+
+def commit_as_a_successor(space) -> str:
+    """What another run does that takes the lease over: it commits other content. Returns its digest."""
+    newer = lease._create(space.lease.folder, space.lease.number + 1, ends_with_driver=False)
+    digest = commits.save_artifact(space.uri, {"data": b"newer"}, {}, attempt=newer.attempt, base=space.base)
+    newer.release()
+    return digest
+
+
+def test_a_step_that_stalled_before_its_commit_leaves_that_of_its_successor(memo):
+    """It stalls between its last look at the lease and its manifest: only the manifest's number can stop it."""
+    committed = []
+
+    def work(space):
+        committed.append(commit_as_a_successor(space))
+        return StepOutput(
+            digest=commits.save_artifact(space.uri, {"data": b"x"}, {}, attempt="000001-late", base=space.base),
+            facts=NO_FACTS,
+        )
+
+    with pytest.raises(CommitConflict) as caught:
+        get_or_run(memo, "images", work)
+    folder = memo.artifact_folder(memo.steps["images"], memo.fingerprint(memo.steps["images"], {}))
+    assert (
+        commits.read_manifest(folder)["digest"] == committed[0] and stored_path(folder, "data").read_bytes() == b"newer"
+    )
+    assert retry_helps(caught.value) and get_or_run(memo, "images", save_one_file).made
+
+
+def test_a_step_whose_lease_was_taken_over_writes_and_records_nothing(memo):
+    def work(space):
+        commit_as_a_successor(space)
+        return StepOutput(digest=space.save({"data": b"x"}, NO_FACTS), facts=NO_FACTS)
+
+    with pytest.raises(LeaseLost):
+        get_or_run(memo, "images", work)
+    fingerprint = memo.fingerprint(memo.steps["images"], {})
+    assert memo.tracker.committed(fingerprint) is None
+    assert [run.info.status for run in memo.tracker.runs_of(fingerprint)] == ["RUNNING"]  # its successor's
+
+
+@pytest.mark.parametrize("both_exist", [False, True])
+def test_a_moved_or_copied_project_uses_its_own_artifacts(config, memo, step, tmp_path, both_exist):
+    made = step(memo).artifact
+    memo.close(True)
+    old, new = Path(config.artifact_root), tmp_path / "moved"
+    shutil.copytree(old, new)
+    if not both_exist:
+        shutil.rmtree(old)
+    moved = dataclasses.replace(config, artifact_root=str(new))
+    found = step(open_memo(moved))
+    assert not found.made and found.artifact == dataclasses.replace(made, uri=made.uri.replace(str(old), str(new)))
+    for file in new.rglob("data.bin"):
+        file.unlink()
+    assert step(open_memo(moved)).made and old.exists() == both_exist
+
+
+def test_an_artifact_root_without_the_artifact_leaves_it_where_it_was_made(config, memo, step, tmp_path):
+    made = step(memo).artifact
+    elsewhere = dataclasses.replace(config, artifact_root=str(tmp_path / "elsewhere"))
+    assert step(open_memo(elsewhere)).artifact == made
+
+
+def test_a_driver_whose_step_was_taken_over_leaves_its_mlflow_run_alone(memo):
+    def work(space):
+        space.journal.metrics(1, {"loss": 1.0})
+        taken = objects.join(space.lease.folder, "000002.json")
+        objects.create_bytes(taken, b'{"beat": "taken", "holder": "x", "since": "y"}')
+        raise RuntimeError("an error on the way")
+
+    with pytest.raises(RuntimeError, match="on the way"):
+        get_or_run(memo, "images", work)
+    (run,) = memo.tracker.runs_of(memo.fingerprint(memo.steps["images"], {}))
+    assert run.info.status == "RUNNING" and "vqvae2.error" not in run.data.tags

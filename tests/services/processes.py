@@ -51,6 +51,10 @@ class Server:
     def _log_end(self) -> str:
         return f"the end of its log {self.log}:\n{self.log.read_text(errors='replace')[-3000:]}"
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the server and all processes that it started."""
+        os.killpg(self._process.pid, number)
+
     def stop(self) -> None:
         """Stop the server and all processes that it started; a second call does nothing."""
         for stop_signal in (self._stop_signal, signal.SIGKILL):

@@ -3,7 +3,7 @@
 import pytest
 
 from components.errors import UnknownModel
-from components.tracking.registry import CODE_PACKAGE, ModelPackage
+from components.tracking.registry import CODE_PACKAGE, DIGEST_TAG, ModelPackage
 
 SERVED = """
 import mlflow
@@ -86,3 +86,12 @@ def test_the_program_of_a_registered_model_is_its_only_pt2_file(tracker, tmp_pat
     else:
         with pytest.raises(ValueError, match=r"must hold one \.pt2 file, a torch\.export program, got"):
             tracker.registry.model_program(f"models:/{name}/1")
+
+
+def test_a_registration_that_was_interrupted_is_completed(tracker, package, registered):
+    """The version exists; its alias, and the tag that says all is done, were not written."""
+    registry, name = tracker.registry, registered.name
+    tracker.client.delete_registered_model_alias(name, "challenger")
+    tracker.client.delete_model_version_tag(name, "1", DIGEST_TAG)
+    again = registry.register(name=name, package=package, run_id=registered.run_id, digest="d1")
+    assert again == registered and registry.versions(name) == [registered]

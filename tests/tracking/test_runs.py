@@ -1,11 +1,12 @@
 """Runs: what a step logs, which run a step continues, and that reading creates nothing."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from components.artifacts import Artifact
-from components.errors import UnknownModel
+from components.errors import DeletedRecord, UnknownModel
 from components.tracking.runs import ERROR_TAG, Tracker
 
 
@@ -24,9 +25,11 @@ def test_metrics_logged_twice_are_stored_once(tracker):
     journal = tracker.run_journal("codes", "f", tracker.pipeline_run("p", {}))
     for update in (1, 2, 2, 1):
         journal.metrics(update, {"loss": float(update)})
+    journal.flush()
     resumed = tracker.run_journal("codes", "f", tracker.pipeline_run("p", {}))
     resumed.metrics(2, {"loss": 9.0, "other": 1.0})
     resumed.metrics(3, {"loss": 3.0})
+    resumed.flush()
     history = tracker.client.get_metric_history(journal.run_id, "loss")
     assert resumed.run_id == journal.run_id
     assert sorted((metric.step, metric.value) for metric in history) == [(1, 1.0), (2, 2.0), (3, 3.0)]
@@ -39,6 +42,7 @@ def test_steps_at_the_same_time_may_log_the_same_inputs(tracker):
     with ThreadPoolExecutor(len(journals)) as pool:
         list(pool.map(lambda journal: journal.inputs(inputs), journals))
     for journal in journals:
+        journal.flush()
         assert len(tracker.client.get_run(journal.run_id).inputs.dataset_inputs) == len(inputs)
 
 
@@ -46,6 +50,7 @@ def test_parameters_are_stored_once_and_cut(tracker):
     journal = tracker.run_journal("codes", "f", tracker.pipeline_run("p", {}))
     journal.parameters({"long": "x" * 9000, "none": None} | {f"p{number}": number for number in range(150)})
     journal.parameters({"long": "another"})
+    journal.flush()
     stored = tracker.client.get_run(journal.run_id).data.params
     assert len(stored) == 152 and stored["long"] == "x" * 6000 and stored["none"] == "None"
 
@@ -102,6 +107,7 @@ def test_ancestry_lists_each_run_once(tracker):
     for step, inputs in {"images": [], "tokenizer": ["images"], "codes": ["images", "tokenizer"]}.items():
         journal = tracker.run_journal(step, step, parent)
         journal.inputs([artifacts[name] for name in inputs])
+        journal.flush()
         artifacts[step] = Artifact(kind=step, uri="u", digest=step, fingerprint=step, run_id=journal.run_id)
     line = [(depth, run.data.tags["vqvae2.step"]) for depth, run in tracker.ancestry(artifacts["codes"].run_id)]
     assert line == [(0, "codes"), (1, "images"), (1, "tokenizer")]
@@ -112,3 +118,26 @@ def test_gates_are_stored_with_the_run(tracker):
     assert tracker.gates(run) is None
     tracker.record_gates(run, "passed")
     assert tracker.gates(run) == "passed"
+
+
+def test_a_deleted_experiment_is_named_with_its_cure(tracker):
+    journal = tracker.run_journal("codes", "f", tracker.pipeline_run("p", {}))
+    number = tracker.experiment_id
+    tracker.client.delete_experiment(number)
+    cure = (
+        rf"experiment '{re.escape(tracker.name)}' was deleted: .* mlflow experiments restore --experiment-id {number}"
+    )
+    with pytest.raises(DeletedRecord, match=cure):
+        Tracker(uri=tracker.uri, name=tracker.name, state="unused")
+    with pytest.raises(DeletedRecord, match=cure):
+        journal.finish(Artifact(kind="codes", uri="u", digest="d", fingerprint="f", run_id=journal.run_id))
+    with pytest.raises(DeletedRecord, match=r"experiments restore|was deleted"):
+        tracker.run_journal("codes", "another", "parent")
+
+
+def test_a_second_driver_finds_what_the_first_one_made_in_a_new_experiment(tracker):
+    other = Tracker(uri=tracker.uri, name=tracker.name, state="unused")
+    journal = tracker.run_journal("codes", "f", tracker.pipeline_run("p", {}))
+    made = Artifact(kind="codes", uri="u", digest="d", fingerprint="f", run_id=journal.run_id)
+    journal.finish(made)
+    assert other.committed("f") == made

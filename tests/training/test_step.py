@@ -23,7 +23,8 @@ from components.store.lease import acquire_lease, keep_alive
 from components.tokenizer.config import LevelConfig, VQVAEConfig
 from components.tokenizer.model import Tokenizer
 from components.tokenizer.objective import TokenizerObjective
-from components.tracking.runs import RunJournal, Tracker
+from components.tracking.journal import RunJournal
+from components.tracking.runs import Tracker
 from components.training import step
 from components.training.loop import FitData
 from components.workspace import Workspace
@@ -85,9 +86,14 @@ def snapshot(tmp_path_factory):
 
 
 @pytest.fixture
-def journal(tmp_path) -> RunJournal:
+def tracker(tmp_path) -> Tracker:
+    """MLflow, in a database of the test's own."""
+    return Tracker(uri=None, name="test", state=str(tmp_path))
+
+
+@pytest.fixture
+def journal(tracker) -> RunJournal:
     """The MLflow run of the fit."""
-    tracker = Tracker(uri=None, name="test", state=str(tmp_path))
     return tracker.run_journal("tokenizer", "f" * 64, tracker.pipeline_run("p", {}))
 
 
@@ -131,7 +137,7 @@ def test_two_workers_share_the_batch_and_hold_identical_codebooks(fit, local_ray
 
 
 def test_a_dying_worker_is_replaced_from_the_last_checkpoint_and_the_weights_are_those_of_one_process(
-    fit, local_ray, journal, tmp_path
+    fit, local_ray, tracker, journal, tmp_path
 ):
     result, (records,) = fit(local_ray, dies_at=5)
     assert (tmp_path / "on_ray" / "died").exists()
@@ -139,12 +145,13 @@ def test_a_dying_worker_is_replaced_from_the_last_checkpoint_and_the_weights_are
     resumed_at = TRAINING.updates - len(after)
     assert resumed_at in (2, 4)  # Ray Train may lose the checkpoint that was being reported
     assert after[: 5 - resumed_at] == before[resumed_at:]  # the updates that were made twice gave the same
-    history = journal._client.get_metric_history(journal.run_id, "held_out/loss")
+    journal.flush()
+    history = tracker.client.get_metric_history(journal.run_id, "held_out/loss")
     assert [metric.step for metric in history] == [4, 8]
     assert all(math.isfinite(metric.value) for metric in history)
     assert result.fit_progress.best_loss == min(metric.value for metric in history)
 
-    (again,) = journal._client.get_metric_history(journal.run_id, "final_again/loss")
+    (again,) = tracker.client.get_metric_history(journal.run_id, "final_again/loss")
     assert (again.step, again.value) == (TRAINING.updates, pytest.approx(result.fit_progress.best_loss))
 
     in_process, (in_process_records,) = fit(None)

@@ -4,13 +4,14 @@ They are enlarged to `image_size` and packed, as PNGs, into one Parquet file in 
 """
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from components.images.config import ImagesConfig
-from components.images.listing import LISTING_SCHEMA, Listing, content_etag
+from components.images.listing import LISTING_SCHEMA, Listing, content_of, listing_of
 from components.images.sources.parquet_tables import parquet_member
 from components.store import commits, objects, parquet
 
@@ -27,7 +28,7 @@ DIGITS_WHITE = 16
 """Largest value of a pixel in scikit-learn's arrays."""
 
 
-def list_digits(config: ImagesConfig, snapshot_folder: str) -> Listing:
+def list_digits(config: ImagesConfig, snapshot_folder: str, without: Sequence[str] = ()) -> Listing:
     """All digits; writes them to DIGITS_FILE in `snapshot_folder`."""
     from sklearn.datasets import load_digits
 
@@ -45,10 +46,11 @@ def list_digits(config: ImagesConfig, snapshot_folder: str) -> Listing:
         [uri] * len(keys),
         [parquet_member(0, number, "image") for number in range(len(keys))],
         [len(data) for data in encoded],
-        [content_etag(data) for data in encoded],
+        [content_of(packed).hex()] * len(keys),
+        [content_of(data) for data in encoded],
     ]
     names = tuple(str(name) for name in digits.target_names)
-    return Listing(pa.table(columns, schema=LISTING_SCHEMA), names, (commits.file_entry(DIGITS_FILE, packed),))
+    return listing_of(pa.table(columns, schema=LISTING_SCHEMA), names, (commits.file_entry(DIGITS_FILE, packed),))
 
 
 def _enlarged_png(pixels: np.ndarray, side: int) -> bytes:

@@ -1,63 +1,97 @@
 """Source `files`: any tree of image files, with or without a table of labels."""
 
+from collections.abc import Collection, Sequence
+
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
 
 from components.config import require
 from components.images.config import ImagesConfig
-from components.images.listing import Listing
-from components.images.sources.file_tree import IMAGE_EXTENSIONS, image_file_rows, read_file_tree
-from components.images.sources.labels import Label, label_values, number_labels
-from components.store import objects, parquet
+from components.images.listing import Listing, ListingBuilder, Numbering
+from components.images.sources.file_tree import IMAGE_EXTENSIONS, FileTree, image_file_rows
+from components.images.sources.labels import MAX_CLASSES, Label, label_values, number_labels
+from components.images.sources.table_files import TableFile, typed
+from components.store import objects
+from components.store.spool import ExternalSort, SortedLookup
 
-PARQUET_MAGIC = b"PAR1"
-"""First bytes of every Parquet file."""
+LABELS_SCHEMA = pa.schema([("key", pa.string()), ("label", pa.string())])
 
 
-def list_files(config: ImagesConfig, snapshot_folder: str) -> Listing:
+def list_files(config: ImagesConfig, snapshot_folder: str, without: Sequence[str]) -> Listing:
     """All images of the tree; labels come from the table `config.labels`, null for images that it lacks."""
-    tree = read_file_tree(config, IMAGE_EXTENSIONS, "a folder with images")
-    label_by_key = _read_label_table(config) if config.labels else {}
-    labels, classes = number_labels([label_by_key.get(file.path) for file in tree.files])
-    require(
-        not label_by_key or any(file.path in label_by_key for file in tree.files),
-        f"images.labels must name images by their path below {tree.root}, as in {tree.files[0].path!r}; none of its "
-        f"{len(label_by_key)} keys does, for example {next(iter(label_by_key), None)!r}",
-    )
-    require(
-        not config.labels or bool(classes),
-        f"images.labels must give the images labels, column '{config.label_column}' of {config.labels} has none for "
-        f"any of the {len(tree.files)} images: fill it, or leave images.labels out for a model without classes",
-    )
-    return Listing(image_file_rows(tree.files, labels), classes, ignored=tree.ignored)
+    tree, builder = FileTree(config, IMAGE_EXTENSIONS, "a folder with images", without), ListingBuilder()
+    example = ""
+    for files in tree.pages():
+        builder.add(image_file_rows(tree.root, files))
+        example = example or files["path"][0].as_py()
+    table = _LabelTable(config) if config.labels else None
+    lookup = table.lookup() if table else None
+
+    def number(labels: Collection[str]) -> Numbering:
+        if table is None or lookup is None:
+            return Numbering({}, ())
+        require(
+            not table.rows or lookup.found > 0,
+            f"images.labels must name images by their path below {tree.root}, as in {example!r}; none of its "
+            f"{table.rows} keys does, for example {table.first_key!r}",
+        )
+        texts = sorted(labels)
+        numbers, classes = number_labels([table.label_of[text] for text in texts])
+        require(
+            bool(classes),
+            f"images.labels must give the images labels, column '{config.label_column}' of {config.labels} has none "
+            f"for any of the {builder.rows} images: fill it, or leave images.labels out for a model without classes",
+        )
+        return Numbering(dict(zip(texts, numbers, strict=True)), classes)
+
+    return builder.finish(number, labels=lookup, ignored=tree.ignored)
 
 
-def _read_label_table(config: ImagesConfig) -> dict[str, Label]:
-    """Label by key from the CSV or Parquet table that `config.labels` names."""
-    uri = objects.absolute(str(config.labels))
-    table = _read_table(uri, config.key_column)
-    missing = [name for name in (config.key_column, config.label_column) if name not in table.column_names]
-    require(
-        not missing,
-        f"{uri} must have the columns '{config.key_column}' and '{config.label_column}', found "
-        f"{table.column_names}: set images.key_column and images.label_column",
-    )
-    keys = table[config.key_column].to_pylist()
-    repeated = len(keys) - len(set(keys))
-    require(repeated == 0, f"{uri} must name each key once, got {repeated} repetitions")
-    return dict(zip(keys, label_values(table[config.label_column], uri), strict=True))
+class _LabelTable:
+    """The labels in the CSV or Parquet table that `config.labels` names, sorted by key on this machine's disk."""
 
+    def __init__(self, config: ImagesConfig) -> None:
+        uri = objects.absolute(str(config.labels))
+        file = TableFile(uri, "images.labels")
+        names = [config.key_column, config.label_column]
+        require(
+            set(names) <= set(file.columns),
+            f"{uri} must have the columns '{config.key_column}' and '{config.label_column}', found {file.columns}: "
+            "set images.key_column and images.label_column",
+        )
+        self.rows, self.first_key = 0, None
+        self.label_of: dict[str, Label] = {}
+        """What each text in the column means."""
+        self._sort = ExternalSort("key")
+        texts: set[str] = set()
+        for rows in file.tables(names, text=names):
+            keys, labels = rows[config.key_column].cast(pa.string()), rows[config.label_column]
+            if file.is_parquet:
+                values = label_values(labels, uri)
+                labels = pa.array([None if value is None else str(value) for value in values], pa.string())
+                self.label_of |= {str(value): value for value in set(values)}
+            else:
+                texts.update(pc.unique(labels.drop_null()).to_pylist())
+            distinct = max(len(texts), len(self.label_of))
+            require(distinct <= MAX_CLASSES, f"{uri} must have at most {MAX_CLASSES} different labels, got more")
+            self.first_key = self.first_key or keys[0].as_py()
+            self.rows += rows.num_rows
+            self._sort.add(pa.table([keys, labels], schema=LABELS_SCHEMA))
+        if texts:
+            ordered = sorted(texts)
+            # Whether a column holds numbers or names is decided by all of its values together.
+            self.label_of = dict(zip(ordered, label_values(pa.chunked_array([typed(ordered)]), uri), strict=True))
+        self._check_unique(uri)
 
-def _read_table(uri: str, key_column: str) -> pa.Table:
-    try:
-        data = objects.read_bytes(uri)
-    except FileNotFoundError:
-        raise ValueError(f"images.labels must name a CSV or Parquet file, found nothing at {uri}") from None
-    try:
-        if data.startswith(PARQUET_MAGIC):
-            return parquet.from_bytes(data)
-        # Read as an integer, the name 007 would become 7.
-        keys_as_text = pa.csv.ConvertOptions(column_types={key_column: pa.string()})
-        return pa.csv.read_csv(pa.BufferReader(data), convert_options=keys_as_text)
-    except pa.ArrowException as error:
-        raise ValueError(f"images.labels must name a CSV or Parquet file, {uri} cannot be read: {error}") from None
+    def lookup(self) -> SortedLookup:
+        """Label by key, for rising keys."""
+        return SortedLookup(self._sort.tables(), LABELS_SCHEMA, "key")
+
+    def _check_unique(self, uri: str) -> None:
+        repeated, before = 0, None
+        for rows in self._sort.tables():
+            keys = rows["key"].combine_chunks()
+            repeated += pc.sum(pc.equal(keys.slice(1), keys.slice(0, len(keys) - 1))).as_py() or 0
+            repeated += keys[0].as_py() == before
+            before = keys[-1].as_py()
+        require(repeated == 0, f"{uri} must name each key once, got {repeated} repetitions")

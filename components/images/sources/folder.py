@@ -1,36 +1,54 @@
 """Source `folder`: a tree with one folder per class, or a folder of images without classes."""
 
+from collections.abc import Collection, Sequence
+
+import pyarrow.compute as pc
+
 from components.config import require
 from components.images.config import ImagesConfig
-from components.images.listing import Listing
-from components.images.sources.file_tree import IMAGE_EXTENSIONS, FileTree, image_file_rows, read_file_tree
-from components.images.sources.labels import Label, number_labels
+from components.images.listing import Listing, ListingBuilder, Numbering
+from components.images.sources.file_tree import IMAGE_EXTENSIONS, FileTree, image_file_rows
+from components.images.sources.labels import number_labels
 
 SPLIT_NAMES = frozenset({"test", "train", "val", "valid", "validation"})
 """Names of folders, in lower case, that hold the splits of a dataset and not its classes."""
 
 
-def list_folder(config: ImagesConfig, snapshot_folder: str) -> Listing:
+def list_folder(config: ImagesConfig, snapshot_folder: str, without: Sequence[str]) -> Listing:
     """Images labelled by the top folder of their path; classes are numbered by their sorted names.
 
     Where all images lie directly in the folder, none has a label. Raises ValueError for images of both kinds, and for
     folders that are splits.
     """
-    tree = read_file_tree(config, IMAGE_EXTENSIONS, "a folder with one folder per class, or with images")
-    loose = [file.path for file in tree.files if "/" not in file.path]
-    folders = sorted({file.path.split("/")[0] for file in tree.files if "/" in file.path})
-    _check_one_kind(tree, loose, folders)
-    _check_no_splits(tree, folders)
-    top_folders: list[Label] = [file.path.split("/")[0] if folders else None for file in tree.files]
-    labels, classes = number_labels(top_folders)
-    return Listing(image_file_rows(tree.files, labels), classes, ignored=tree.ignored)
+    tree, builder = (
+        FileTree(config, IMAGE_EXTENSIONS, "a folder with one folder per class, or with images", without),
+        ListingBuilder(),
+    )
+    loose_images, example = 0, ""
+    for files in tree.pages():
+        path = files["path"]
+        inside = pc.match_substring(path, "/")
+        folders = pc.replace_substring_regex(path, r"(?s)/.*", "")
+        builder.add(image_file_rows(tree.root, files, pc.if_else(inside, folders, None)))
+        loose = path.filter(pc.invert(inside))
+        loose_images += len(loose)
+        example = min([*loose.to_pylist(), *([example] if example else [])], default="")
+
+    def number(folders: Collection[str]) -> Numbering:
+        names = sorted(folders)
+        _check_one_kind(tree, loose_images, example, names)
+        _check_no_splits(tree, names)
+        numbers, classes = number_labels(names)
+        return Numbering(dict(zip(names, numbers, strict=True)), classes)
+
+    return builder.finish(number, ignored=tree.ignored)
 
 
-def _check_one_kind(tree: FileTree, loose: list[str], folders: list[str]) -> None:
+def _check_one_kind(tree: FileTree, loose_images: int, example: str, folders: list[str]) -> None:
     require(
-        not loose or not folders,
+        not loose_images or not folders,
         f"images must lie either all in folders, one per class, or all directly in {tree.root}, which makes a model "
-        f"without classes; found {len(loose)} directly in it, for example {loose[:1]}, beside {len(folders)} folders "
+        f"without classes; found {loose_images} directly in it, for example {[example]}, beside {len(folders)} folders "
         f"with images, for example {folders[:1]}: move each image into the folder of its class, or set "
         "images.source=files to use all of them without classes",
     )

@@ -8,14 +8,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from components.images.config import ImagesConfig
-from components.images.fetch import fetch_image
 from components.images.sources.digits import DIGITS_FILE
 from components.images.sources.registry import list_images
 
 DIGITS = ImagesConfig(source="digits", image_size=32, channels=1)
 
 
-def test_all_digits_are_packed_and_enlarged_smoothly(tmp_path):
+def test_all_digits_are_packed_and_enlarged_smoothly(tmp_path, fetch_image):
     listing = list_images(DIGITS, str(tmp_path))
     packed = [fetch_image(row) for row in listing.table.to_pylist()]
     assert len(packed) == 1797 and listing.classes == tuple("0123456789")

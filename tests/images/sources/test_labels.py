@@ -4,21 +4,90 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.images.sources.labels import number_labels
+from components.images.sources.labels import label_of, label_of_text, label_values, named_labels, number_labels
 from components.images.sources.registry import list_images
 
 
-def test_names_are_numbered_in_sorted_order_and_numbers_are_kept():
+def test_names_and_numbers_that_occur_are_numbered_in_sorted_order():
     assert number_labels(["dog", None, "cat", "dog"]) == ([1, None, 0, 1], ("cat", "dog"))
-    assert number_labels([2, -1, None, 0]) == ([2, None, None, 0], ("0", "1", "2"))
-    assert number_labels([0, 3], ["ant", "bee"]) == ([0, 3], ("ant", "bee", "2", "3"))
+    assert number_labels([3, 1, None, 3, 10]) == ([1, 0, None, 1, 2], ("1", "3", "10"))
     assert number_labels([None, None]) == ([None, None], ())
 
 
-def test_empty_text_is_no_label():
-    assert number_labels(["cat", "", " ", None]) == ([0, None, None, None], ("cat",))
-    assert number_labels(["", ""]) == ([None, None], ())
-    assert number_labels([1, ""]) == ([1, None], ("0", "1"))
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        (7, 7),
+        (-1, None),
+        (2.0, 2),
+        (float("nan"), None),
+        (True, "true"),
+        (" cat\r\n", "cat"),
+        ("", None),
+        ("cafe\u0301", "caf\xe9"),
+        (b"\xef\xbb\xbfcat", "cat"),
+        ([3], 3),
+        (["cat"], "cat"),
+    ],
+)
+def test_a_field_is_read_as_a_label(value, label):
+    assert label_of(value) == label and type(label_of(value)) is type(label)
+
+
+@pytest.mark.parametrize("value", [1.5, -2, [1, 2], [], {"id": 1}, b"\xff\xfe", float("inf"), [[1]]])
+def test_what_cannot_be_a_label_is_refused(value):
+    with pytest.raises(ValueError, match=r"labels must be .*, got "):
+        label_of(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        (b"3", 3),
+        (b"\xef\xbb\xbf3\r\n", 3),
+        (b"3.0", 3),
+        (b"-1", None),
+        (b"007", "007"),
+        ("²".encode(), "²"),
+        (b"v1.5", "v1.5"),
+    ],
+)
+def test_a_label_file_holds_a_number_or_a_name(text, label):
+    assert label_of_text(text) == label and type(label_of_text(text)) is type(label)
+
+
+@pytest.mark.parametrize(
+    ("column", "labels"),
+    [
+        (pa.array([1.0, None, float("nan"), 2.0]), [1, None, None, 2]),
+        (pa.array([True, False, None]), ["true", "false", None]),
+        (pa.array([b"cat", b"dog"]), ["cat", "dog"]),
+        (pa.array([[1], [2], None]), [1, 2, None]),
+        (pa.array(["cat", " dog", ""]).dictionary_encode(), ["cat", "dog", None]),
+        (pa.nulls(2), [None, None]),
+        (pa.array([1, 300], pa.uint16()), [1, 300]),
+    ],
+)
+def test_columns_of_every_type_are_read(column, labels):
+    assert label_values(pa.chunked_array([column]), "x.parquet") == labels
+
+
+@pytest.mark.parametrize("column", [pa.array([0.5, 1.0]), pa.array([[1, 2]]), pa.array([0], pa.date32())])
+def test_columns_of_other_values_are_refused(column):
+    with pytest.raises(ValueError, match=r"labels must be whole numbers or names, got .* in x\.parquet"):
+        label_values(pa.chunked_array([column]), "x.parquet")
+
+
+def test_the_parts_of_a_class_list_that_occur_keep_its_order():
+    labels = named_labels([2, None, 0, None], ["zebra", "cow", "ant"], "x.parquet")
+    assert number_labels(labels, [("zebra", "cow", "ant")]) == ([1, None, 0, None], ("zebra", "ant"))
+    with pytest.raises(ValueError, match=r"labels of x.parquet must be below 2, .* got 5"):
+        named_labels([0, 5], ["ant", "bee"], "x.parquet")
+
+
+def test_numbers_beside_class_lists_are_refused():
+    with pytest.raises(ValueError, match=r"either all files must name their classes, or none; got .* 1, beside"):
+        number_labels(["ant", 1], [("ant", "bee")])
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -61,7 +130,10 @@ def test_a_table_labels_the_files_it_names(tree, tmp_path, settings, kind):
         ("name,label\na,1\n", r"must have the columns 'key' and 'label', found \['name', 'label'\]"),
         ("key,label\na,1\na,2\n", "must name each key once, got 1 repetitions"),
         ("key,label\na,1\nb,2\n", r"none of its 2 keys does, for example 'a'"),
-        ("key,label\ncat/00.png,0.5\n", "labels must be integers or strings, got double"),
+        (
+            "key,label\ncat/00.png,0.5\n",
+            "labels must be whole numbers or names, got 0.5 in .*csv, whose labels are of type double",
+        ),
         ("key,label\ncat/00.png,\n", r"column 'label' of .* has none for any of the 60 images: .* leave images.labels"),
     ],
 )

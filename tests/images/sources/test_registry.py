@@ -4,6 +4,7 @@ import io
 import re
 import uuid
 import zipfile
+from collections.abc import Sequence
 from typing import get_args
 
 import pyarrow as pa
@@ -11,7 +12,6 @@ import pytest
 
 from components.errors import StorageError
 from components.images.config import BUNDLED_SOURCES, SOURCE_SUMMARIES, ImagesConfig, SourceName
-from components.images.fetch import fetch_image
 from components.images.pixels import PixelReader
 from components.images.sources.archives import ArchiveFormat, ArchiveIndex, ArchiveMember, list_archives
 from components.images.sources.registry import SOURCES, Source, archive_format, list_images
@@ -27,12 +27,17 @@ def _index_zip(file: objects.StoredObject, config: ImagesConfig) -> ArchiveIndex
     return ArchiveIndex(members)
 
 
-def _read_zip_member(uri: str, member: str, version: str) -> bytes:
+def _read_zip_members(uri: str, members: Sequence[str], version: str) -> list[bytes]:
     with objects.open_object(uri) as source, zipfile.ZipFile(source) as packed:
-        return packed.read(member)
+        return [packed.read(member) for member in members]
 
 
-ZIP = ArchiveFormat(extension="zip", index=_index_zip, read_member=_read_zip_member)
+ZIP = ArchiveFormat(
+    extension="zip",
+    index=_index_zip,
+    join_members=lambda members: iter([list(range(len(members)))]),
+    read_members=_read_zip_members,
+)
 
 
 def write_zip(uri: str, members: dict[str, bytes]) -> None:
@@ -47,7 +52,9 @@ def write_zip(uri: str, members: dict[str, bytes]) -> None:
 def zipped(monkeypatch, photo, encoded) -> tuple[ImagesConfig, dict[str, bytes]]:
     """The config of a registered zip source with two files, and the images in them by key."""
     monkeypatch.setitem(
-        SOURCES, "zip of a test", Source(list_images=lambda config, _: list_archives(config, ZIP), archive=ZIP)
+        SOURCES,
+        "zip of a test",
+        Source(list_images=lambda config, _, without: list_archives(config, ZIP, without), archive=ZIP),
     )
     root = f"memory://{uuid.uuid4().hex}"
     images = {f"{n % 2}.zip/{'ant' if n < 3 else 'bee'}-{n}.png": encoded(photo.rotate(n), "PNG") for n in range(6)}
@@ -84,7 +91,7 @@ def test_an_unknown_archive_extension_is_reported():
         archive_format("a.rar")
 
 
-def test_a_registered_source_is_listed_and_its_members_are_fetched(zipped):
+def test_a_registered_source_is_listed_and_its_members_are_fetched(zipped, fetch_image):
     config, images = zipped
     listing = list_images(config, "unused")
     assert {row["key"]: fetch_image(row) for row in listing.table.to_pylist()} == images
@@ -93,7 +100,7 @@ def test_a_registered_source_is_listed_and_its_members_are_fetched(zipped):
     assert PixelReader(config, 0).read(rows).shape == (6, 16, 16, 3)
 
 
-def test_a_rewritten_file_of_a_registered_source_is_detected(zipped):
+def test_a_rewritten_file_of_a_registered_source_is_detected(zipped, fetch_image):
     config, images = zipped
     row = list_images(config, "unused").table.to_pylist()[0]
     write_zip(row["uri"], {row["member"]: images[row["key"]], "other.png": b""})

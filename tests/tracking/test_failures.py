@@ -1,0 +1,44 @@
+"""Which errors of MLflow pass when one waits."""
+
+import pytest
+import requests
+import sqlalchemy
+from botocore.exceptions import ClientError, EndpointConnectionError
+from mlflow.exceptions import MlflowException
+from mlflow.protos import databricks_pb2 as codes
+
+from components.tracking.failures import passes, refuses
+
+LOCKED = sqlalchemy.exc.OperationalError("UPDATE", {}, Exception("database is locked"))
+READ_ONLY = sqlalchemy.exc.OperationalError("UPDATE", {}, Exception("attempt to write a readonly database"))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MlflowException("API request failed with exception ... 503"), True),
+        (MlflowException("slow down", codes.REQUEST_LIMIT_EXCEEDED), True),
+        (MlflowException(str(LOCKED), codes.TEMPORARILY_UNAVAILABLE), True),
+        (MlflowException("UNIQUE constraint failed: datasets.digest", codes.BAD_REQUEST), True),
+        (requests.ConnectionError("refused"), True),
+        (LOCKED, True),
+        (EndpointConnectionError(endpoint_url="http://s3"), True),
+        (ClientError({"ResponseMetadata": {"HTTPStatusCode": 503}}, "PutObject"), True),
+        (ClientError({"ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject"), False),
+        (READ_ONLY, False),
+        (MlflowException("no such run", codes.RESOURCE_DOES_NOT_EXIST), False),
+        (MlflowException("must be a name", codes.INVALID_PARAMETER_VALUE), False),
+        (MlflowException("no", codes.PERMISSION_DENIED), False),
+        (ValueError("key"), False),
+        (FileNotFoundError("gone"), False),
+    ],
+)
+def test_an_error_passes_when_the_same_request_may_succeed_later(error, expected):
+    wrapped = RuntimeError("outer")
+    wrapped.__cause__ = error
+    assert passes(error) == passes(wrapped) == expected
+
+
+def test_only_missing_rights_refuse():
+    assert refuses(MlflowException("no", codes.PERMISSION_DENIED))
+    assert refuses(MlflowException("who", codes.CUSTOMER_UNAUTHORIZED)) and not refuses(MlflowException("503"))
