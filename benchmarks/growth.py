@@ -8,6 +8,7 @@ written beside the first one and compared with it by the names of its parts.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -58,36 +59,33 @@ def main() -> None:
 
 
 def _measure(images: int) -> dict[str, float]:
-    """Seconds of each part, and the peak of resident memory in bytes after it."""
-    figures: dict[str, float] = {"images": images}
+    """Seconds and CPU seconds of each part, and the peak of resident memory in bytes after it."""
+    figures: dict[str, float] = {"images": images, "start_peak_bytes": peak_memory()}
 
-    def lap(name: str, started: float) -> None:
+    @contextlib.contextmanager
+    def measured(name: str) -> Iterator[None]:
+        started, used = time.monotonic(), time.process_time()
+        yield
         figures[f"{name}_seconds"] = round(time.monotonic() - started, 3)
+        figures[f"{name}_cpu_seconds"] = round(time.process_time() - used, 3)
         figures[f"{name}_peak_bytes"] = peak_memory()
 
-    figures["start_peak_bytes"] = peak_memory()
     with TemporaryDirectory() as folder:
-        started = time.monotonic()
-        listing = _list(images)
-        lap("list", started)
-        started = time.monotonic()
-        commit_snapshot(f"{folder}/first", listing, [], CONFIG, seed=0)
-        lap("snapshot", started)
-        started = time.monotonic()
-        first = open_snapshot(f"{folder}/first")
-        lap("open", started)
-        started = time.monotonic()
-        rows = sum(wave.num_rows for wave in first.waves(1 << 16))
-        lap("read", started)
+        with measured("list"):
+            listing = _list(images)
+        with measured("snapshot"):
+            commit_snapshot(f"{folder}/first", listing, [], CONFIG, seed=0)
+        with measured("open"):
+            first = open_snapshot(f"{folder}/first")
+        with measured("read"):
+            rows = sum(wave.num_rows for wave in first.waves(1 << 16))
         assert rows == images == first.rows
         more = _list(images, ADDED)
-        started = time.monotonic()
-        commit_snapshot(f"{folder}/second", more, [], CONFIG, seed=0, earlier=first)
-        lap("snapshot_beside_it", started)
-        started = time.monotonic()
-        figures |= _compare(first, open_snapshot(f"{folder}/second"))
-        lap("compare", started)
-    return figures
+        with measured("snapshot_beside_it"):
+            commit_snapshot(f"{folder}/second", more, [], CONFIG, seed=0, earlier=first)
+        with measured("compare"):
+            changed = _compare(first, open_snapshot(f"{folder}/second"))
+    return figures | changed
 
 
 def _list(images: int, added: int = 0) -> Listing:

@@ -12,13 +12,16 @@
     ├── WorldError                4   something outside this program does not answer, or is too small
     │   ├── StorageError              the artifact store
     │   ├── TrackingError             MLflow (not tried again: orchestration.tracking_wait was waited before)
+    │   ├── TrackingAway              MLflow, when a run begins (tried again: nothing was waited before)
     │   ├── ClusterUnreachable        no Ray cluster answers
     │   └── TooFewResources           the Ray cluster is smaller than a step needs
     └── LeaseError                5
         ├── LeaseHeld                 another run works on the same step
         ├── CommitConflict            another run committed the same artifact first (tried again: its work is reused)
-        └── LeaseLost             1   another run took over: this one must not write any more
+        ├── LeaseLost             1   another run took over: this one must not write any more
+        └── StillWriting          1   a step was left and its workers did not end: its lease must not be released
 
+KeyboardInterrupt (Ctrl-C) ends the process with 130, Terminated (SIGTERM) with 143; neither is ever tried again.
 A ValueError from a component fails the step with exit code 1 and is not retried.
 """
 
@@ -45,6 +48,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 4, "a server, a bucket or the cluster does not answer, or is too small"
     HELD = 5, "another run holds the lease on a step"
     STOPPED = 130, "stopped by Ctrl-C: the same command continues from the last checkpoint"
+    TERMINATED = 143, "stopped by SIGTERM: the same command continues from the last checkpoint"
 
 
 class PipelineError(Exception):
@@ -121,6 +125,12 @@ class TrackingError(WorldError):
     """The tracking server or the registry cannot do what was asked; the message says which and what to check."""
 
 
+class TrackingAway(TrackingError):
+    """The tracking server does not answer when one connects to it, for which nobody waits."""
+
+    retry_helps = True
+
+
 class ClusterUnreachable(WorldError):
     """No Ray cluster answers where one should; the message says where, and what to do."""
 
@@ -154,16 +164,29 @@ class LeaseLost(LeaseError):
     exit_code = ExitCode.FAILED
 
 
+class StillWriting(LeaseError):
+    """A step was left, and its workers did not end in time: its lease goes stale by itself when they have ended."""
+
+    exit_code = ExitCode.FAILED
+
+
+# --- stopped from outside ---------------------------------------------------------------------------------------------
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM asked the process to stop, as Ctrl-C does."""
+
+
 # --- questions about any error ----------------------------------------------------------------------------------------
 
-_PERMANENT = (ValueError, TypeError, ImportError)
+_PERMANENT = (ValueError, TypeError, ImportError, FloatingPointError)
 """Built-in errors that the same input raises again."""
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code of a process that `error` ends."""
     if isinstance(error, KeyboardInterrupt):
-        return ExitCode.STOPPED
+        return ExitCode.TERMINATED if isinstance(error, Terminated) else ExitCode.STOPPED
     if isinstance(error, PipelineError):
         return error.exit_code
     return ExitCode.UNREACHABLE if isinstance(error, ConnectionError) else ExitCode.FAILED
@@ -171,4 +194,6 @@ def exit_code_of(error: BaseException) -> ExitCode:
 
 def retry_helps(error: BaseException) -> bool:
     """Whether a step that raised `error` may succeed when it is tried again."""
-    return error.retry_helps if isinstance(error, PipelineError) else not isinstance(error, _PERMANENT)
+    if isinstance(error, PipelineError):
+        return error.retry_helps
+    return isinstance(error, Exception) and not isinstance(error, _PERMANENT)

@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.stopping import check_stop
+
 PLAIN_LINE_SECONDS = 5.0
 """Seconds between two plain lines of one job."""
 REDRAWS_PER_SECOND = 4
@@ -57,7 +59,11 @@ class Progress:
                 print(message, flush=True)
 
     def update(self, job: str, *, done: int, total: int, unit: str, rate: float | None = None, note: str = "") -> None:
-        """Show that `job` has done `done` of `total` units; `rate`: images per second, None if unknown."""
+        """Show that `job` has done `done` of `total` units; `rate`: images per second, None if unknown.
+
+        Raises KeyboardInterrupt when somebody asked to stop: a loop that shows its progress can be left here.
+        """
+        check_stop()
         with self._lock:
             now = time.monotonic()
             state = self._jobs.setdefault(job, _Job(total, unit, now))

@@ -1,14 +1,12 @@
 """`python -m pipeline`."""
 
-import os
 import sys
 
 from components.errors import ExitCode
 from pipeline.cli import main
+from pipeline.signals import end_process
 
 code = main()
-if code == ExitCode.STOPPED:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # a regular exit waits for the threads of steps that are still running
+if code in (ExitCode.STOPPED, ExitCode.TERMINATED):
+    end_process(code)  # a regular exit waits for the threads of steps that are still running
 sys.exit(code)

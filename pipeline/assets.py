@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from components.errors import retry_helps
+from components.stopping import check_stop, stop_requested
 from pipeline.config import PipelineConfig
 from pipeline.dag import groups_of
 from pipeline.memo import StepResult
@@ -118,15 +119,16 @@ def _materialisation(session: Session, result: StepResult) -> dg.MaterializeResu
 def _failures(session: Session) -> Iterator[None]:
     """Store a step's error in the session, and prevent retries that cannot help."""
     try:
+        check_stop()
         yield
         session.failure = None  # a retry succeeded after an earlier failure
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as interrupt:
-        session.failure = KeyboardInterrupt()
+        session.failure = interrupt if isinstance(interrupt, KeyboardInterrupt) else KeyboardInterrupt()
         # The orchestrator would retry an interrupted step.
-        raise dg.Failure(description="stopped by Ctrl-C", allow_retries=False) from interrupt
+        raise dg.Failure(description="stopped", allow_retries=False) from interrupt
     except Exception as error:
         session.failure = error
-        if not retry_helps(error):
+        if not retry_helps(error) or stop_requested():
             raise dg.Failure(description=str(error), allow_retries=False) from error
         session.progress.say(f"failed: {type(error).__name__}: {error}")
         raise

@@ -5,9 +5,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from components.errors import ExitCode
+from components.errors import ExitCode, exit_code_of
 from components.images.config import BUNDLED_SOURCES, SOURCE_SUMMARIES
 from pipeline.exits import exit_code_table, report_error
+from pipeline.signals import run_asked, run_interrupted
 from pipeline.surroundings import bypass_proxies_on_loopback, print_any_name
 
 
@@ -16,11 +17,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bypass_proxies_on_loopback()
     print_any_name()
     options = build_parser().parse_args(arguments)
+    run = run_asked if getattr(options, "holds_leases", False) else run_interrupted
     try:
-        return int(options.verb(options) or ExitCode.DONE)
-    except KeyboardInterrupt:
+        return run(lambda: int(options.verb(options) or ExitCode.DONE))
+    except KeyboardInterrupt as stop:
         print("\nstopped: the same command continues from the last checkpoint", file=sys.stderr)
-        return ExitCode.STOPPED
+        return exit_code_of(stop)
     except BrokenPipeError:  # the reader of the output closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
         return ExitCode.DONE
@@ -100,7 +102,7 @@ def _add_config_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser
     validate.add_argument("--offline", action="store_true", help="do not look at the images")
     validate.set_defaults(verb=_validate)
     run = _add_verb(verbs, "run", "run the pipeline; finished steps are skipped, interrupted ones continue")
-    _add_config(run).set_defaults(verb=_run)
+    _add_config(run).set_defaults(verb=_run, holds_leases=True)
     status = _add_verb(verbs, "status", "show the state of each step, runs and registered models")
     _add_config(status, required=False).set_defaults(verb=_status)
     results = _add_verb(verbs, "results", "print the results card of the newest run as Markdown tables")
@@ -181,11 +183,12 @@ def _add_codes_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     encode.add_argument("--labels", default=None, help="CSV or Parquet table of labels for --source files")
     overrides = "override images.<setting>, codes.<setting> or resources.<setting>"
-    _add_state(encode, overrides).set_defaults(verb=_encode)
+    _add_state(encode, overrides).set_defaults(verb=_encode, holds_leases=True)
     verify = _add_verb(verbs, "verify", "read a code dataset back and report everything that is wrong with it")
     verify.add_argument("folder", help="a code dataset, or a folder of them")
     verify.add_argument("--repair", action="store_true", help="encode again what is wrong, and nothing else")
-    _add_overrides(verify, "for --repair: override codes.<setting> or resources.<setting>").set_defaults(verb=_verify)
+    verify = _add_overrides(verify, "for --repair: override codes.<setting> or resources.<setting>")
+    verify.set_defaults(verb=_verify, holds_leases=True)
     show = _add_verb(verbs, "show", "show a code dataset: counts, codebook usage, bytes per image, rejects")
     show.add_argument("folder", help="a code dataset, or a folder of them")
     show.set_defaults(verb=_show)

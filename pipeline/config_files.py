@@ -148,7 +148,7 @@ def _read_layers(source: str, visited: tuple[str, ...] = ()) -> list[_Layer]:
     except TextError as error:
         raise ConfigError(source, [str(error)]) from None
     if not isinstance(tree, dict):
-        found = "nothing" if tree is None else f"a {type(tree).__name__}"
+        found = {type(None): "nothing", list: "a list", str: "text"}.get(type(tree), f"{tree!r}")
         raise ConfigError(source, [f"must be a mapping of sections, got {found}"])
     use_current_names(tree, source)
     layer = _Layer(tree, {setting: f"line {line} of {source}" for setting, line in lines.items()})

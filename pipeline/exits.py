@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 
 from components.errors import ExitCode, PipelineError, exit_code_of
 from pipeline.surroundings import folder_faults, network_faults
@@ -16,6 +17,7 @@ CURES = {
     errno.ENOSPC: "free some space, or name a place on another disk",
     errno.EDQUOT: "free some space, or name a place on another disk",
     errno.ENOENT: "correct the path",
+    errno.EEXIST: "a file is where a folder must be: name another place",
     errno.ENOTDIR: "a file is where a folder must be: correct the path",
     errno.EISDIR: "a folder is where a file must be: correct the path",
     errno.ENAMETOOLONG: "shorten the name",
@@ -23,6 +25,7 @@ CURES = {
     errno.ENOMEM: "free some memory, or lower batch sizes",
 }
 """What to do about an error of the operating system."""
+PACKAGES = [Path(__file__).resolve().parents[1] / name for name in ("components", "pipeline")]
 FOLDER_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -44,7 +47,7 @@ def report_error(error: Exception) -> ExitCode:
     if isinstance(error, OSError) and error.errno in FOLDER_ERRORS:
         for fault in folder_faults():
             print(f"note: {fault}", file=sys.stderr)
-    if not isinstance(error, PipelineError):
+    if not _is_on_purpose(error):
         file = _save_traceback(error)
         print(f"(the traceback is in {file})" if file else "(--traceback shows where it came from)", file=sys.stderr)
     return code
@@ -64,6 +67,15 @@ def describe_error(error: BaseException) -> str:
         return lines[-1]  # a traceback of another process, which ends with its error
     named = type(error) in (OSError, RuntimeError) or isinstance(error, ValueError)
     return lines[0] if named else f"{lines[0]} ({type(error).__name__})"
+
+
+def _is_on_purpose(error: Exception) -> bool:
+    """Whether the message is meant for the user: our own errors, and a ValueError that our own code raised."""
+    if isinstance(error, PipelineError) or (isinstance(error, OSError) and error.errno in CURES):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = bool(frames) and any(Path(frames[-1].filename).is_relative_to(package) for package in PACKAGES)
+    return isinstance(error, ValueError) and ours
 
 
 def _save_traceback(error: BaseException) -> str | None:

@@ -12,6 +12,7 @@ from components.errors import MissingArtifact, UsageError
 from components.store.commits import local_copy
 from components.tracking.runs import Tracker
 from components.tracking.server import has_been_used, tracking_uri, without_password
+from pipeline.commands import nothing_has_run
 from pipeline.config_files import load_config, preset_names
 from pipeline.session import Session, look_up_memo
 
@@ -48,7 +49,7 @@ def find_model(source: str, overrides: Sequence[str], state: str, kind: ModelKin
         raise UsageError(
             "--set overrides settings of a config: name a preset or a YAML file instead of a registered model"
         )
-    tracker = open_registry(state)
+    tracker = open_registry(state, source)
     model = tracker.registry.find(source)
     artifact = tracker.made_by(model.run_id)
     if artifact.kind != kind:
@@ -61,7 +62,7 @@ def _newest_of_config(source: str, overrides: Sequence[str], kind: ModelKind) ->
     config = load_config(source, overrides)
     memo = look_up_memo(config)
     if memo is None:
-        raise MissingArtifact(f"nothing has run yet with {source}: python -m pipeline run {source}")
+        raise MissingArtifact(nothing_has_run(source, overrides))
     session = Session(config, memo=memo)
     artifact = session.artifact(kind)
     folder = local_copy(artifact.uri)
@@ -70,12 +71,12 @@ def _newest_of_config(source: str, overrides: Sequence[str], kind: ModelKind) ->
     return FoundModel(f"{kind} {artifact.digest[:12]} of {source}", parts, artifact)
 
 
-def open_registry(state: str) -> Tracker:
+def open_registry(state: str, source: str) -> Tracker:
     """MLflow, to read from its registry; creates nothing. Raises UsageError when nothing has run yet."""
     uri = tracking_uri(state)
     if not has_been_used(uri):
         raise UsageError(
-            f"there is no registry at {without_password(uri)}: run the pipeline first, or give the folder of its state "
-            "by --state"
+            f"{source!r} is neither a preset nor a YAML file, and no model is registered yet at "
+            f"{without_password(uri)}: correct the name, run the pipeline first, or name its state by --state"
         )
     return Tracker(uri=uri, name="registry", state=state)

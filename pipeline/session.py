@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.artifacts import Artifact
-from components.errors import MissingArtifact
+from components.errors import MissingArtifact, retry_helps
 from components.progress import Progress
+from components.stopping import request_stop
 from components.store import objects
 from components.tracking.registry import RegisteredModel
 from components.tracking.runs import Tracker
@@ -20,6 +21,9 @@ from pipeline.step import Inputs, Step
 
 if TYPE_CHECKING:
     from components.cluster.step import Cluster
+
+LEAVE_SECONDS = 20.0
+"""Seconds that steps side by side have to leave their work in order when the run is interrupted."""
 
 
 class Session:
@@ -54,7 +58,10 @@ class Session:
         return self._memo
 
     def cluster(self) -> "Cluster":
-        """Ray, joined or started at the first call, which must come from the main thread."""
+        """Ray, joined or started at the first call, which must come from the thread that runs all steps.
+
+        Raises UsageError when a node of the cluster does not see the artifact root.
+        """
         if self._cluster is None:
             from components.cluster.step import Cluster
 
@@ -62,6 +69,7 @@ class Session:
             seconds = self.config.orchestration.autoscale_wait
             self._cluster = Cluster(local_cpus=local_cpus(self.steps), autoscale_seconds=seconds)
             self.progress.say(self._cluster.describe())
+            self._cluster.check_shared(objects.absolute(self.config.artifact_root), "artifact_root")
         return self._cluster
 
     # --- steps --------------------------------------------------------------------------------------------------------
@@ -94,7 +102,7 @@ class Session:
     def run_group(self, steps: Sequence[Step]) -> tuple[list[StepResult], BaseException | None]:
         """Get or run several steps at the same time; when one fails, that is said at once and the others finish.
 
-        Returns the results, and the first failure.
+        Returns the results, and the failure to report: one that a retry cannot help comes first.
         """
         if len(steps) == 1:
             return [self.run_step(steps[0])], None
@@ -104,10 +112,16 @@ class Session:
         futures = [pool.submit(self._run_beside_others, step) for step in steps]
         try:
             wait(futures)
-        finally:  # Ctrl-C must not wait for steps that are still running
+        except BaseException:  # the orchestrator interrupts this thread, and knows nothing of those of the steps
+            request_stop()
+            wait(futures, LEAVE_SECONDS)
+            raise
+        finally:
             pool.shutdown(wait=False, cancel_futures=True)
         results = [future.result() for future in futures if future.exception() is None]
         errors = [error for future in futures if (error := future.exception())]
+        # A stop first, then what no retry helps: the orchestrator would try the group again, a lost lease included.
+        errors.sort(key=lambda error: (not isinstance(error, KeyboardInterrupt), retry_helps(error)))
         return results, errors[0] if errors else None
 
     def _run_beside_others(self, step: Step) -> StepResult:
@@ -173,10 +187,14 @@ class Session:
         path.write_bytes(data)
 
     def close(self, succeeded: bool) -> None:
-        """End the pipeline's MLflow run; from now on nobody waits for MLflow."""
-        if self._memo is not None:
-            with contextlib.suppress(Exception):  # an error here must not hide an earlier one
-                self._memo.close(succeeded)
+        """End the pipeline's MLflow run, and leave the cluster; from now on nobody waits for MLflow."""
+        try:
+            if self._memo is not None:
+                with contextlib.suppress(Exception):  # an error here must not hide an earlier one
+                    self._memo.close(succeeded)
+        finally:
+            if self._cluster is not None:
+                self._cluster.close()
 
 
 def look_up_memo(config: PipelineConfig) -> Memo | None:

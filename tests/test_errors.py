@@ -1,6 +1,7 @@
 """The error tree: every class has an exit code, and it is known whether a retry helps."""
 
 import re
+import signal
 
 import pytest
 
@@ -32,11 +33,17 @@ def test_other_errors_have_exit_codes_too():
     assert exit_code_of(RuntimeError()) == exit_code_of(ValueError()) == ExitCode.FAILED
     assert exit_code_of(ConnectionRefusedError()) == ExitCode.UNREACHABLE
     assert exit_code_of(KeyboardInterrupt()) == ExitCode.STOPPED == 130
+    assert exit_code_of(errors.Terminated()) == ExitCode.TERMINATED == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("error", [ValueError(), TypeError(), ImportError(), *map(make_error, TREE)])
 def test_errors_that_the_same_input_would_repeat_are_not_retried(error):
-    assert retry_helps(error) == isinstance(error, errors.CommitConflict)
+    assert retry_helps(error) == isinstance(error, errors.CommitConflict | errors.TrackingAway)
+
+
+@pytest.mark.parametrize("error", [FloatingPointError("NaN"), KeyboardInterrupt(), errors.Terminated()])
+def test_neither_what_is_computed_again_nor_a_stop_is_retried(error):
+    assert not retry_helps(error)
 
 
 @pytest.mark.parametrize("error", [RuntimeError(), OSError(), MemoryError()])

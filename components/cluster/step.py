@@ -1,38 +1,37 @@
-"""Joining or starting Ray, reserving resources for a step, and listening to its workers."""
+"""Joining or starting Ray, and reserving resources for a step."""
 
 import contextlib
 import logging
 import os
-import queue
 import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import ray
-import ray.autoscaler.sdk
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from components.cluster.capacity import Node, describe_shortage, fits, read_nodes
+from components.cluster.shared_folder import check_shared
 from components.cluster.temporary import ray_folder
 from components.config import StepResources
 from components.errors import ClusterUnreachable, TooFewResources
+from components.stopping import check_stop, pause
 from components.store.objects import ACCESS_VARIABLES
 
-DATA_CPUS = 1.0
-"""CPUs that no step can reserve: trainers that hold all CPUs would leave none to the tasks that read their data."""
+if TYPE_CHECKING:
+    from components.cluster.autoscaler import AutoscalerRequest
+
 CONNECT_SECONDS = 5.0
 """Seconds in which the head must accept a connection: Ray itself retries for minutes."""
 CAPACITY_POLL_SECONDS = 2.0
 """Seconds between two checks whether the cluster has grown."""
-ROUNDING = 1e-9
-"""Tolerance in sums of fractional CPUs."""
-
-Produced = TypeVar("Produced")
+STOP_POLL_SECONDS = 0.5
+"""Seconds between two looks whether to stop, while resources are waited for."""
 
 
 class Mailbox:
@@ -51,7 +50,8 @@ class Mailbox:
 
 
 class Cluster:
-    """The Ray cluster this driver works on. Make it in the main thread: Ray ends with the thread that started it."""
+    """The Ray cluster this driver works on. A local Ray ends with the thread that started it: make it in one that lives
+    as long as it is needed."""
 
     def __init__(self, *, local_cpus: float, autoscale_seconds: float = 0.0) -> None:
         """Join the cluster that RAY_ADDRESS names, or start a local one with at least `local_cpus` logical CPUs.
@@ -68,15 +68,18 @@ class Cluster:
         if self.local:
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # this machine is not preempted
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are meant for cluster operators
-        if ray.is_initialized():
+        check_stop()
+        self._started_here = not ray.is_initialized()
+        if not self._started_here:
             self.local = False  # it was started elsewhere and is not ended here
         elif self.local:
             _start_local(max(os.cpu_count() or 1, int(-(-local_cpus // 1))))  # rounded up
         else:
             _join()
         self._autoscale_seconds = autoscale_seconds
+        self._autoscaler = _autoscaler_request() if autoscale_seconds else None
         self._released = threading.Condition()
-        self._reserved = {"CPU": 0.0, "GPU": 0.0}
+        self._reserved: list[StepResources] = []
         # Beside the driver: on another node, the loss of that node would end the job.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox_actor: Any = ray.remote(num_cpus=0)(Mailbox)
@@ -89,96 +92,68 @@ class Cluster:
         where = "local Ray" if self.local else f"Ray at {os.environ.get('RAY_ADDRESS', 'the running cluster')}"
         return f"{where}: {nodes} node(s), {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
 
+    def close(self) -> None:
+        """Leave the cluster; a local one ends. Does nothing where Ray was started elsewhere."""
+        if self._started_here:
+            ray.shutdown()
+
+    def check_shared(self, folder: str, what: str) -> None:
+        """Raise UsageError when a node of this cluster does not see the local folder that the driver calls `folder`."""
+        check_shared(folder, what)
+
+    # --- reserving ----------------------------------------------------------------------------------------------------
+
     @contextlib.contextmanager
     def reserve(self, what: str, resources: StepResources) -> Iterator[None]:
         """Hold `resources` while the body runs; waits until other jobs of this driver release theirs.
 
-        Raises TooFewResources when the whole cluster, less the CPU kept for reading, is smaller than that.
+        Raises TooFewResources when the nodes of the whole cluster, less the CPU kept for reading, have no room for
+        them, and an autoscaler adds none in time.
         """
-        need = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * resources.gpus}
-        self._require_capacity(what, resources, need)
-        with self._released:
-            while not self._fits(need):
-                self._released.wait(CAPACITY_POLL_SECONDS)  # the cluster may have grown meanwhile
-            for name, amount in need.items():
-                self._reserved[name] += amount
+        try:
+            self._require_capacity(what, resources)
+            self._wait_for_room(what, resources)
+        finally:
+            if self._autoscaler is not None:
+                self._autoscaler.remove(what)
         try:
             yield
         finally:
             with self._released:
-                for name, amount in need.items():
-                    self._reserved[name] -= amount
+                self._reserved.remove(resources)
                 self._released.notify_all()
 
-    def _capacity(self) -> dict[str, float]:
-        total = ray.cluster_resources()
-        return {"CPU": total.get("CPU", 0.0) - DATA_CPUS, "GPU": total.get("GPU", 0.0)}
+    def _wait_for_room(self, what: str, resources: StepResources) -> None:
+        while True:
+            with self._released:
+                if fits(self._nodes(), [*self._reserved, resources]):
+                    self._reserved.append(resources)
+                    return
+                self._released.wait(STOP_POLL_SECONDS)  # the cluster may have grown meanwhile
+            check_stop()
+            self._ask_autoscaler(what, resources)
 
-    def _fits(self, need: dict[str, float]) -> bool:
-        capacity = self._capacity()
-        return all(self._reserved[name] + amount <= capacity[name] + ROUNDING for name, amount in need.items())
-
-    def _require_capacity(self, what: str, resources: StepResources, need: dict[str, float]) -> None:
+    def _require_capacity(self, what: str, resources: StepResources) -> None:
         """Raise TooFewResources unless the cluster is large enough, or becomes so within the autoscaler's time."""
         deadline = time.monotonic() + self._autoscale_seconds
-        requested = False
-        while any(amount > self._capacity()[name] + ROUNDING for name, amount in need.items()):
-            if self._autoscale_seconds and not requested:
-                requested = True  # a request stays in force: once is enough
-                worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
-                ray.autoscaler.sdk.request_resources(bundles=[worker] * resources.workers + [{"CPU": DATA_CPUS}])
+        while not fits(nodes := self._nodes(), [resources]):
+            self._ask_autoscaler(what, resources)
             if time.monotonic() > deadline:
-                capacity = self._capacity()
-                raise TooFewResources(
-                    f"{what} needs {need['CPU'] + DATA_CPUS:g} CPUs ({DATA_CPUS:g} of them to read data) and "
-                    f"{need['GPU']:g} GPUs, the cluster has {capacity['CPU'] + DATA_CPUS:g} CPUs and "
-                    f"{capacity['GPU']:g} GPUs: add nodes, or lower resources.* in the config"
-                )
-            time.sleep(CAPACITY_POLL_SECONDS)
+                raise TooFewResources(describe_shortage(what, resources, nodes))
+            pause(CAPACITY_POLL_SECONDS)
+
+    def _ask_autoscaler(self, what: str, resources: StepResources) -> None:
+        if self._autoscaler is not None:
+            self._autoscaler.add(what, resources)
+
+    def _nodes(self) -> list[Node]:
+        return read_nodes(ray.nodes())
 
 
-# --- listening --------------------------------------------------------------------------------------------------------
+def _autoscaler_request() -> "AutoscalerRequest":
+    from components.cluster.autoscaler import AutoscalerRequest  # imports ray.data: a second of the mailbox's process
 
-
-@dataclass(frozen=True)
-class _End:
-    """Last item in the queue of a producing thread."""
-
-    error: BaseException | None
-
-
-def produce_while_listening(
-    produce: Callable[[], Iterable[Produced]], listen: Callable[[], None], poll_seconds: float
-) -> Iterator[Produced]:
-    """Yield the results of `produce`, which runs in another thread, as soon as they are made.
-
-    Meanwhile the calling thread calls `listen` at least every `poll_seconds`, and once more after the last result, so
-    that no message of a worker is lost. An error of `listen` or of `produce` is raised here.
-    """
-    results: queue.SimpleQueue[Produced | _End] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            for result in produce():
-                results.put(result)
-            results.put(_End(None))
-        except BaseException as error:
-            results.put(_End(error))
-
-    threading.Thread(target=run, name="producer", daemon=True).start()
-    while True:
-        listen()
-        try:
-            result = results.get(timeout=poll_seconds)
-        except queue.Empty:
-            continue
-        if not isinstance(result, _End):
-            yield result
-            continue
-        listen()  # for messages posted just before the end
-        if result.error is not None:
-            raise result.error
-        return
+    return AutoscalerRequest()
 
 
 def silence_ray_data() -> None:

@@ -28,6 +28,7 @@ from components.images.config import PixelConfig
 from components.images.pixels import PixelReader, Refusal
 from components.images.rejects import Reject
 from components.images.split import SPLITS
+from components.stopping import check_stop
 from components.store import commits, objects, parquet
 from components.store.lease import Lease
 from components.tokenizer.stored import load_tokenizer
@@ -178,6 +179,7 @@ class InProcessEncoder:
 
     def next_result(self) -> ShardResult:
         """Make the next shard."""
+        check_stop()
         return self._encoder.make_shard(self._waiting.popleft(), self._start_decoding, self._report)
 
     @functools.cached_property

@@ -15,10 +15,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from components.cluster.listening import check_lost
 from components.codes.job_record import ShardResult
 from components.codes.plan import ShardRequest
 from components.codes.shard_encoder import EncodeSettings, ReportRows
 from components.codes.worker import EncodeWorker, WorkerSettings
+from components.errors import StillWriting
+from components.stopping import check_stop
 from components.workspace import ComputeCluster
 
 SHARDS_PER_WORKER = 2
@@ -84,9 +87,12 @@ class WorkerPool:
     def next_result(self) -> ShardResult:
         """The next shard that is finished, in any order.
 
-        Raises an encoder's own error, or RuntimeError when workers keep dying.
+        Raises an encoder's own error, RuntimeError when workers keep dying, LeaseLost when another run took over, and
+        KeyboardInterrupt when somebody asked to stop.
         """
         while True:
+            check_stop()
+            check_lost(self._settings.encoding.lease)
             self._assign()
             workers = {call: worker for worker in self._workers for call in worker.calls()}
             finished, _ = ray.wait(list(workers), num_returns=1, timeout=POLL_SECONDS)
@@ -155,10 +161,17 @@ class WorkerPool:
             self._report(name, rows)
 
     def _stop(self) -> None:
-        """Kill all workers and wait until they are gone, so that none writes under a lease that is released next."""
+        """Kill all workers and wait until they are gone, so that none writes under a lease that is released next.
+
+        Raises StillWriting when one does not end in time.
+        """
         for worker in self._workers:
             ray.kill(worker.actor)
         calls = [call for worker in self._workers for call in worker.calls()]
-        if calls:
-            ray.wait(calls, num_returns=len(calls), timeout=STOP_SECONDS)
+        _, going_on = ray.wait(calls, num_returns=len(calls), timeout=STOP_SECONDS) if calls else ([], [])
         self._workers.clear()
+        if going_on:
+            raise StillWriting(
+                f"killed encoders must be gone within {STOP_SECONDS:g} s, and are not: the lease stays theirs until "
+                "they are; run again then"
+            )

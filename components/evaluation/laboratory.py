@@ -4,6 +4,7 @@ The driver receives a few numbers per image. Images, features and distances stay
 step's work folder, so that an evaluation that was killed goes on.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,12 +68,13 @@ class Laboratory:
             resources=self.resources,
             cluster=self.workspace.cluster,
         )
-        for index, result in tasks:
-            self.workspace.lease.check()
-            results[numbers[index]] = result
-            drawn += images[numbers[index]]
-            rate = drawn / (time.monotonic() - started)
-            self.workspace.progress.update(what, done=done + drawn, total=total, unit="images", rate=rate)
+        with contextlib.closing(tasks):
+            for index, result in tasks:
+                self.workspace.lease.check()
+                results[numbers[index]] = result
+                drawn += images[numbers[index]]
+                rate = drawn / (time.monotonic() - started)
+                self.workspace.progress.update(what, done=done + drawn, total=total, unit="images", rate=rate)
         self.workspace.progress.finish(what)
         return results
 
@@ -87,9 +89,10 @@ class Laboratory:
             resources=self.resources,
             cluster=self.workspace.cluster,
         )
-        for number, result in tasks:
-            self.workspace.lease.check()
-            results[number] = result
-            self.workspace.progress.update(what, done=len(results), total=len(arguments), unit="tasks")
+        with contextlib.closing(tasks):
+            for number, result in tasks:
+                self.workspace.lease.check()
+                results[number] = result
+                self.workspace.progress.update(what, done=len(results), total=len(arguments), unit="tasks")
         self.workspace.progress.finish(what)
         return [results[number] for number in range(len(arguments))]

@@ -1,5 +1,6 @@
 """The generator step puts the parts together; `draw_side_by_side` draws from a committed generator on the cluster."""
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -69,8 +70,9 @@ def draw_side_by_side(
     requests = DrawRequest(*labels_and_seeds(classes, count, seed)).split(SAMPLES_PER_TASK)
     report, total = show_sampling(workspace.progress), len(classes) * count
     arguments = [(uri, request, sampling, resources.gpus > 0) for request in requests]
-    chunks = run_tasks(_draw_chunk, arguments, what="drawing samples", resources=resources, cluster=workspace.cluster)
-    return join_chunks(chunks, total, report)
+    tasks = run_tasks(_draw_chunk, arguments, what="drawing samples", resources=resources, cluster=workspace.cluster)
+    with contextlib.closing(tasks) as chunks:
+        return join_chunks(chunks, total, report)
 
 
 def _draw_chunk(uri: str, request: DrawRequest, sampling: SamplingConfig, gpu: bool) -> Samples:

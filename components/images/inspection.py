@@ -60,6 +60,14 @@ def inspect_listing(
     spool = Spool(folder.path / "rows.arrow", LISTING_SCHEMA, ROWS_PER_TABLE)
     rejects: list[Reject] = []
     done = read = 0
+
+    def finish_oldest() -> None:
+        nonlocal done, read
+        table = under_way.popleft()
+        table.finish(spool, rejects)
+        done, read = done + table.rows, read + table.read
+        report(done, read, len(rejects))
+
     lookup = SortedLookup(_earlier_images(earlier), EARLIER_SCHEMA, "key") if earlier else None
     # Two tables are under way: one is waited for while the next one is inspected.
     under_way: deque[_TableUnderInspection] = deque()
@@ -67,11 +75,9 @@ def inspect_listing(
         known = _take_over(rows, lookup) if lookup else rows
         under_way.append(_TableUnderInspection(known, inspector))
         if len(under_way) > 1:
-            under_way.popleft().finish(spool, rejects)
-        done, read = done + rows.num_rows, read + under_way[-1].read
-        report(done, read, len(rejects))
+            finish_oldest()
     while under_way:
-        under_way.popleft().finish(spool, rejects)
+        finish_oldest()
     spool.close()
     return InspectedListing(listing.with_rows(spool, folder), sorted(rejects), read)
 
@@ -105,7 +111,7 @@ class _TableUnderInspection:
     """Rows of which those without a content are being inspected."""
 
     def __init__(self, rows: pa.Table, inspector: Inspector) -> None:
-        self._rows = rows
+        self._rows, self.rows = rows, rows.num_rows
         self._unread = np.flatnonzero(np.asarray(pc.is_null(rows["content"])))  # row numbers
         self.read = len(self._unread)
         slices = [self._unread[start : start + IMAGES_PER_TASK] for start in range(0, self.read, IMAGES_PER_TASK)]

@@ -74,6 +74,7 @@ def _inspect(
     started = time.monotonic()
 
     def report(done: int, read: int, rejects: int) -> None:
+        workspace.lease.check()
         rate, note = done / (time.monotonic() - started), f"{read} read, {rejects} rejects"
         workspace.progress.update("images", done=done, total=listing.rows, unit="files", rate=rate, note=note)
 

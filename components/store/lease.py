@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from components.errors import LeaseHeld, LeaseLost, StorageError
+from components.errors import LeaseHeld, LeaseLost, StillWriting, StorageError
+from components.stopping import pause
 from components.store import objects
 from components.store.retries import time_limit
 
@@ -76,6 +77,11 @@ class Lease:
     def attempt(self) -> str:
         """Name of what is written under this lease: no other lease on the folder has it."""
         return f"{self.number:06d}-{self.token[:8]}"
+
+    @property
+    def lost(self) -> bool:
+        """Whether this process knows that another run took over, or gave it back; asks no store."""
+        return (self.folder, self.token) in _lost
 
     @property
     def _uri(self) -> str:
@@ -223,7 +229,7 @@ def acquire_lease(
             stale = f"taken over after {TIME_TO_LIVE:.0f} s of silence, now {watch.silence:.0f} s"
             report(f"waiting for {watch.holder}, at work here since {watch.since} ({stale})")
             reported_at = watch.looked_at
-        time.sleep(WATCH_SECONDS)
+        pause(WATCH_SECONDS)
 
 
 class _Watch:
@@ -289,13 +295,21 @@ def _create(folder: str, number: int, ends_with_driver: bool) -> Lease | None:
 
 @contextlib.contextmanager
 def keep_alive(lease: Lease, on_lost: Callable[[], None] = lambda: None) -> Iterator[Lease]:
-    """Renew `lease` in the background while the body runs, then release it. If the process is killed, it goes stale."""
+    """Renew `lease` in the background while the body runs, then release it.
+
+    It goes stale instead if the process is killed, and if the body raises StillWriting.
+    """
+    still_writing = False
     try:
         with heartbeat(lease, on_lost):
             yield lease
+    except StillWriting:
+        still_writing = True
+        raise
     finally:
-        with contextlib.suppress(StorageError), time_limit(BEAT_SECONDS):
-            lease.release()
+        if not still_writing:
+            with contextlib.suppress(StorageError), time_limit(BEAT_SECONDS):
+                lease.release()
 
 
 @contextlib.contextmanager

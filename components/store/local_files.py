@@ -8,6 +8,8 @@ from pathlib import Path
 
 from components.errors import StorageError
 
+NAME_START = 40
+"""Characters of a file's name in that of its temporary file, which must not be longer than a name may be."""
 FileIdentity = tuple[int, int]
 """Device and inode."""
 
@@ -17,7 +19,7 @@ def write_whole(path: Path, data: bytes, publish: Callable[[str, Path], None]) -
 
     With os.replace readers see the old content or the new; with os.link it raises FileExistsError if `path` exists.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:NAME_START]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

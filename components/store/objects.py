@@ -353,6 +353,8 @@ def copy_object(source: str, target: str) -> bool:
     other, source_path = _filesystem(source)
     if fs is not other:
         return False
+    if source_path == path:
+        return True
     try:
         if isinstance(fs, LocalFileSystem):
             Path(path).parent.mkdir(parents=True, exist_ok=True)

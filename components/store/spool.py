@@ -1,5 +1,7 @@
 """Rows on this machine's disk, for tables that may be larger than memory: written in order, sorted, looked up."""
 
+import contextlib
+import heapq
 import shutil
 import tempfile
 import weakref
@@ -11,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.store.storage_errors import as_storage_error
+from components.errors import StorageError
 
 ROWS_PER_BATCH = 1 << 12
 """Rows read at a time from each sorted run: a sort of a billion rows merges two thousand runs."""
@@ -23,7 +25,8 @@ class ScratchFolder:
     """A folder for temporary files that is removed with this object, or when the process ends."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="vqvae2-rows-"))
+        with _on_this_disk():
+            self.path = Path(tempfile.mkdtemp(prefix="vqvae2-rows-"))
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
@@ -35,7 +38,7 @@ class Spool:
         self._pending: list[pa.Table] = []
         self._pending_rows = self.rows = self.batches = 0
         options = pa.ipc.IpcWriteOptions(compression="lz4")
-        with as_storage_error(str(path)):
+        with _on_this_disk():
             self._writer = pa.ipc.new_file(str(path), schema, options=options)
 
     def add(self, table: pa.Table) -> None:
@@ -61,7 +64,7 @@ class Spool:
 
     def _write(self, rows: int) -> None:
         joined = pa.concat_tables(self._pending) if self._pending else self._schema.empty_table()
-        with as_storage_error(str(self._path)):
+        with _on_this_disk():
             for start in range(0, rows, self._rows_per_batch):
                 batch = joined.slice(start, min(self._rows_per_batch, rows - start)).combine_chunks()
                 self._writer.write_table(batch)
@@ -91,19 +94,21 @@ class ExternalSort:
     def tables(self) -> Iterator[pa.Table]:
         """All rows by rising values of the column (equal ones in any order), some thousands at a time."""
         self._write_run()
-        waiting = sorted(self._runs, key=lambda run: run.first, reverse=True)  # the next one last: pop is O(1)
-        merging: list[_Run] = []
-        while waiting or merging:
-            if not merging:
-                merging.append(waiting.pop().begin())
-            bound = min(run.last_read for run in merging)
-            while waiting and waiting[-1].first <= bound:
-                merging.append(waiting.pop().begin())
-                bound = min(bound, merging[-1].last_read)
-            # Every row up to the bound is in memory: those of a run are read up to a value that is not below it, and
-            # runs that wait begin above it.
-            ready = [rows for run in merging if (rows := run.take_until(bound)).num_rows]
-            merging = [run for run in merging if run.has_rows]
+        # By the first value that each run has not given yet: only runs whose values overlap are touched.
+        heap = [(run.first, number, _Cursor(run)) for number, run in enumerate(self._runs)]
+        heapq.heapify(heap)
+        while heap:
+            merging = [heapq.heappop(heap)]
+            bound = merging[0][2].last
+            while heap and heap[0][0] <= bound:
+                merging.append(heapq.heappop(heap))
+                bound = min(bound, merging[-1][2].last)
+            # All rows up to the bound are in the batches of these runs: each batch ends at it or above, and runs in the
+            # heap begin above it.
+            ready = [rows for _, _, cursor in merging if (rows := cursor.take_until(bound)).num_rows]
+            for _, number, cursor in merging:
+                if cursor.rows.num_rows:
+                    heapq.heappush(heap, (cursor.first, number, cursor))
             yield ready[0] if len(ready) == 1 else _sorted(pa.concat_tables(ready), self._column)
 
     def _write_run(self) -> None:
@@ -115,42 +120,49 @@ class ExternalSort:
 
 
 class _Run:
-    """One sorted run, read batch by batch."""
+    """One sorted run on disk."""
 
     def __init__(self, path: Path, rows: pa.Table, column: str) -> None:
-        self._column = column
-        self._spool = Spool(path, rows.schema, ROWS_PER_BATCH)
-        self._spool.add(rows)
-        self._spool.close()
+        self.column = column
+        self.spool = Spool(path, rows.schema, ROWS_PER_BATCH)
+        self.spool.add(rows)
+        self.spool.close()
         self.first: Any = rows[column][0].as_py()
-        self.last_read: Any = None
-        self._next_batch = 0
-        self._rows = rows.slice(0, 0)
 
-    def begin(self) -> "_Run":
-        """Read the first batch."""
-        self._next_batch = 0
-        self._read()
-        return self
+
+class _Cursor:
+    """Reads a run batch by batch; the first batch when it is first asked for."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run, self._next_batch = run, 0
+        self._rows: pa.Table | None = None
 
     @property
-    def has_rows(self) -> bool:
-        """Whether rows are left to take."""
-        return self._rows.num_rows > 0
+    def rows(self) -> pa.Table:
+        """The rows of the present batch that were not taken; none at the end of the run."""
+        spool = self._run.spool
+        while (self._rows is None or not self._rows.num_rows) and self._next_batch < spool.batches:
+            self._rows = spool.batch(self._next_batch)
+            self._next_batch += 1
+        assert self._rows is not None, "a run has at least one row"
+        return self._rows
+
+    @property
+    def first(self) -> Any:
+        """First value that was not taken."""
+        return self.rows[self._run.column][0].as_py()
+
+    @property
+    def last(self) -> Any:
+        """Last value of the present batch."""
+        return self.rows[self._run.column][-1].as_py()
 
     def take_until(self, bound: Any) -> pa.Table:
-        """The rows in memory whose value is at most `bound`; reads the next batch when none remains."""
-        count = pc.sum(pc.less_equal(self._rows[self._column], bound)).as_py() or 0
-        taken, self._rows = self._rows.slice(0, count), self._rows.slice(count)
-        if not self._rows.num_rows:
-            self._read()
-        return taken
-
-    def _read(self) -> None:
-        if self._next_batch < self._spool.batches:
-            self._rows = self._spool.batch(self._next_batch)
-            self.last_read = self._rows[self._column][-1].as_py()
-            self._next_batch += 1
+        """The rows of the present batch whose value is at most `bound`."""
+        rows = self.rows
+        count = pc.sum(pc.less_equal(rows[self._run.column], bound)).as_py()
+        self._rows = rows.slice(count)
+        return rows.slice(0, count)
 
 
 class SortedLookup:
@@ -185,6 +197,17 @@ class SortedLookup:
         order = np.full(len(keys), -1)  # (keys,): row among those found
         order[numbers] = np.arange(len(numbers))
         return pa.concat_tables(found).take(pa.array(order, mask=order < 0))
+
+
+@contextlib.contextmanager
+def _on_this_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"rows must fit into the folder for temporary files, cannot write there: {error}. A listing needs some "
+            "hundred bytes per image: set TMPDIR to a folder with room"
+        ) from error
 
 
 def _sorted(rows: pa.Table, column: str) -> pa.Table:

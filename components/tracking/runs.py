@@ -3,12 +3,9 @@
 import contextlib
 import functools
 import json
-import os
-import subprocess
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from mlflow import MlflowClient
@@ -34,6 +31,7 @@ from components.tracking.tags import (
     PARENT_TAG,
     PIPELINE_TAG,
     STEP_TAG,
+    git_revision,
 )
 
 MAX_RUNS_FOUND = 100
@@ -41,19 +39,11 @@ MAX_RUNS_FOUND = 100
 CLOSE_SECONDS = 5.0
 """How long the end of a pipeline run waits for MLflow; what is not sent then, the next run sends."""
 
+STARTING = "starting"
+"""A driver's mark in a pipeline run that it has created and not seen yet."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def git_revision() -> str:
-    """Revision of this code: GIT_REVISION where it is set (container images), else git's, else 'unknown'."""
-    if revision := os.environ.get("GIT_REVISION"):
-        return revision
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def patient(
@@ -90,7 +80,7 @@ class Tracker:
             patience: seconds to wait for a server that answered here and later does not.
             say: takes lines for a person about that.
 
-        Raises TrackingError when the server does not answer, DeletedRecord when the experiment was deleted.
+        Raises TrackingAway when the server does not answer, DeletedRecord when the experiment was deleted.
         """
         uri = uri or tracking_uri(state)
         unsent = spool_folder(state, uri)
@@ -168,7 +158,7 @@ class Tracker:
             runs = self._search(f"tags.`{PIPELINE_TAG}` = '{fingerprint}'")
             run = next((run for run in runs if run.info.status != "FINISHED"), None)
             if run is None:
-                tags = {PIPELINE_TAG: fingerprint, GIT_TAG: git_revision(), DRIVER_TAG + self._driver: "starting"}
+                tags = {PIPELINE_TAG: fingerprint, GIT_TAG: git_revision(), DRIVER_TAG + self._driver: STARTING}
                 run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"{self.name} pipeline")
             else:
                 self.client.update_run(run.info.run_id, status="RUNNING")
@@ -181,12 +171,19 @@ class Tracker:
         """End a parent run unless other drivers work in it; a failed one is continued by the config's next run."""
         if (mark := self._marks.pop(run_id, None)) is not None:
             mark.leave()
-            if succeeded and not self.server.outage.lasts:
-                with contextlib.suppress(Exception):  # at worst the run stays open
-                    mark.remove_dead()
+            if not self.server.outage.lasts:
+                with contextlib.suppress(Exception):  # at worst runs stay open
+                    self._delete_unanswered()
+                    if succeeded:
+                        mark.remove_dead()
         self._sender.put(run_id, "end", {"driver": self._driver, "succeeded": succeeded, "time": time.time()})
         with contextlib.suppress(TrackingError):
             self._sender.flush(run_id, CLOSE_SECONDS)
+
+    def _delete_unanswered(self) -> None:
+        """Delete runs that were created though the answer to that did not arrive: their first mark never changed."""
+        for run in self._search(f"tags.`{DRIVER_TAG}{self._driver}` = '{STARTING}'"):
+            self.client.delete_run(run.info.run_id)
 
     def close(self) -> None:
         """Send what can be sent soon and leave the rest to the next run; whoever waits for MLflow stops waiting."""

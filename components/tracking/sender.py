@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import DeletedRecord, LeaseLost, StorageError, TrackingError
+from components.stopping import stop_requested
 from components.store.lease import TIME_TO_LIVE
 from components.tracking.delivery import deliver
 from components.tracking.failures import passes, refuses
@@ -144,7 +145,8 @@ class Sender:
         with self._changed:
             while unsent := count_unsent():
                 waited = time.monotonic() - (max(started, self._progress_at) if seconds is None else started)
-                if self._refusal is not None or self._server.closing.is_set() or waited >= patience:
+                leaves = self._server.closing.is_set() or (seconds is None and stop_requested())
+                if self._refusal is not None or leaves or waited >= patience:
                     reason = reason_of(self._refusal) if self._refusal else f"nothing was sent for {waited:.0f} s"
                     raise TrackingError(
                         f"{unsent} entries could not be sent to MLflow at {without_password(self._server.uri)}: "

@@ -20,8 +20,9 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from components.errors import DeletedRecord, PipelineError, TrackingError, UnknownModel
+from components.errors import DeletedRecord, PipelineError, TrackingAway, TrackingError, UnknownModel
 from components.progress import format_duration
+from components.stopping import stop_requested
 from components.tracking.failures import passes
 
 LOCAL_UI = "http://127.0.0.1:5000"
@@ -66,7 +67,7 @@ class TrackingServer:
             say: takes a line for a person when the store stops to answer, and when it answers again.
             kept: where figures are meanwhile, for that line.
 
-        Raises TrackingError when the server or database does not answer.
+        Raises TrackingAway when the server or database does not answer.
         """
         self.uri, self.patience = uri, patience
         self.lock = threading.RLock()
@@ -96,8 +97,8 @@ class TrackingServer:
                         raise
                     raise failure from error
                 self.outage.noticed(error, asked)
-                if time.monotonic() - started >= self.patience or self.closing.wait(pause):
-                    raise _unreachable(self.uri, error) from error
+                if time.monotonic() - started >= self.patience or stop_requested() or self.closing.wait(pause):
+                    raise TrackingError(_no_answer(self.uri, error)) from error
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self.outage.over()
@@ -137,12 +138,12 @@ class TrackingServer:
 
     @contextlib.contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Raise TrackingError for every error of MLflow, its HTTP client or its database in the body."""
+        """Raise TrackingAway for every error of MLflow, its HTTP client or its database in the body."""
         try:
             yield
         except Exception as error:
             if isinstance(error, MlflowException) or type(error).__module__.split(".")[0] in _CONNECTION_PACKAGES:
-                raise _unreachable(self.uri, error) from error
+                raise TrackingAway(_no_answer(self.uri, error)) from error
             raise
 
     @contextlib.contextmanager
@@ -231,7 +232,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def check_reachable(uri: str, seconds: float = 5.0) -> None:
-    """Raise TrackingError when the server or database at `uri` does not answer within `seconds`.
+    """Raise TrackingAway when the server or database at `uri` does not answer within `seconds`.
 
     MLflow itself would try for minutes. Stores of other kinds (a folder) are not checked.
     """
@@ -248,7 +249,7 @@ def _check_server(uri: str, seconds: float) -> None:
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code < 500:
             return  # it answers; the first real request shows whether it accepts the credentials
-        raise _unreachable(uri, error) from error
+        raise TrackingAway(_no_answer(uri, error)) from error
 
 
 def _check_database(uri: str, seconds: float) -> None:
@@ -272,11 +273,11 @@ def _check_database(uri: str, seconds: float) -> None:
             "name an installed one, as in postgresql+psycopg2://"
         ) from error
     except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
-        raise _unreachable(uri, error) from error
+        raise TrackingAway(_no_answer(uri, error)) from error
 
 
-def _unreachable(uri: str, cause: Exception) -> TrackingError:
-    return TrackingError(
+def _no_answer(uri: str, cause: Exception) -> str:
+    return (
         f"the MLflow tracking store {without_password(uri)} does not answer: {reason_of(cause)}. "
         "Start it, correct MLFLOW_TRACKING_URI, or unset it to use a local SQLite file"
     )

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,29 @@ import ray.train
 import torch
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.constants import (
+    DEFAULT_RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_VALUE,
+    RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR,
+    get_env_vars_to_propagate,
+)
+from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from torch import nn
 
-from components.cluster.step import produce_while_listening
+from components.cluster.listening import check_lost, produce_while_listening
 from components.store import objects
 from components.store.lease import Lease, heartbeat
 from components.training.checkpoints import newest_checkpoint
+from components.training.failures import FirstErrorThatLasts, cause_of
 from components.training.in_process import fit_in_process
 from components.training.job import FitJob, FitReporter, FitResult, limit_threads, read_fit_result
-from components.training.loop import fit_objective
+from components.training.loop import Batch, FitData, fit_objective
 from components.training.messages import EvaluationMessage, FinalMessage, ProgressMessage
 from components.training.state import FitState
 from components.workspace import ComputeCluster, Workspace
 
+RAY_NODE_ID_KEY = "ray.io/node-id"
+"""Label by which Ray places an actor on a given node."""
 FIT_POLL_SECONDS = 0.5
 """Seconds between two reads of the mailbox."""
 FIT_FOLDER = "fit"
@@ -33,6 +42,8 @@ FIT_FOLDER = "fit"
 CHECKPOINTS_KEPT = 2
 MAX_WORKER_FAILURES = 2
 """How often Ray Train replaces dead workers before the step fails."""
+ABORT_SECONDS = 8.0
+"""Seconds in which Ray Train's controller must end its workers when the fit is left; then it is killed."""
 
 
 def run_fit(job: FitJob, *, workspace: Workspace) -> FitResult:
@@ -61,7 +72,13 @@ def _fit_on_ray(job: FitJob, cluster: ComputeCluster, workspace: Workspace) -> F
     with cluster.reserve(workspace.name, job.resources):
         trainer = _trainer(job, cluster, workspace, resume)
         try:
-            (result,) = produce_while_listening(lambda: _train(trainer), listen, FIT_POLL_SECONDS)
+            (result,) = produce_while_listening(
+                lambda: _train(trainer),
+                listen,
+                stop=trainer.stop,
+                lease=workspace.lease,
+                poll_seconds=FIT_POLL_SECONDS,
+            )
         finally:
             reporter.finish()
     with tempfile.TemporaryDirectory() as folder:
@@ -99,12 +116,34 @@ def _trainer(job: FitJob, cluster: ComputeCluster, workspace: Workspace, resume:
 
 
 class _Trainer(DataParallelTrainer):
-    """Ray Train without callbacks that this project does not need: each starts a process, seconds of CPU per model."""
+    """Ray Train that can be stopped, and that does not repeat an error which comes again. It has no callbacks that this
+    project does not need: each starts a process, seconds of CPU per model."""
 
     unneeded: tuple[type, ...] = (DatasetsCallback,)  # images are read inside the workers (components/images/feed.py)
+    _controller: Any = None
+
+    def stop(self) -> None:
+        """End the workers, and with them `fit`, which then raises. Does nothing before the fit has started."""
+        if self._controller is not None:
+            ray.wait([self._controller.abort.remote()], timeout=ABORT_SECONDS)
+            ray.kill(self._controller)  # its workers are its own: they end with it
 
     def _create_default_callbacks(self) -> list[Any]:
         return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, self.unneeded)]
+
+    def _initialize_and_run_controller(self, **settings: Any) -> ray.train.Result:
+        """As in Ray Train, which drops the controller's handle and thereby all means to stop it."""
+        here = ray.get_runtime_context().get_node_id()
+        quiet = {RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR: DEFAULT_RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_VALUE}
+        controller_class: Any = ray.remote(
+            num_cpus=0,
+            label_selector={RAY_NODE_ID_KEY: here},
+            runtime_env={"env_vars": quiet | get_env_vars_to_propagate()},
+        )(TrainController)
+        policy = FirstErrorThatLasts(settings["failure_policy"].failure_config)
+        self._controller = controller_class.remote(**(settings | {"failure_policy": policy}))
+        ray.get(self._controller.run.remote())
+        return ray.get(self._controller.get_result.remote())
 
 
 class _LocalTrainer(_Trainer):
@@ -132,8 +171,7 @@ def _worker_error(error: Exception) -> BaseException:
     failures = getattr(error, "worker_failures", None)
     if not failures:
         return error
-    failure = next(iter(failures.values()))
-    return getattr(failure, "cause", None) or getattr(failure, "_base_exc", None) or failure
+    return cause_of(failures)
 
 
 # --- on Ray Train: in the workers -------------------------------------------------------------------------------------
@@ -143,6 +181,7 @@ def _worker(job: FitJob, name: str, seed: int, lease: Lease, mailbox: Any, resum
     """One Ray Train worker: build, resume (from a checkpoint of this attempt, else from `resume_uri`), fit."""
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
+    lease.check()  # a worker that replaces a dead one may come after another run took over
     limit_threads(job.resources)
     torch.manual_seed(seed)
     objective = job.build()
@@ -154,12 +193,30 @@ def _worker(job: FitJob, name: str, seed: int, lease: Lease, mailbox: Any, resum
             objective,
             config=job.config,
             seed=seed,
-            data=job.data(rank, workers),
+            data=_while_held(lease, job.data(rank, workers)),
             observer=observer,
             resume=resume,
             device=_device() if job.resources.gpus else "cpu",
         )
     observer.close()
+
+
+def _while_held(lease: Lease, data: FitData) -> FitData:
+    """`data` whose batches end with LeaseLost as soon as the heartbeat has found the lease lost."""
+
+    def guarded(batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            check_lost(lease)
+            yield batch
+
+    def guard(read: Callable[[], Iterable[Batch]]) -> Callable[[], Iterable[Batch]]:
+        return lambda: guarded(read())
+
+    return FitData(
+        batches=lambda first_update: guarded(data.batches(first_update)),
+        held_out=guard(data.held_out),
+        final={name: guard(read) for name, read in data.final.items()},
+    )
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ from components.store import commits, objects, parquet
 from components.store.lease import TIME_TO_LIVE, acquire_lease, keep_alive, lease_folder
 from components.store.weights import CONFIG_FILE
 from components.tokenizer.stored import describe_tokenizer
-from components.workspace import Workspace
+from components.workspace import ComputeCluster, Workspace
 from pipeline.config_files import apply_overrides, use_current_names, validate_config
 from pipeline.models import find_model
 from pipeline.verbs.tables import format_bytes, make_printer, make_table
@@ -160,7 +160,6 @@ def _run_job(
 
     Shards of the dataset `repaired` whose paths are `distrusted` are made again, unless others have committed since.
     """
-    from components.cluster.step import Cluster
     from components.codes.step import encode_snapshot
 
     lease = acquire_lease(
@@ -169,20 +168,17 @@ def _run_job(
         report=progress.say,
         ends_with_driver=not os.environ.get("RAY_ADDRESS"),
     )
-    with keep_alive(lease):
+    with keep_alive(lease), contextlib.ExitStack() as until_end:
         if repaired is not None and read_dataset(folder) != repaired:
             progress.say(f"{folder} was committed again since it was read: nothing is repaired")
             return
-        resources = config.resources
-        per_worker = resources.cpus + resources.readers / 2  # a reader asks for half a CPU
-        cluster = Cluster(local_cpus=resources.workers * per_worker + DRIVER_CPUS_BESIDE_ENCODERS)
-        progress.say(cluster.describe())
+        cluster = until_end.enter_context(_encode_cluster(config.resources, folder, progress))
         encode_snapshot(
             config.codes,
             snapshot,
             tokenizer,
             max_rejects=config.images.max_rejects,
-            resources=resources,
+            resources=config.resources,
             workspace=Workspace(
                 name="encode",
                 fingerprint=tokenizer.digest,
@@ -195,6 +191,20 @@ def _run_job(
             ),
             distrusted=distrusted,
         )
+
+
+@contextlib.contextmanager
+def _encode_cluster(resources: StepResources, folder: str, progress: Progress) -> Iterator[ComputeCluster]:
+    """The cluster, left at the end; raises UsageError when a node of it does not see `folder`."""
+    from components.cluster.step import Cluster
+
+    per_worker = resources.cpus + resources.readers / 2  # a reader asks for half a CPU
+    with contextlib.closing(
+        Cluster(local_cpus=resources.workers * per_worker + DRIVER_CPUS_BESIDE_ENCODERS)
+    ) as cluster:
+        progress.say(cluster.describe())
+        cluster.check_shared(folder, "the folder of the dataset")
+        yield cluster
 
 
 # --- verify -----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from components.images.snapshot import StoredSnapshot, open_snapshot
 from components.images.split import TRAIN
 from components.progress import Progress
 from components.store.programs import program_digest
+from pipeline.commands import nothing_has_run
 from pipeline.config import PipelineConfig
 from pipeline.config_files import load_config
 from pipeline.session import Session, look_up_memo
@@ -148,7 +149,7 @@ def _extractor_of(config: PipelineConfig, name: str, source: str) -> FeaturesCon
 def _of_snapshot(config: PipelineConfig, source: str) -> Iterator[_Chunk]:
     memo = look_up_memo(config)
     if memo is None:
-        raise MissingArtifact(f"nothing has run yet with {source}: python -m pipeline run {source}, or give --images")
+        raise MissingArtifact(f"{nothing_has_run(source)}, or give --images")
     return training_images(open_snapshot(Session(config, memo=memo).artifact("images").uri))
 
 

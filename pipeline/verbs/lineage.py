@@ -16,7 +16,7 @@ from pipeline.verbs.tables import make_printer
 
 def print_lineage(options: argparse.Namespace) -> int:
     """Print every artifact that the model came from, each once, with digest, code, gates, folder and MLflow run."""
-    tracker = open_registry(options.state)
+    tracker = open_registry(options.state, options.model)
     model = tracker.registry.find(options.model)
     tracker.made_by(model.run_id)
     runs = {run.info.run_id: run for _, run in tracker.ancestry(model.run_id)}

@@ -19,8 +19,11 @@ def run_pipeline(source: str, overrides: Sequence[str]) -> int:
     _ = session.memo  # a store or a server that does not answer is reported before anything starts
     from pipeline.definitions import materialise  # imports the orchestrator
 
-    succeeded = materialise(config, session)
-    session.close(succeeded)
+    succeeded = False
+    try:
+        succeeded = materialise(config, session)
+    finally:
+        session.close(succeeded)
     if session.failure is not None:
         raise session.failure
     if not session.good:

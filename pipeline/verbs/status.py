@@ -9,13 +9,13 @@ from rich.console import Console
 from components.store.lease import RENEW_SECONDS, SignOfLife, read_sign_of_life
 from components.tracking.runs import Tracker
 from components.tracking.server import without_password
+from pipeline.commands import mlflow_ui_command, nothing_has_run
 from pipeline.config_files import load_config
 from pipeline.dag import dag_of
 from pipeline.gates import summarise_verdicts
 from pipeline.memo import Memo
 from pipeline.session import look_up_memo
 from pipeline.states import StepState, step_states
-from pipeline.verbs.summary import python_command
 from pipeline.verbs.tables import make_printer, make_table
 
 MAX_VERSIONS = 5
@@ -28,8 +28,7 @@ def print_status(source: str, overrides: Sequence[str]) -> int:
     console = make_printer()
     memo = look_up_memo(config)
     if memo is None:
-        arguments = " ".join([source, *(f"--set {override}" for override in overrides)])
-        console.print(f"nothing has run yet: python -m pipeline run {arguments}")
+        console.print(nothing_has_run(source, overrides), soft_wrap=True)
         return 0
     states = step_states(memo, dag_of(config))
     _print_steps(console, memo, states, _at_work(memo, states))
@@ -41,7 +40,7 @@ def print_status(source: str, overrides: Sequence[str]) -> int:
     console.print(f"artifacts     {memo.root}")
     console.print(f"MLflow        {without_password(memo.tracker.uri)}")
     if (store := memo.tracker.uri).startswith("sqlite"):
-        console.print(f"MLflow's UI   {python_command()} -m mlflow ui --backend-store-uri {store} --port 5000")
+        console.print(f"MLflow's UI   {mlflow_ui_command(store)}", soft_wrap=True)
     return 0
 
 

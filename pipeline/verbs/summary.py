@@ -1,13 +1,11 @@
 """Summary at the end of a run: artifacts and their figures, where the pictures are, and commands to continue with."""
 
-import os
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from components.classifier.facts import ClassifierFacts
 from components.progress import format_duration
 from components.tracking.server import without_password
+from pipeline.commands import mlflow_ui_command, pipeline_command, this_python
 from pipeline.session import Session
 
 
@@ -32,17 +30,11 @@ def print_summary(session: Session, source: str, overrides: Sequence[str], secon
 
 
 def _commands(session: Session, source: str, overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
-    python, uri = python_command(), without_password(session.tracker.uri)
-    config = " ".join([source, *(f"--set '{override}'" for override in overrides)])
+    python, uri = this_python(), without_password(session.tracker.uri)
     generator = f"models:/{session.config.name}-generator@champion"
-    yield "MLflow UI", uri if uri.startswith("http") else f"{python} -m mlflow ui --backend-store-uri {uri} --port 5000"
-    yield "orchestrator UI", f"{python} -m pipeline ui {config}"
+    yield "MLflow UI", uri if uri.startswith("http") else mlflow_ui_command(uri)
+    yield "orchestrator UI", pipeline_command("ui", source, overrides, python=python)
     rejects = session.memo.results["classifier"].artifact.read(ClassifierFacts).task != "none"
-    yield "samples", f"{python} -m pipeline sample {generator} --count 8{' --keep 0.25' if rejects else ''}"
-    yield "lineage", f"{python} -m pipeline lineage {generator}"
-
-
-def python_command() -> str:
-    """This Python as one would type it: a relative path if it is below the current folder."""
-    inside = Path(sys.executable).is_relative_to(Path.cwd())
-    return os.path.relpath(sys.executable) if inside else sys.executable
+    keep = ("--keep", "0.25") if rejects else ()
+    yield "samples", pipeline_command("sample", generator, (), "--count", "8", *keep, python=python)
+    yield "lineage", pipeline_command("lineage", generator, python=python)

@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 
 from components.codes.dataset import CodeDataset
 from components.codes.job_record import RejectedRow, ShardResult
-from components.codes.plan import SPLITS, EncodeRequest, RewriteRequest, ShardLedger, plan_waves
+from components.codes.plan import SPLITS, EncodeRequest, RewriteRequest, ShardLedger, Wave, plan_waves, planned_ahead
 from components.codes.writer import Shard, build_shard, rewrite_rows, row_versions, write_shard
+from components.errors import StorageError
 from components.images.commit import row_hashes
 from components.images.config import PixelConfig
 from components.images.rejects import Reject
@@ -221,6 +223,30 @@ def test_an_unchanged_snapshot_gives_the_same_dataset(job):
     assert first is not None and job.run(images, 16, 8) == first and job.decoded == []
     again = job.run(images, 50, 5)  # other sizes of shards and waves encode nothing again
     assert again is not None and again.digest == first.digest
+
+
+def test_one_wave_is_planned_ahead_and_no_more():
+    planned: list[int] = []
+
+    def waves() -> Iterator[Wave]:
+        for number in range(5):
+            planned.append(number)
+            yield Wave(number, 0, [], [], [], [])
+
+    counts = [(wave.number, len(planned)) for wave in planned_ahead(waves())]
+    assert [number for number, _ in counts] == planned == list(range(5))
+    assert all(count <= number + 2 for number, count in counts)
+
+
+def test_an_error_of_planning_is_raised_where_its_wave_would_come():
+    def waves() -> Iterator[Wave]:
+        yield Wave(0, 0, [], [], [], [])
+        raise StorageError("the snapshot cannot be read")
+
+    planned = planned_ahead(waves())
+    assert next(planned).number == 0
+    with pytest.raises(StorageError, match="cannot be read"):
+        next(planned)
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def wait_for(step: str, driver: subprocess.Popen, place: Place) -> None:
     checkpoints = place.folder / "runs" / "artifacts" / step
     deadline = time.monotonic() + 120
     while step in FITS and time.monotonic() < deadline:
-        if list(checkpoints.glob("*/.work/fit/checkpoint_*/state.json")):
+        if list(checkpoints.glob("*/.work/*/fit/checkpoint_*/state.json")):
             return
         time.sleep(0.05)
     time.sleep(1.0)

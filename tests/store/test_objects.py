@@ -98,3 +98,14 @@ def test_a_remote_file_asks_for_what_is_read(monkeypatch):
     with objects.open_object(uri, read_ahead=150) as file:
         assert [file.read(2) for _ in range(3)] == [bytes([n, n + 1]) for n in (0, 2, 4)]
     assert asked[2:] == [(0, 150)]
+
+
+def test_an_object_is_copied_inside_its_store(root, tmp_path):
+    objects.write_bytes(f"{root}/a", b"content")
+    objects.write_bytes(f"{root}/b/c", b"other")
+    assert objects.copy_object(f"{root}/a", f"{root}/b/c") and objects.copy_object(f"{root}/a", f"{root}/a")
+    assert objects.read_bytes(f"{root}/b/c") == objects.read_bytes(f"{root}/a") == b"content"
+    objects.write_bytes(f"{root}/a", b"new")
+    assert objects.read_bytes(f"{root}/b/c") == b"content"
+    assert not objects.copy_object(f"{root}/missing", f"{root}/d") and "d" not in objects.object_sizes(root)
+    assert not objects.copy_object(f"{root}/a", "memory://x/a" if root.startswith("/") else str(tmp_path / "x"))

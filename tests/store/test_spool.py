@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from components.errors import StorageError
 from components.store import spool
 from components.store.spool import ExternalSort, ScratchFolder, SortedLookup, Spool
 
@@ -63,3 +64,9 @@ def test_a_lookup_finds_what_a_dictionary_finds(rows_per_table, keys_per_call):
         keys = pa.chunked_array([asked[start : start + keys_per_call]])
         found += lookup.find(keys)["value"].to_pylist()
     assert found == [values.get(key) for key in asked] and lookup.found == len(set(stored) & set(asked))
+
+
+def test_a_full_or_missing_disk_is_named_with_its_cure(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(StorageError, match=r"folder for temporary files, cannot write there: .*set TMPDIR"):
+        ScratchFolder()

@@ -17,7 +17,9 @@ def without_server(monkeypatch):
 @pytest.fixture
 def tracker(mlflow_state, request):
     """A tracker whose experiment has the name of the test."""
-    return Tracker(uri=None, name=request.node.name, state=str(mlflow_state))
+    made = Tracker(uri=None, name=request.node.name, state=str(mlflow_state))
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

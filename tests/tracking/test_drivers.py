@@ -10,7 +10,15 @@ from components.tracking.tags import DRIVER_TAG
 @pytest.fixture
 def connect(mlflow_state, request):
     """connect(): a tracker of the test's experiment, as another process would have it."""
-    return lambda: Tracker(uri=None, name=request.node.name, state=str(mlflow_state))
+    made = []
+
+    def open_tracker():
+        made.append(Tracker(uri=None, name=request.node.name, state=str(mlflow_state)))
+        return made[-1]
+
+    yield open_tracker
+    for each in made:
+        each.close()
 
 
 def status(tracker, run_id):
@@ -48,3 +56,13 @@ def test_a_killed_driver_does_not_keep_the_run_open(connect, monkeypatch):
     tracker.client.set_tag(run_id, DRIVER_TAG + "killed", "host, sign of life 7")
     tracker.close_pipeline_run(run_id, succeeded=True)
     assert status(tracker, run_id) == "FINISHED"
+
+
+def test_a_pipeline_run_created_without_an_answer_is_deleted(connect):
+    tracker = connect()
+    run_id = tracker.pipeline_run("p", {})
+    tags = {DRIVER_TAG + tracker._driver: "starting"}
+    unanswered = tracker.client.create_run(tracker.experiment_id, tags=tags).info.run_id
+    tracker.close_pipeline_run(run_id, succeeded=False)
+    lifecycles = [tracker.client.get_run(each).info.lifecycle_stage for each in (run_id, unanswered)]
+    assert lifecycles == ["active", "deleted"]

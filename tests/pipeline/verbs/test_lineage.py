@@ -38,5 +38,5 @@ def test_a_shared_input_is_shown_once(finished, mlflow_state, capsys):
 def test_a_missing_model_and_a_missing_registry_are_reported(finished, mlflow_state, tmp_path):
     with pytest.raises(UnknownModel, match="no model 'other'"):
         print_lineage(argparse.Namespace(model="other", state=str(mlflow_state)))
-    with pytest.raises(UsageError, match="there is no registry"):
+    with pytest.raises(UsageError, match="no model is registered yet"):
         print_lineage(argparse.Namespace(model="other", state=str(tmp_path)))

@@ -20,7 +20,10 @@ def short_renewals(monkeypatch):
 
 def test_a_pipeline_that_has_not_run_is_reported(config_file, tmp_path, capsys):
     assert print_status(config_file, ["seed=1"]) == 0
-    assert capsys.readouterr().out == f"nothing has run yet: python -m pipeline run {config_file} --set seed=1\n"
+    assert (
+        capsys.readouterr().out
+        == f"nothing has run yet with {config_file}: python -m pipeline run {config_file} --set seed=1\n"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
