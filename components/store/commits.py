@@ -28,7 +28,7 @@ from typing import Any
 
 from components.errors import CommitConflict, StorageError
 from components.store import cache, objects
-from components.store.lease import LEASE_FOLDER
+from components.store.local_files import is_temporary
 
 MANIFESTS_FOLDER = "manifests"
 FORMER_MANIFEST = "manifest.json"
@@ -47,6 +47,8 @@ BYTES_PER_READ = 1 << 23
 
 _ATTEMPT = re.compile(r"[0-9]{6}-[0-9A-Za-z]+")
 """Name of an attempt's folder."""
+_MANIFEST = re.compile(rf"{MANIFESTS_FOLDER}/[0-9]{{6}}\.json")
+"""Path of a manifest in its artifact: a killed writer may have left temporary files beside them."""
 
 
 @dataclass(frozen=True)
@@ -315,18 +317,20 @@ def sweep(folder: str, attempt: str, older_than: float = SWEEP_AGE) -> list[str]
     """
     # In this order: a file that is recorded or committed after the listing is younger than the age that is removed.
     listed = {each.path: each for each in objects.list_objects(folder)}
-    manifests = sorted(path for path in listed if path.startswith(f"{MANIFESTS_FOLDER}/"))
+    manifests = sorted(path for path in listed if _MANIFEST.fullmatch(path))
     if not manifests:
         return []
     youngest = max(listed[path].modified for path in manifests) - older_than
     retired = [path for path in manifests[:-MANIFESTS_KEPT] if listed[path].modified < youngest]
-    named = {path for path in listed if path.startswith((f"{WORK_FOLDER}/", f"{LEASE_FOLDER}/"))}
+    named = {path for path in listed if path.startswith(f"{WORK_FOLDER}/")}
     for path in set(manifests) - set(retired):
         named |= {file["path"] for file in json.loads(objects.read_bytes(objects.join(folder, path)))["files"]}
     files = [
         path
         for path, each in listed.items()
-        if path not in named and "" < attempt_of(path)[:6] <= attempt[:6] and each.modified < youngest
+        if path not in named
+        and each.modified < youngest
+        and ("" < attempt_of(path)[:6] <= attempt[:6] or is_temporary(path))
     ]
     for path in [*files, *retired]:
         objects.delete(objects.join(folder, path))
