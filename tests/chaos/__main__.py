@@ -16,10 +16,13 @@ from pathlib import Path
 
 from tests.chaos.encode import EncodeScene
 from tests.chaos.encode_s3 import EncodeS3Scene
+from tests.chaos.ray_processes import RayScene
 from tests.chaos.report import describe_outcome, print_table, write_results
+from tests.chaos.run import RunScene
+from tests.chaos.servers import ServersScene
 from tests.chaos.trials import NotTried, Outcome, Scene, Trial, draw_trial
 
-SCENES = (EncodeScene, EncodeS3Scene)
+SCENES = (EncodeScene, EncodeS3Scene, RunScene, ServersScene, RayScene)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def play_trials(folder: Path, seed: int, count: int, seconds: float, only: str) -> list[Outcome]:
     """`count` trials from `seed` on, as many as begin within `seconds`; prints a line for each."""
     with opened_scenes(folder, only) as scenes:
-        by_name = {scene.name: scene for scene in scenes}
+        by_phase = {phase: scene for scene in scenes for phase in scene.phases}
         outcomes = []
         end = time.monotonic() + seconds
         for number in range(seed, seed + count):
@@ -56,7 +59,7 @@ def play_trials(folder: Path, seed: int, count: int, seconds: float, only: str) 
                 print(f"the time is over after {len(outcomes)} trials")
                 break
             trial = draw_trial(number, scenes, only)
-            outcome = play_one(by_name[trial.phase], trial)
+            outcome = play_one(by_phase[trial.phase], trial)
             outcomes.append(outcome)
             print(describe_outcome(outcome), flush=True)
     return outcomes
@@ -79,7 +82,8 @@ def opened_scenes(folder: Path, only: str) -> Iterator[list[Scene]]:
     with contextlib.ExitStack() as until_end:
         scenes: list[Scene] = []
         for scene_class in SCENES:
-            if any(f"{scene_class.name}/{fault}".startswith(only) for fault in scene_class.faults):
+            kinds = [f"{phase}/{fault}" for phase, faults in scene_class.phases.items() for fault in faults]
+            if any(kind.startswith(only) for kind in kinds):
                 scene = scene_class(folder / scene_class.name.replace(" ", "-"))
                 until_end.callback(scene.close)
                 scenes.append(scene)

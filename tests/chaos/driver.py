@@ -6,6 +6,7 @@ may be killed, stopped and traced.
 """
 
 import atexit
+import itertools
 import multiprocessing
 import os
 import runpy
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.trap import Trap, count_operations
+from tests.chaos.trap import Trap, watch_operations
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.chaos.driver", "tests.chaos.preload"])
@@ -139,13 +140,15 @@ def _run(command: Command, log: str, trap: Trap | None, sprung, operations) -> N
 
 
 def _set(trap: Trap, sprung, operations) -> None:
-    def seen(number: int) -> None:
-        operations.value = number
+    numbers = itertools.count(1)  # threads may share it
+
+    def seen(path: str) -> None:
+        operations.value = number = next(numbers)
         if number == trap.operation:
             sprung.value = 1
             trap.act()
 
-    count_operations(trap.folder, seen)
+    watch_operations(trap.folder, seen)
 
 
 def _shorten_times(scale: float) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
+from typing import ClassVar
 
 from components.codes.dataset import tokenizer_digest
 from components.store.lease import TIME_TO_LIVE
@@ -32,18 +33,20 @@ class EncodeScene:
     """`encode` from a local folder to a local folder."""
 
     name = "encode"
-    faults = {
-        "driver killed": 24,
-        "driver terminated": 8,
-        "driver interrupted": 8,
-        "driver stopped, successor": 20,
-        "driver stopped for a moment": 4,
-        "two drivers at once": 8,
-        "disk full": 10,
-        "write cut short": 8,
-        "image added": 8,
-        "image changed": 8,
-        "image removed": 8,
+    phases: ClassVar = {
+        "encode": {
+            "driver killed": 24,
+            "driver terminated": 8,
+            "driver interrupted": 8,
+            "driver stopped, successor": 20,
+            "driver stopped for a moment": 4,
+            "two drivers at once": 8,
+            "disk full": 10,
+            "write cut short": 8,
+            "image added": 8,
+            "image changed": 8,
+            "image removed": 8,
+        }
     }
 
     def __init__(self, folder: Path) -> None:

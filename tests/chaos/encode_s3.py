@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from components.store import objects
 from tests.chaos import checks
@@ -37,12 +38,14 @@ class EncodeS3Scene:
     """`encode` from a bucket to a bucket, in one process, through a proxy that disturbs requests."""
 
     name = "encode on S3"
-    faults = {
-        **dict.fromkeys(BURSTS, 6.0),
-        "PUT delivered late": 8,
-        "no conditional PUT": 2,
-        "driver killed": 8,
-        "driver stopped, successor": 8,
+    phases: ClassVar = {
+        "encode on S3": {
+            **dict.fromkeys(BURSTS, 6),
+            "PUT delivered late": 8,
+            "no conditional PUT": 2,
+            "driver killed": 8,
+            "driver stopped, successor": 8,
+        }
     }
 
     def __init__(self, folder: Path) -> None:

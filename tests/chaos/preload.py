@@ -5,7 +5,6 @@ import mlflow  # noqa: F401
 import s3fs  # noqa: F401
 import torch
 
-import components.codes.step
 import pipeline.cli
 import pipeline.definitions
 import pipeline.verbs.codes

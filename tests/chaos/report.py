@@ -70,5 +70,8 @@ def write_results(outcomes: Sequence[Outcome]) -> None:
 def _facts(outcome: Outcome) -> dict:
     facts = {"recovered": outcome.recovered, "seconds_lost": outcome.seconds_lost}
     facts |= {"exit_codes": list(outcome.exit_codes)}
-    return facts | {name: list(value) if name == "problems" else value for name, value in (
-        ("problems", outcome.problems), ("not_tried", outcome.not_tried)) if value}
+    return facts | {
+        name: list(value) if name == "problems" else value
+        for name, value in (("problems", outcome.problems), ("not_tried", outcome.not_tried))
+        if value
+    }

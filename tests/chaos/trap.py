@@ -33,27 +33,23 @@ class Trap:
     act: Callable[[], None]
 
 
-def count_operations(folders: str, seen: Callable[[int], None]) -> None:
-    """Call `seen` with 1, 2, ... before each file operation of this process below `folders`, for as long as it lives.
+def watch_operations(folders: str, seen: Callable[[str], None]) -> None:
+    """Call `seen` with the path before each file operation of this process below `folders`, for as long as it lives.
 
     An error that `seen` raises is raised by the operation.
     """
-    lock, count, acting = threading.Lock(), 0, threading.local()
+    acting = threading.local()
     prefixes = tuple(folders.split("\n"))
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal count
         if event not in EVENTS or getattr(acting, "now", False):
             return
         path = arguments[0]
         if not isinstance(path, str | os.PathLike) or not os.fspath(path).startswith(prefixes):
             return
-        with lock:
-            count += 1
-            number = count
         acting.now = True  # what `seen` does to files is not counted
         try:
-            seen(number)
+            seen(os.fspath(path))
         finally:
             acting.now = False
 

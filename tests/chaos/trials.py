@@ -11,7 +11,7 @@ from tests.chaos.driver import Driver
 
 TRIES = 4
 """How often a command is run again until it succeeds."""
-END_SECONDS = 120.0
+END_SECONDS = 240.0
 """Longest run of a command that nothing disturbs, on a busy machine."""
 
 
@@ -87,11 +87,10 @@ class Recovery:
 
 
 class Scene(Protocol):
-    """A phase of the pipeline, in which faults are tried."""
+    """Phases of the pipeline that share servers, and in which faults are tried."""
 
-    name: str
-    faults: Mapping[str, float]
-    """How often each is drawn, in relation to all others of all scenes."""
+    phases: Mapping[str, Mapping[str, float]]
+    """By phase and fault: how often it is drawn, in relation to all others of all scenes."""
 
     def play(self, trial: Trial) -> Outcome:
         """Try one fault; raises NotTried where the machine cannot do it."""
@@ -104,10 +103,11 @@ def draw_trial(seed: int, scenes: Sequence[Scene], only: str = "") -> Trial:
     """The trial of a seed, among the faults of `scenes` whose "phase/fault" begins with `only`."""
     draw = random.Random(seed)
     choices = [
-        (scene.name, fault, weight)
+        (phase, fault, weight)
         for scene in scenes
-        for fault, weight in scene.faults.items()
-        if f"{scene.name}/{fault}".startswith(only)
+        for phase, faults in scene.phases.items()
+        for fault, weight in faults.items()
+        if f"{phase}/{fault}".startswith(only)
     ]
     phase, fault, _ = draw.choices(choices, [weight for *_, weight in choices])[0]
     return Trial(seed, phase, fault, point=round(draw.random(), 4), strength=round(draw.random(), 4))
