@@ -28,6 +28,7 @@ from components.images.listing import Listing, ListingBuilder, Numbering
 from components.images.snapshot import StoredSnapshot, open_snapshot
 from components.images.sources.file_tree import FILES_SCHEMA, image_file_rows
 from components.images.sources.labels import number_labels
+from components.store.spool import ROWS_PER_RUN
 
 RESULTS = Path(__file__).parent / "results" / "growth.json"
 IMAGES_PER_CLASS = 1000
@@ -43,22 +44,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", type=int, nargs="+")
     parser.add_argument("--write", action="store_true", help=f"replace {RESULTS.name}")
+    parser.add_argument("--rows-per-run", type=int, default=ROWS_PER_RUN, help="rows sorted in memory at a time")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(_measure(options.sizes[0])))
+        print(json.dumps(_measure(options.sizes[0], options.rows_per_run)))
         return
     results = []
     for size in options.sizes:
         command = [sys.executable, "-m", "benchmarks.growth", "--one", str(size)]
+        command += ["--rows-per-run", str(options.rows_per_run)]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         results.append(json.loads(done.stdout.splitlines()[-1]))
         print(json.dumps(results[-1]), flush=True)
     if options.write:
-        RESULTS.write_text(json.dumps({"machine": describe_machine(), "sizes": results}, indent=1) + "\n")
+        described = {"machine": describe_machine(), "rows_per_run": options.rows_per_run}
+        RESULTS.write_text(json.dumps(described | {"sizes": results}, indent=1) + "\n")
 
 
-def _measure(images: int) -> dict[str, float]:
+def _measure(images: int, rows_per_run: int) -> dict[str, float]:
     """Seconds and CPU seconds of each part, and the peak of resident memory in bytes after it."""
     figures: dict[str, float] = {"images": images, "start_peak_bytes": peak_memory()}
 
@@ -72,7 +76,7 @@ def _measure(images: int) -> dict[str, float]:
 
     with TemporaryDirectory() as folder:
         with measured("list"):
-            listing = _list(images)
+            listing = _list(images, rows_per_run)
         with measured("snapshot"):
             commit_snapshot(f"{folder}/first", listing, [], CONFIG, seed=0)
         with measured("open"):
@@ -80,7 +84,7 @@ def _measure(images: int) -> dict[str, float]:
         with measured("read"):
             rows = sum(wave.num_rows for wave in first.waves(1 << 16))
         assert rows == images == first.rows
-        more = _list(images, ADDED)
+        more = _list(images, rows_per_run, ADDED)
         with measured("snapshot_beside_it"):
             commit_snapshot(f"{folder}/second", more, [], CONFIG, seed=0, earlier=first)
         with measured("compare"):
@@ -88,9 +92,9 @@ def _measure(images: int) -> dict[str, float]:
     return figures | changed
 
 
-def _list(images: int, added: int = 0) -> Listing:
+def _list(images: int, rows_per_run: int, added: int = 0) -> Listing:
     """The listing of synthetic images; `added` more lie in the folder of the middle class."""
-    builder = ListingBuilder()
+    builder = ListingBuilder(rows_per_run)
     for page in _pages(images):
         builder.add(_rows(page))
     middle = images // IMAGES_PER_CLASS // 2

@@ -42,7 +42,7 @@ def find_model(source: str, overrides: Sequence[str], state: str, kind: ModelKin
 
     Downloaded files exist until the body ends. Raises UsageError, MissingArtifact or UnknownModel when there is none.
     """
-    if source in preset_names() or source.endswith((".yaml", ".yml")):
+    if is_config(source):
         yield _newest_of_config(source, overrides, kind)
         return
     if overrides:
@@ -69,6 +69,11 @@ def _newest_of_config(source: str, overrides: Sequence[str], kind: ModelKind) ->
     inputs = session.steps[kind].inputs
     parts = {"tokenizer": folder} if kind == "tokenizer" else {part: folder / part for part in inputs}
     return FoundModel(f"{kind} {artifact.digest[:12]} of {source}", parts, artifact)
+
+
+def is_config(source: str) -> bool:
+    """Whether `source` names a config: a preset or a YAML file."""
+    return source in preset_names() or source.endswith((".yaml", ".yml"))
 
 
 def open_registry(state: str, source: str) -> Tracker:

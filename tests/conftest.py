@@ -11,7 +11,7 @@ import torch
 from components.workspace import ComputeCluster
 from tests.worker_groups import GroupScheduling, check_groups, start_order
 
-pytest_plugins = ["tests.services.plugin"]
+pytest_plugins = ["tests.services.plugin", "tests.tracking.mlflow_in_process"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from components.cluster.capacity import Node, describe_shortage, fits, read_nodes
 from components.cluster.shared_folder import check_shared
-from components.cluster.temporary import ray_folder
+from components.cluster.temporary import ray_folder, set_token
 from components.config import StepResources
 from components.errors import ClusterUnreachable, TooFewResources
 from components.stopping import check_stop, pause
@@ -174,6 +174,7 @@ def _start_local(cpus: int) -> None:
     # Ray prints a warning at three times as many worker processes as this; its default is the number of cores.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(cpus))
     os.environ["RAY_TMPDIR"] = str(ray_folder())
+    set_token()
     with _stderr_on_failure():
         ray.init(
             address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR

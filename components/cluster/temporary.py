@@ -5,6 +5,7 @@ Knows no Ray.
 """
 
 import os
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def ray_folder() -> Path:
             return folder
         faults.append(f"{folder} {fault}")
     raise WorldError(f"Ray needs a folder for its sockets; {'; '.join(faults)}: set TMPDIR to another folder")
+
+
+def set_token() -> None:
+    """Give a new local Ray a token where it could not keep one: it writes it below HOME."""
+    home = os.path.expanduser("~")
+    if not os.access(home, os.W_OK | os.X_OK) and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _fault(folder: Path) -> str | None:

@@ -17,7 +17,7 @@ from components.config import require
 from components.images.snapshot import CONTENT, SNAPSHOT_SCHEMA
 from components.images.sources.labels import MAX_CLASSES
 from components.store import commits
-from components.store.spool import ExternalSort, ScratchFolder, SortedLookup, Spool
+from components.store.spool import ROWS_PER_RUN, ExternalSort, ScratchFolder, SortedLookup, Spool
 
 LISTING_SCHEMA = pa.schema(
     [SNAPSHOT_SCHEMA.field(name) for name in ("key", "label", "uri", "member", "size", "etag", "content")]
@@ -98,8 +98,8 @@ class Listing:
 class ListingBuilder:
     """Takes rows in any order; memory holds those of one sorted run, and the distinct labels."""
 
-    def __init__(self) -> None:
-        self._sort = ExternalSort("key")
+    def __init__(self, rows_per_run: int = ROWS_PER_RUN) -> None:
+        self._sort = ExternalSort("key", rows_per_run)
         self.rows = 0
 
     def add(self, rows: pa.Table) -> None:

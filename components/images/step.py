@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import ray
+import ray.exceptions
 
 from components.images.commit import check_trainable, commit_snapshot, plan_listing
 from components.images.config import ImagesConfig, PixelConfig
@@ -96,7 +97,14 @@ class _InspectorOnRay:
 
     def submit(self, rows: pa.Table) -> Callable[[], Inspection]:
         reference = self._task.remote(rows, self._config)
-        return lambda: ray.get(reference)
+
+        def result() -> Inspection:
+            try:
+                return ray.get(reference)
+            except ray.exceptions.RayTaskError as error:  # what the task raised, without Ray's traceback around it
+                raise (error.cause if isinstance(error.cause, Exception) else error) from None
+
+        return result
 
 
 def _snapshots_folder(workspace: Workspace) -> str:

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -164,7 +165,11 @@ def _temporary_folder() -> Finding:
     from components.cluster.temporary import ray_folder
 
     try:
-        return Finding(GOOD, "temporary folder", str(ray_folder()))
+        folder = ray_folder()
+        if os.environ.get("RAY_TMPDIR") or folder.parent == Path(tempfile.gettempdir()):
+            return Finding(GOOD, "temporary folder", str(folder))
+        unusable = f"TMPDIR={tempfile.gettempdir()} is too long for Ray's sockets or not this user's own"
+        return Finding(NOTE, "temporary folder", f"{unusable}: a local Ray uses {folder} instead")
     except WorldError as error:
         return Finding(NOTE if os.environ.get("RAY_ADDRESS") else PROBLEM, "temporary folder", str(error))
 

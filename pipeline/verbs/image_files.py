@@ -13,6 +13,8 @@ from components.images.decode import UnusableImage, decode_image
 from components.pictures import Pixels
 from components.store import objects
 from components.tokenizer.stored import TokenizerDescription
+from pipeline.config_files import load_config
+from pipeline.models import is_config
 
 
 class ImageFile(NamedTuple):
@@ -26,6 +28,21 @@ def pixel_config_of(description: TokenizerDescription) -> PixelConfig:
     """How files become pixels for a tokenizer; small images are enlarged."""
     channels: Literal[1, 3] = 1 if description.channels == 1 else 3
     return PixelConfig(image_size=description.image_size, channels=channels, upscale=True)
+
+
+def check_outside_images(source: str, overrides: Sequence[str], out: str) -> None:
+    """Raise UsageError when `out` lies below the images of the config `source`, whose next run would train on it.
+
+    Nothing is known of the images of a registered model.
+    """
+    if not is_config(source):
+        return
+    uri = load_config(source, overrides).images.uri
+    if uri and objects.is_local(uri) and Path(out).resolve().is_relative_to(objects.local_path(uri).resolve()):
+        raise UsageError(
+            f"--out must not lie in images.uri={uri}, where the next run would train on it, got {out}: give a place "
+            "outside by --out"
+        )
 
 
 def list_image_files(path: str) -> list[ImageFile]:

@@ -14,7 +14,13 @@ from components.tokenizer.model import Tokenizer
 from components.tokenizer.psnr import psnr_per_image
 from components.tokenizer.stored import describe_tokenizer, load_tokenizer
 from pipeline.models import find_model
-from pipeline.verbs.image_files import list_image_files, model_device, pixel_config_of, read_image_files
+from pipeline.verbs.image_files import (
+    check_outside_images,
+    list_image_files,
+    model_device,
+    pixel_config_of,
+    read_image_files,
+)
 
 ENCODED_PER_CHUNK = 64
 """Images encoded at a time."""
@@ -26,6 +32,7 @@ WHITE = 255.0
 
 def reconstruct_images(options: argparse.Namespace) -> int:
     """Encode and decode image files; write originals above reconstructions and print how close they are."""
+    check_outside_images(options.model, options.overrides, options.out)
     files = list_image_files(options.images)
     with find_model(options.model, options.overrides, options.state, "tokenizer") as model:
         description = describe_tokenizer(model.parts["tokenizer"])

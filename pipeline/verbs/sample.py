@@ -23,7 +23,13 @@ from components.progress import Progress
 from components.tokenizer.model import Tokenizer
 from components.tokenizer.stored import describe_tokenizer
 from pipeline.models import FoundModel, find_model
-from pipeline.verbs.image_files import list_image_files, model_device, pixel_config_of, read_image_files
+from pipeline.verbs.image_files import (
+    check_outside_images,
+    list_image_files,
+    model_device,
+    pixel_config_of,
+    read_image_files,
+)
 
 DRAWS_PER_CHUNK = 64
 """Images drawn at a time; a larger draw shows its progress."""
@@ -38,6 +44,7 @@ def sample_model(options: argparse.Namespace) -> int:
         sample_seeds(options.seed, 0, 1)
         chosen = {name: value for name in asdict(AS_FITTED) if (value := getattr(options, name)) is not None}
         SamplingConfig(**chosen)  # checks the values before the model is loaded
+    check_outside_images(options.model, options.overrides, options.out)
     with find_model(options.model, options.overrides, options.state, "generator") as model:
         defaults = model.artifact.read(GeneratorFacts)
         sampling = replace(defaults.sampling, **chosen)

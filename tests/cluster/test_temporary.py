@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.cluster import temporary
-from components.cluster.temporary import RAY_BYTES, SOCKET_BYTES, ray_folder
+from components.cluster.temporary import RAY_BYTES, SOCKET_BYTES, ray_folder, set_token
 from components.errors import WorldError
 
 
@@ -56,3 +56,15 @@ def test_a_folder_that_another_user_made_is_refused(short, monkeypatch):
 
 def test_the_longest_socket_of_ray_fits():
     assert len("/tmp/ray-1000000") <= SOCKET_BYTES - RAY_BYTES
+
+
+def test_a_token_that_home_cannot_keep_is_in_the_environment(monkeypatch, short):
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # undone after the test
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(short))
+    set_token()
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    monkeypatch.setenv("HOME", "/nonexistent")
+    set_token()
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64

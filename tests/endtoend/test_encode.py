@@ -95,7 +95,7 @@ def test_verify_names_a_fault_and_repair_mends_it(place, run_here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere", "pictures", "out"), "no registry"),
+        (("nowhere", "pictures", "out"), "no model is registered yet"),
         (("tokenizer", "nothing", "out"), "found no file under"),
         (("tokenizer", "pictures", "out", "--labels", "missing.csv"), "found nothing at"),
     ],

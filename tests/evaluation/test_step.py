@@ -18,6 +18,7 @@ from components.images.tensors import to_images
 from components.store import commits
 from tests.evaluation.tiny import CONFIG, run_evaluation
 from tests.generator.committed import workspace_in
+from tests.store.committed_files import stored_path
 
 pytestmark = pytest.mark.slow  # imports Ray
 
@@ -29,12 +30,12 @@ def output(inputs, root):
 
 @pytest.fixture(scope="module")
 def figures(output, root):
-    return json.loads((root / "evaluation" / "scores.json").read_text())
+    return json.loads(stored_path(root / "evaluation", "scores.json").read_text())
 
 
 def test_only_figures_are_committed(output, root):
     manifest = commits.read_manifest(str(root / "evaluation"))
-    assert [file["path"] for file in manifest["files"]] == ["results.json", "scores.json"]
+    assert [commits.name_of(file["path"]) for file in manifest["files"]] == ["results.json", "scores.json"]
     assert manifest["digest"] == output.digest
 
 
@@ -86,7 +87,7 @@ def test_the_classification_accuracy_score_stands_beside_real_images_and_reconst
 
 
 def test_the_card_names_all_that_a_comparison_needs(output, root, inputs):
-    card = json.loads((root / "evaluation" / "results.json").read_text())
+    card = json.loads(stored_path(root / "evaluation", "results.json").read_text())
     context = card["context"]
     assert (context["image_size"], context["seed"], context["unseen_split"]) == (16, 3, "test")
     precision = next(entry for entry in card["comparisons"] if entry["measure"] == "precision")

@@ -11,6 +11,7 @@ from components.classifier.stored import ClassifierDescription, pack_classifier
 from components.evaluation.features.config import FeaturesConfig
 from tests.evaluation.artifacts import artifacts_behind
 from tests.evaluation.tiny import CONFIG, run_evaluation
+from tests.store.committed_files import stored_path
 
 pytestmark = pytest.mark.slow  # imports Ray
 
@@ -35,7 +36,7 @@ def test_without_labels_all_but_recognition_is_measured_and_nothing_rejected(cla
     output = run_evaluation(tmp_path, inputs, "evaluation")
     assert output.facts.judge_accuracy is None and "no classes to recognise" in output.facts.headline()
     assert "nothing is rejected" in capsys.readouterr().out
-    figures = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
+    figures = json.loads(stored_path(tmp_path / "evaluation", "scores.json").read_text())
     assert {"recall/before", "kernel_distance/real", "psnr", "memorisation/copied_share"} <= set(figures)
     assert not [name for name in figures if "accuracy" in name or "inception" in name or "0.5" in name]
     page = output.documents["report.html"]
@@ -45,7 +46,7 @@ def test_without_labels_all_but_recognition_is_measured_and_nothing_rejected(cla
 def test_classes_of_very_different_sizes_keep_their_shares(generator_folders, tmp_path):
     inputs = artifacts_behind(generator_folders, tmp_path, {"ant": 60, "bee": 4, "cat": 30})
     output = run_evaluation(tmp_path, inputs, "evaluation", dataclasses.replace(CONFIG, cas_updates=0))
-    card = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    card = json.loads(stored_path(tmp_path / "evaluation", "results.json").read_text())
     precision = next(entry for entry in card["comparisons"] if entry["measure"] == "precision")
     assert output.facts.samples == 18 and precision["images"] == 18
     assert precision["reference_images"] * 2 in (card["context"]["train_images"], card["context"]["train_images"] - 1)
@@ -66,10 +67,10 @@ def test_own_features_have_their_own_figures_and_digest(inputs, root, tmp_path):
     features = FeaturesConfig(name="mean_colour", program=str(tmp_path / "mean.pt2"))
     config = dataclasses.replace(CONFIG, features=(features,), cas_updates=0)
     run_evaluation(root, inputs, "own-features", config)
-    figures = json.loads((root / "own-features" / "scores.json").read_text())
+    figures = json.loads(stored_path(root / "own-features", "scores.json").read_text())
     # Four features: 18 images are more than twice as many, so that the Frechet distance has a value.
     assert figures["mean_colour/frechet_distance/before"] > 0 and "frechet_distance/before" not in figures
     assert 1 <= figures["mean_colour/inception_score/real"] <= 3
-    card = json.loads((root / "own-features" / "results.json").read_text())
+    card = json.loads(stored_path(root / "own-features", "results.json").read_text())
     digests = {entry["features"]: entry.get("digest") for entry in card["comparisons"][1:]}
     assert len(digests["mean_colour"]) == 64 and digests["judge"] == inputs["judge"].digest

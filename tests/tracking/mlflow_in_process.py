@@ -1,4 +1,4 @@
-"""MLflow's own server application behind a real socket of this process, with faults that a test switches on."""
+"""A plugin: MLflow's own server application on a real socket of this process, with faults that a test switches on."""
 
 import contextlib
 import threading
@@ -65,3 +65,28 @@ def faulty_mlflow(folder: Path) -> Iterator[FaultyMlflow]:
             faulty.release()
             server.shutdown()
             server.server_close()
+
+
+@pytest.fixture(scope="session")
+def mlflow_in_process(tmp_path_factory):
+    """MLflow's server in this process."""
+    from mlflow import MlflowClient
+
+    with faulty_mlflow(tmp_path_factory.mktemp("mlflow")) as running:
+        MlflowClient(running.uri).search_experiments()  # makes the database
+        yield running
+
+
+@pytest.fixture
+def away(mlflow_in_process, monkeypatch):
+    """That server, for a test that sets `away.fault`; everybody is quick to try again."""
+    from components.tracking import sender, server
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for module in (server, sender):
+        monkeypatch.setattr(module, "FIRST_PAUSE", 0.05)
+        monkeypatch.setattr(module, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(server, "SILENT_SECONDS", 0.0)
+    yield mlflow_in_process
+    mlflow_in_process.fault = mlflow_in_process.only = ""

@@ -141,12 +141,14 @@ def test_a_worker_whose_lease_was_taken_over_ends_by_itself_and_is_not_replaced(
     assert len(set(fit.updates())) == 1 and len(fit.updates()) < TRAINING.updates
 
 
-def test_a_driver_whose_lease_was_taken_over_ends_the_workers(fit):
+def test_a_driver_whose_lease_was_taken_over_leaves_nothing_at_work(fit):
     thread = fit.when_fitting(fit.take_over)
     with pytest.raises(LeaseLost), keep_alive(fit.lease):
         fit.run()
     thread.join()
-    assert not any(map(is_alive, set(fit.updates())))
+    made = len(fit.updates())  # the worker may have found out first: then it has ended its fit, and ends with Ray Train
+    time.sleep(1)
+    assert len(fit.updates()) == made < TRAINING.updates and len(set(fit.updates())) == 1
 
 
 def test_an_error_that_the_same_input_would_repeat_ends_the_fit_at_once(fit):

@@ -1,5 +1,7 @@
 """Source `files`: any tree of image files, with or without a table of labels."""
 
+import re
+import unicodedata
 from collections.abc import Collection, Sequence
 
 import pyarrow as pa
@@ -65,7 +67,8 @@ class _LabelTable:
         self._sort = ExternalSort("key")
         texts: set[str] = set()
         for rows in file.tables(names, text=names):
-            keys, labels = rows[config.key_column].cast(pa.string()), rows[config.label_column]
+            keys = pc.replace_substring_regex(rows[config.key_column].cast(pa.string()), r"^(\./)+", "")
+            labels = rows[config.label_column]
             if file.is_parquet:
                 values = label_values(labels, uri)
                 labels = pa.array([None if value is None else str(value) for value in values], pa.string())
@@ -76,11 +79,13 @@ class _LabelTable:
             require(distinct <= MAX_CLASSES, f"{uri} must have at most {MAX_CLASSES} different labels, got more")
             self.first_key = self.first_key or keys[0].as_py()
             self.rows += rows.num_rows
-            self._sort.add(pa.table([keys, labels], schema=LABELS_SCHEMA))
+            self._sort.add(_in_every_spelling(pa.table([keys, labels], schema=LABELS_SCHEMA)))
         if texts:
             ordered = sorted(texts)
-            # Whether a column holds numbers or names is decided by all of its values together.
-            self.label_of = dict(zip(ordered, label_values(pa.chunked_array([typed(ordered)]), uri), strict=True))
+            # Whether a column holds numbers or names is decided by all of its values together; 007 is a name.
+            are_names = any(re.match(r"-?0\d", text) for text in ordered)
+            values = pa.array(ordered, pa.string()) if are_names else typed(ordered)
+            self.label_of = dict(zip(ordered, label_values(pa.chunked_array([values]), uri), strict=True))
         self._check_unique(uri)
 
     def lookup(self) -> SortedLookup:
@@ -95,3 +100,17 @@ class _LabelTable:
             repeated += keys[0].as_py() == before
             before = keys[-1].as_py()
         require(repeated == 0, f"{uri} must name each key once, got {repeated} repetitions")
+
+
+def _in_every_spelling(rows: pa.Table) -> pa.Table:
+    """Rows with each key as it is and, where they differ, in both normal forms of Unicode: systems that write file
+    names disagree on the form."""
+    other = rows.filter(pc.invert(pc.string_is_ascii(rows["key"])))
+    # By Python: Arrow's utf8_normalize does not compose.
+    spelled = [
+        ({unicodedata.normalize(form, key) for form in ("NFC", "NFD")} - {key}, label)
+        for key, label in zip(other["key"].to_pylist(), other["label"].to_pylist(), strict=True)
+    ]
+    added = [(key, label) for keys, label in spelled for key in sorted(keys)]
+    columns = [[key for key, _ in added], [label for _, label in added]]
+    return pa.concat_tables([rows, pa.table(columns, schema=LABELS_SCHEMA)])

@@ -14,6 +14,8 @@ from components.store import objects
 PARQUET_MAGIC = b"PAR1"
 """First bytes of every Parquet file."""
 GZIP_MAGIC = b"\x1f\x8b"
+BYTES_OF_FIRST_LINE = 1 << 12
+"""Bytes in which the first line of a CSV file is looked for."""
 BYTES_PER_BLOCK = 1 << 22
 """Bytes of a CSV file that are parsed at a time."""
 ROWS_PER_BATCH = 1 << 16
@@ -29,11 +31,12 @@ class TableFile:
         """
         self.uri, self._setting, self._header = uri, setting, header
         try:
-            magic = objects.read_range(uri, 0, len(PARQUET_MAGIC))
+            start = objects.read_range(uri, 0, BYTES_OF_FIRST_LINE)
         except FileNotFoundError:
             raise ValueError(f"{setting} must name a CSV or Parquet file, found nothing at {uri}") from None
-        self.is_parquet = magic == PARQUET_MAGIC
-        self._compressed = magic.startswith(GZIP_MAGIC)
+        self.is_parquet = start.startswith(PARQUET_MAGIC)
+        self._compressed = start.startswith(GZIP_MAGIC)
+        self._separator = "," if self.is_parquet or self._compressed else _separator(start)
         with self._open([], text=()) as (names, _):
             self.columns: list[str] = names
 
@@ -61,12 +64,20 @@ class TableFile:
                         column_types=dict.fromkeys(text, pa.string()), include_columns=list(columns)
                     )
                     read = pa.csv.ReadOptions(block_size=BYTES_PER_BLOCK, column_names=self._header, use_threads=False)
-                    with pa.csv.open_csv(stream, read_options=read, convert_options=kept) as rows:
+                    split = pa.csv.ParseOptions(delimiter=self._separator)
+                    with pa.csv.open_csv(stream, read_options=read, parse_options=split, convert_options=kept) as rows:
                         yield rows.schema.names, rows
         except pa.ArrowException as error:
             raise ValueError(
                 f"{self._setting} must name a CSV or Parquet file, {self.uri} cannot be read: {error}"
             ) from None
+
+
+def _separator(start: bytes) -> str:
+    """What separates the columns of a CSV file: a comma, unless its first line has semicolons or tabs and no comma."""
+    line = start.splitlines()[0] if start else b""
+    others = [mark for mark in (";", "\t") if mark.encode() in line]
+    return others[0] if len(others) == 1 and b"," not in line else ","
 
 
 def typed(values: Sequence[str]) -> pa.Array:

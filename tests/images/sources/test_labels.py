@@ -1,5 +1,7 @@
 """Labels: tables, names, numbers, and values that are not labels."""
 
+import unicodedata
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -143,3 +145,31 @@ def test_a_label_table_that_does_not_match_is_refused(tree, tmp_path, settings, 
         path.write_text(text)
     with pytest.raises(ValueError, match=message):
         list_images(settings(uri=str(tree), source="files", labels=str(path)), "unused")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "classes"),
+    [
+        ("\ufeffkey,label\r\nx/a.png,cat\r\nx/e\u0301.png,dog\r\n", [0, 1], ("cat", "dog")),
+        ("key;label\nx/a.png;cat\nx/\u00e9.png;dog\n", [0, 1], ("cat", "dog")),
+        ("key\tlabel\n./x/a.png\t2.0\nx/\u00e9.png\t1\n", [1, 0], ("1", "2")),
+        ("key,label\n././x/a.png,007\n./x/e\u0301.png,10\n", [0, 1], ("007", "10")),
+        ("key,label\nx/a.png,true\nx/\u00e9.png,false\n", [1, 0], ("false", "true")),
+    ],
+)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_label_tables_are_read_as_programs_write_them(tmp_path, photo, settings, text, labels, classes, form):
+    (tmp_path / "i" / "x").mkdir(parents=True)
+    names = ["a.png", unicodedata.normalize(form, "\u00e9.png")]
+    for name in names:
+        photo.save(tmp_path / "i" / "x" / name)
+    (tmp_path / "labels.csv").write_bytes(text.encode())
+    config = settings(uri=str(tmp_path / "i"), source="files", labels=str(tmp_path / "labels.csv"))
+    listing = list_images(config, "unused")
+    assert listing.table["label"].to_pylist() == labels and listing.classes == classes
+
+
+def test_a_table_with_two_labels_for_one_image_is_refused(tree, tmp_path, settings):
+    (tmp_path / "labels.csv").write_text("key,label\ncat/00.png,1\n./cat/00.png,2\n")
+    with pytest.raises(ValueError, match=r"must name each key once, got 1 repetitions"):
+        list_images(settings(uri=str(tree), source="files", labels=str(tmp_path / "labels.csv")), "unused")

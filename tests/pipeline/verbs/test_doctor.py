@@ -1,6 +1,7 @@
 """`doctor`: every requirement of a run, met and not met."""
 
 import socket
+import tempfile
 
 import pytest
 
@@ -111,3 +112,20 @@ def test_little_free_space_gets_a_note(monkeypatch, report, config_file):
     assert code == 0 and all(
         topics[name].startswith("note:") and "little" in topics[name] for name in ("memory", "disk", "shm")
     )
+
+
+def test_a_temporary_folder_with_a_long_path_is_named(tmp_path, config_file, monkeypatch, capsys):
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    run_doctor(config_file, [])
+    assert f"TMPDIR={deep} is too long for Ray's sockets" in capsys.readouterr().out
+
+
+def test_variables_in_the_way_are_named(config_file, monkeypatch, capsys):
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("HOME", "/nonexistent")
+    run_doctor(config_file, [])
+    said = capsys.readouterr().out
+    assert "HTTPS_PROXY=http://proxy:3128 is set" in said and "HOME=/nonexistent cannot be written" in said

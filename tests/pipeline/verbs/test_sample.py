@@ -122,9 +122,7 @@ def test_an_unregistered_model_is_reported(finished, options):
 
 
 def test_a_state_folder_without_a_registry_is_reported(options, tmp_path):
-    with pytest.raises(
-        UsageError, match=r"no model is registered yet at sqlite:.* name its state by --state"
-    ):
+    with pytest.raises(UsageError, match=r"no model is registered yet at sqlite:.* name its state by --state"):
         sample_model(options("sample", state=str(tmp_path)))
     assert not list(tmp_path.iterdir())
 
