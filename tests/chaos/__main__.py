@@ -20,7 +20,7 @@ from tests.chaos.ray_processes import RayScene
 from tests.chaos.report import describe_outcome, print_table, write_results
 from tests.chaos.run import RunScene
 from tests.chaos.servers import ServersScene
-from tests.chaos.trials import NotTried, Outcome, Scene, Trial, draw_trial
+from tests.chaos.trials import NotTried, Outcome, Scene, Trial, UndisturbedRunFailed, draw_trial
 
 SCENES = (EncodeScene, EncodeS3Scene, RunScene, ServersScene, RayScene)
 
@@ -71,6 +71,8 @@ def play_one(scene: Scene, trial: Trial) -> Outcome:
         return scene.play(trial)
     except NotTried as reason:
         return Outcome(trial=trial, problems=[], exit_codes=[], seconds_lost=0.0, not_tried=str(reason))
+    except UndisturbedRunFailed:
+        raise
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
         return Outcome(trial=trial, problems=[problem], exit_codes=[], seconds_lost=0.0)

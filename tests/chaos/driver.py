@@ -178,6 +178,9 @@ def _without_ray() -> None:
             """For the driver's log."""
             return "without Ray"
 
+        def close(self) -> None:
+            """Nothing was started."""
+
     components.cluster.step.Cluster = NoCluster
     components.codes.step.WorkerPool = lambda settings, cluster, name, report: InProcessEncoder(settings, report)
     Session.cluster = lambda session: None

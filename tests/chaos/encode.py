@@ -14,7 +14,7 @@ from components.store.lease import TIME_TO_LIVE
 from tests.chaos import checks
 from tests.chaos.driver import TIME_SCALE, Command, Driver
 from tests.chaos.trap import BALLOON, Trap, fill_disk, limit_file_size, remove_file, replace_file, send
-from tests.chaos.trials import NotTried, Outcome, Recovery, Trial
+from tests.chaos.trials import NotTried, Outcome, Recovery, Trial, expect_success
 from tests.codes.conftest import tokenizer_with_seed, write_pictures
 from tests.endtoend.conftest import set_options
 
@@ -73,8 +73,7 @@ class EncodeScene:
             output = self.folder / name
             started = time.monotonic()
             driver = Driver(self.command(self.pictures, output), self.folder / "reference.log", count(output))
-            if code := driver.exit_code(120):
-                raise RuntimeError(f"the undisturbed run ended with {code}: see {self.folder / 'reference.log'}")
+            expect_success(driver, self.folder / "reference.log")
             seconds = time.monotonic() - started
         return checks.dataset_rows(str(output / self.digest)), driver.operations, seconds
 
@@ -122,8 +121,7 @@ class EncodeScene:
     def _rows_of(self, pictures: Path, folder: Path) -> list[dict]:
         """What an undisturbed run makes of the pictures as they are now."""
         driver = Driver(self.command(pictures, folder / "expected"), folder / "expected.log")
-        if code := driver.exit_code(120):
-            raise RuntimeError(f"the undisturbed run ended with {code}: see {folder / 'expected.log'}")
+        expect_success(driver, folder / "expected.log")
         return checks.dataset_rows(str(folder / "expected" / self.digest))
 
     # --- a small disk -------------------------------------------------------------------------------------------------

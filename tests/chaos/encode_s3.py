@@ -15,7 +15,7 @@ from components.store import objects
 from tests.chaos import checks
 from tests.chaos.driver import Command, Driver
 from tests.chaos.encode import EncodeScene, recovery_outcome
-from tests.chaos.trials import Outcome, Recovery, Trial
+from tests.chaos.trials import Outcome, Recovery, Trial, expect_success
 from tests.endtoend.conftest import set_options
 from tests.services.faulty_proxy import FaultyProxy
 from tests.services.swift_server import swift_server
@@ -80,8 +80,7 @@ class EncodeS3Scene:
             self._proxy.seen.clear()
             started = time.monotonic()
             driver = Driver(self._command(f"{self._root}/{name}"), self.folder / "reference.log")
-            if code := driver.exit_code(300):
-                raise RuntimeError(f"the undisturbed run ended with {code}: see {self.folder / 'reference.log'}")
+            expect_success(driver, self.folder / "reference.log")
             seconds, requests = time.monotonic() - started, self._proxy.seen.total()
         return checks.dataset_rows(f"{self._root}/reference/{self._local.digest}"), requests, seconds
 

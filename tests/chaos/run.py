@@ -12,7 +12,7 @@ from tests.chaos.driver import Command, Driver
 from tests.chaos.encode import PROCESS_FAULTS, count, disturb, recovery_outcome
 from tests.chaos.records import Records
 from tests.chaos.trap import Trap
-from tests.chaos.trials import END_SECONDS, Outcome, Recovery, Trial
+from tests.chaos.trials import Outcome, Recovery, Trial, expect_success
 from tests.codes.conftest import write_pictures
 from tests.endtoend.conftest import STEPS, set_options
 
@@ -91,8 +91,7 @@ class RunScene:
         """Run the command; returns its file operations below a folder, and seconds."""
         started = time.monotonic()
         driver = Driver(self.command(), self.folder / "reference.log", count(counted))
-        if code := driver.exit_code(END_SECONDS):
-            raise RuntimeError(f"the undisturbed run ended with {code}: see {self.folder / 'reference.log'}")
+        expect_success(driver, self.folder / "reference.log")
         return driver.operations, time.monotonic() - started
 
     def measure(self, step: str) -> tuple[int, float]:

@@ -52,6 +52,16 @@ class NotTried(Exception):
     """This machine cannot do such a fault."""
 
 
+class UndisturbedRunFailed(Exception):
+    """A run fails without any fault: no trial can say anything."""
+
+
+def expect_success(driver: Driver, log: Path) -> None:
+    """Wait for the end of an undisturbed run; raises UndisturbedRunFailed."""
+    if code := driver.exit_code(END_SECONDS):
+        raise UndisturbedRunFailed(f"the undisturbed run must succeed, it ended with {code}: see {log}")
+
+
 class Recovery:
     """Runs a command until it is done, after its first run was disturbed."""
 
