@@ -6,6 +6,7 @@ may be killed, stopped and traced.
 """
 
 import atexit
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -162,26 +163,10 @@ def _shorten_times(scale: float) -> None:
 
 def _without_ray() -> None:
     """Steps, fits and encoders in the driver's process, as in tests/endtoend/without_ray.py."""
-    import components.cluster.step
-    import components.codes.step
-    from components.codes.shard_encoder import InProcessEncoder
+    import pipeline.verbs.codes
     from pipeline.session import Session
     from tests.endtoend.without_ray import run_in_turn
 
-    class NoCluster:
-        """In the place of a Ray cluster."""
-
-        def __init__(self, **_: object) -> None:
-            """Start nothing."""
-
-        def describe(self) -> str:
-            """For the driver's log."""
-            return "without Ray"
-
-        def close(self) -> None:
-            """Nothing was started."""
-
-    components.cluster.step.Cluster = NoCluster
-    components.codes.step.WorkerPool = lambda settings, cluster, name, report: InProcessEncoder(settings, report)
+    pipeline.verbs.codes._encode_cluster = lambda *_: contextlib.nullcontext(None)
     Session.cluster = lambda session: None
     Session.run_group = run_in_turn
