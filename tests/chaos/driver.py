@@ -157,7 +157,7 @@ def _shorten_times(scale: float) -> None:
 
     for name in ("TIME_TO_LIVE", "RENEW_SECONDS", "BEAT_SECONDS", "LONGEST_LOOK_SECONDS", "WATCH_SECONDS"):
         setattr(lease, name, getattr(lease, name) * scale)
-    objects.REQUEST_SECONDS *= scale / 4
+    objects.REQUEST_SECONDS *= scale
     retries.RETRY_PAUSES = tuple(pause * scale for pause in retries.RETRY_PAUSES)
 
 

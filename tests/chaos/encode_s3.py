@@ -25,9 +25,9 @@ SETTINGS = ("codes.rows_per_shard=4", "codes.rows_per_wave=12", "codes.batch_siz
 BURSTS = {
     "503 burst": ("throttled", 40),
     "connections reset": ("reset", 40),
-    "slow answers": ("slow", 6),
+    "slow answers": ("slow", 5),
     "answers cut short": ("cut", 40),
-    "black hole": ("black hole", 12),
+    "black hole": ("black hole", 5),
 }
 """Fault of the proxy, and the largest number of consecutive requests that get it."""
 REFUSAL = "must refuse to create an object that exists"
