@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -53,8 +54,8 @@ class EncodeS3Scene:
         self.folder = folder
         self._local = EncodeScene(folder / "local")
         self._until_end = contextlib.ExitStack()
-        (folder / "swift").mkdir()
-        self._store = self._until_end.enter_context(swift_server(folder / "swift"))
+        disk = self._until_end.enter_context(tempfile.TemporaryDirectory())  # /dev/shm may lack what Swift needs
+        self._store = self._until_end.enter_context(swift_server(Path(disk)))
         self._proxy = FaultyProxy(self._store.endpoint)
         self._url = self._until_end.enter_context(self._proxy.running())
         os.environ.update(self._store.environment)

@@ -2,6 +2,7 @@
 
 import dagster  # noqa: F401
 import mlflow  # noqa: F401
+import PIL.Image
 import s3fs  # noqa: F401
 import torch
 
@@ -11,3 +12,4 @@ import pipeline.verbs.codes
 import pipeline.verbs.run  # noqa: F401
 
 torch.set_num_threads(1)
+PIL.Image.init()  # its formats
