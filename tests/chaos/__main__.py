@@ -2,7 +2,8 @@
 
     python -m tests.chaos [--seed N] [--faults K] [--minutes M] [--only PHASE[/FAULT]] [--write]
 
-Trial number i has the seed N + i and can be repeated alone with `--seed <its seed> --faults 1`.
+Trial number i has the seed N + i. It is repeated alone with `--seed <its seed> --faults 1` and the same `--only`, which
+limits what is drawn from.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcomes = play_trials(folder, options.seed, options.faults, options.minutes * 60, options.only)
     print_table(outcomes)
     if options.write:
-        write_results(outcomes)
+        write_results(outcomes, options.only)
     failed = [outcome for outcome in outcomes if outcome.problems]
     if failed:
         print(f"{len(failed)} of {len(outcomes)} trials failed; what they left lies in {folder}")

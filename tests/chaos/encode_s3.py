@@ -41,11 +41,11 @@ class EncodeS3Scene:
     name = "encode on S3"
     phases: ClassVar = {
         "encode on S3": {
-            **dict.fromkeys(BURSTS, 6),
-            "PUT delivered late": 8,
-            "no conditional PUT": 2,
-            "driver killed": 8,
-            "driver stopped, successor": 8,
+            **dict.fromkeys(BURSTS, 2),
+            "PUT delivered late": 3,
+            "no conditional PUT": 1,
+            "driver killed": 3,
+            "driver stopped, successor": 3,
         }
     }
 

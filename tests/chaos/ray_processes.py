@@ -29,13 +29,13 @@ class RayScene:
     name = "Ray"
     phases: ClassVar = {
         "encode on Ray": {
-            "driver killed": 1,
-            "driver interrupted": 0.5,
-            "encoder killed": 2,
-            "encoder stopped for a moment": 0.5,
-            "raylet killed": 1,
+            "driver killed": 0.4,
+            "driver interrupted": 0.2,
+            "encoder killed": 0.8,
+            "encoder stopped for a moment": 0.2,
+            "raylet killed": 0.4,
         },
-        "fit on Ray": {"driver killed": 0.5, "driver interrupted": 0.5, "trainer killed": 1, "raylet killed": 0.5},
+        "fit on Ray": {"driver killed": 0.2, "driver interrupted": 0.2, "trainer killed": 0.4, "raylet killed": 0.2},
     }
 
     def __init__(self, folder: Path) -> None:

@@ -56,10 +56,11 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
         print(f"not tried: {reason}")
 
 
-def write_results(outcomes: Sequence[Outcome]) -> None:
+def write_results(outcomes: Sequence[Outcome], only: str) -> None:
     """Write RESULT, and the table beside it as Markdown."""
     result = {
         "machine": describe_machine(),
+        "only": only,
         "trials": [asdict(each.trial) | _facts(each) for each in outcomes],
         "table": [dict(zip(HEADINGS, row, strict=True)) for row in table_rows(outcomes)],
     }

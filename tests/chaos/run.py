@@ -49,7 +49,7 @@ class RunScene:
 
     name = "run"
     phases: ClassVar = {
-        f"run, {step}": {"driver killed": 1.5, "driver interrupted": 0.7, "driver stopped, successor": 1.5}
+        f"run, {step}": {"driver killed": 0.4, "driver interrupted": 0.2, "driver stopped, successor": 0.4}
         for step in STEPS
     }
 

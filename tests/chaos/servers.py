@@ -35,10 +35,10 @@ class ServersScene(RunScene):
     name = "run with servers"
     phases: ClassVar = {
         f"run with servers, {step}": {
-            "MLflow killed, restarted": 1,
-            "MLflow stopped for a while": 1,
-            "PostgreSQL killed": 1,
-            "PostgreSQL stopped for a while": 0.5,
+            "MLflow killed, restarted": 0.2,
+            "MLflow stopped for a while": 0.2,
+            "PostgreSQL killed": 0.2,
+            "PostgreSQL stopped for a while": 0.1,
         }
         for step in STEPS
     }
