@@ -16,7 +16,7 @@ from typing import Any
 from components.artifacts import Artifact
 from components.config import result_settings
 from components.progress import Progress, format_duration
-from components.store import commits, objects
+from components.store import commits, leftovers, objects
 from components.store.lease import acquire_lease, keep_alive, lease_folder
 from components.tracking.runs import RunJournal, Tracker
 from components.workspace import ComputeCluster, StepOutput, Workspace
@@ -208,8 +208,8 @@ class Memo:
         _keep_output(output, workspace.uri, journal)
         self.tracker.record_gates(journal.run_id, summarise_verdicts(result.verdicts))
         journal.finish(artifact)  # last of the records: from now on the step counts as done
-        commits.clear_work(workspace.uri, workspace.lease.attempt)
-        commits.sweep(workspace.uri, workspace.lease.attempt)
+        leftovers.clear_work(workspace.uri, workspace.lease.attempt)
+        leftovers.sweep(workspace.uri, workspace.lease.attempt)
         duration = format_duration(time.monotonic() - started)
         self.progress.say(f"{step.name}: finished in {duration} (artifact {artifact.digest[:12]})")
         return result

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from components.codes.writer import Shard
 from components.images.rejects import Reject
-from components.store import commits, objects
+from components.store import commits, leftovers, objects
 
 WAVES_FOLDER = "waves"
 SHARD_NOTES_FOLDER = "notes"
@@ -71,7 +71,7 @@ class JobRecord:
         stored_sizes = objects.object_sizes(folder)
         paths = [
             path
-            for path in sorted(commits.open_work(folder))
+            for path in sorted(leftovers.open_work(folder))
             if commits.name_of(path).startswith((f"{WAVES_FOLDER}/", f"{SHARD_NOTES_FOLDER}/"))
         ]
         with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
@@ -97,7 +97,7 @@ class JobRecord:
 
     def clear(self) -> None:
         """Remove the records of this attempt and of those before it: the manifest lists their shards now."""
-        commits.clear_work(self._folder, self._attempt)
+        leftovers.clear_work(self._folder, self._attempt)
 
 
 def _read(uri: str) -> bytes:

@@ -28,7 +28,7 @@ from components.config import StepResources, require
 from components.images.rejects import Reject, check_reject_fraction
 from components.images.snapshot import StoredSnapshot, open_snapshot
 from components.images.split import HELD_OUT, TEST, TRAIN
-from components.store import commits, objects
+from components.store import leftovers, objects
 from components.store.lease import Lease
 from components.tokenizer.stored import describe_tokenizer
 from components.workspace import StepOutput, Workspace
@@ -87,7 +87,7 @@ def encode_snapshot(
         agreement=agreement,
     )
     record.clear()
-    commits.sweep(workspace.uri, workspace.lease.attempt)
+    leftovers.sweep(workspace.uri, workspace.lease.attempt)
     return StepOutput(digest=dataset.digest, facts=_facts(dataset, snapshot))
 
 

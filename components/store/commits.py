@@ -28,7 +28,6 @@ from typing import Any
 
 from components.errors import CommitConflict, StorageError
 from components.store import cache, objects
-from components.store.local_files import is_temporary
 
 MANIFESTS_FOLDER = "manifests"
 FORMER_MANIFEST = "manifest.json"
@@ -37,18 +36,11 @@ WORK_FOLDER = ".work"
 PICTURES_FOLDER, DOCUMENTS_FOLDER = "pictures", "documents"
 """Subfolders of an artifact with its pictures and documents; they are not part of its content."""
 MANIFEST_FORMAT = 2
-MANIFESTS_KEPT = 2
-"""Manifests that a sweep leaves: the newest, and the one before it, whose readers can finish."""
-SWEEP_AGE = 86_400.0
-"""Seconds for which a sweep leaves a file that no manifest names. No process may stall for so long between writing a
-file and recording it, and then go on."""
 BYTES_PER_READ = 1 << 23
 """Bytes read at a time while a file is hashed (bounds memory)."""
 
 _ATTEMPT = re.compile(r"[0-9]{6}-[0-9A-Za-z]+")
 """Name of an attempt's folder."""
-_MANIFEST = re.compile(rf"{MANIFESTS_FOLDER}/[0-9]{{6}}\.json")
-"""Path of a manifest in its artifact: a killed writer may have left temporary files beside them."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +72,11 @@ def attempt_of(path: str) -> str:
     return first if rest and _ATTEMPT.fullmatch(first) else ""
 
 
+def is_attempt(folder: str) -> bool:
+    """Whether `folder` is the name of an attempt's folder."""
+    return _ATTEMPT.fullmatch(folder) is not None
+
+
 def new_attempt() -> str:
     """An attempt of its own, for an artifact that is written without a lease."""
     return f"000000-{uuid.uuid4().hex[:8]}"
@@ -100,19 +97,6 @@ def digest_of_files(files: Sequence[FileEntry]) -> str:
 def head_number(folder: str) -> int:
     """Number of the newest manifest; 0 where there is none (or the former one, which has no number)."""
     return max(_manifest_numbers(folder), default=0)
-
-
-def open_work(folder: str) -> dict[str, int]:
-    """Bytes of each file of unfinished work in `folder` that the next commit may take over, by path in the work folder.
-
-    What attempts up to that of the newest manifest left belongs to commits that were made: a sweep may be removing it.
-    """
-    try:
-        committed = read_manifest(folder).get("attempt", "")[:6]
-    except FileNotFoundError:
-        committed = ""
-    sizes = objects.object_sizes(objects.join(folder, WORK_FOLDER))
-    return {path: size for path, size in sizes.items() if attempt_of(path)[:6] > committed}
 
 
 def commit_artifact(
@@ -295,43 +279,3 @@ def local_copy(folder: str, root: Path | None = None) -> Path:
             (target / name).write_bytes(read_verified(folder, file))
 
     return cache.fetch(manifest["digest"], download, root)
-
-
-# --- removing ---------------------------------------------------------------------------------------------------------
-
-
-def clear_work(folder: str, attempt: str) -> None:
-    """Remove the unfinished work in `folder`, except that of attempts after `attempt`, which may be at work."""
-    work = objects.join(folder, WORK_FOLDER)
-    for name in sorted({path.split("/")[0] for path in objects.object_sizes(work)}):
-        if not _ATTEMPT.fullmatch(name) or name[:6] <= attempt[:6]:
-            objects.delete(objects.join(work, name))
-
-
-def sweep(folder: str, attempt: str, older_than: float = SWEEP_AGE) -> list[str]:
-    """Remove what no manifest of `folder` names: old manifests, and files of attempts up to `attempt`; returns the
-    paths.
-
-    Only what was written `older_than` seconds before the newest manifest goes, by the store's own clock. Call it under
-    the artifact's lease, after a commit.
-    """
-    # In this order: a file that is recorded or committed after the listing is younger than the age that is removed.
-    listed = {each.path: each for each in objects.list_objects(folder)}
-    manifests = sorted(path for path in listed if _MANIFEST.fullmatch(path))
-    if not manifests:
-        return []
-    youngest = max(listed[path].modified for path in manifests) - older_than
-    retired = [path for path in manifests[:-MANIFESTS_KEPT] if listed[path].modified < youngest]
-    named = {path for path in listed if path.startswith(f"{WORK_FOLDER}/")}
-    for path in set(manifests) - set(retired):
-        named |= {file["path"] for file in json.loads(objects.read_bytes(objects.join(folder, path)))["files"]}
-    files = [
-        path
-        for path, each in listed.items()
-        if path not in named
-        and each.modified < youngest
-        and ("" < attempt_of(path)[:6] <= attempt[:6] or is_temporary(path))
-    ]
-    for path in [*files, *retired]:
-        objects.delete(objects.join(folder, path))
-    return [*files, *retired]

@@ -1,16 +1,14 @@
-"""The artifact store: a local folder or an object store, behind one set of functions. Alone knows s3fs / fsspec.
+"""The artifact store: a local folder or an object store, behind one set of functions.
 
 Credentials and the endpoint come from the usual environment variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
 AWS_ENDPOINT_URL, ...), never from a config. A URI is a local path or any fsspec URL. commits.py says which folders a
 store has.
 
-A request to S3 that stays without an answer fails after REQUEST_SECONDS and is tried again (retries.py); `time_limit`
-bounds all calls in its body together.
+Every request of a remote store has a time limit (filesystems.py) and is tried again after transient errors
+(retries.py); `time_limit` bounds all calls in its body together.
 """
 
-import asyncio
 import contextlib
-import functools
 import io
 import os
 import posixpath
@@ -23,13 +21,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
-
 from components.errors import StorageError
+from components.store.filesystems import absolute, filesystem_of, is_local_filesystem, within_limit
 from components.store.listing import ObjectPage, etag_of, list_folders, list_local, list_s3, without_folders
 from components.store.local_files import walk_files, write_whole
-from components.store.retries import seconds_left, with_retries
+from components.store.retries import with_retries
 from components.store.storage_errors import access_hint, as_storage_error, run_retried, s3_error_code
 
 ACCESS_VARIABLES = (
@@ -42,10 +38,6 @@ ACCESS_VARIABLES = (
     "AWS_DEFAULT_REGION",
 )
 """Environment variables with the address and the credentials of an object store."""
-REQUEST_SECONDS = 30.0
-"""Seconds in which S3 must answer a request, besides those that its body takes."""
-SLOWEST_BYTES_PER_SECOND = 1e6
-"""Slowest upload that is waited for."""
 CONCURRENT_DELETES = 16
 """Objects that are deleted from an object store at the same time."""
 
@@ -68,59 +60,9 @@ class StoredObject:
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
-def _filesystem(uri: str) -> tuple[Any, str]:
-    """The store of `uri`, and the path there. Only URLs of other stores are left to fsspec, which takes `::` apart."""
-    if uri.startswith("s3://"):
-        if "?versionId=" in uri:
-            raise StorageError(
-                f"{uri} must not hold '?versionId=', which s3fs cuts off: copy the object to another key"
-            )
-        fs = _s3_filesystem_class()(**_s3_settings())
-        return fs, str(fs._strip_protocol(uri))
-    if uri.startswith("/") or "://" not in uri:
-        return LocalFileSystem(), absolute(uri)
-    fs, path = url_to_fs(uri)
-    return fs, str(path)
-
-
-@functools.cache
-def _s3_filesystem_class() -> type:
-    """s3fs with a time limit on every request; made on first use, because importing s3fs takes long."""
-    from s3fs import S3FileSystem
-
-    class BoundedS3FileSystem(S3FileSystem):  # type: ignore[misc]
-        """s3fs waits for ever where a server accepts a PUT and stays silent: before the body is sent, no time-out of
-        its HTTP client runs. Reads of a body end by that client's own time-out between two pieces."""
-
-        async def _call_s3(self, method: str, *arguments: Any, **named: Any) -> Any:
-            body = named.get("Body")
-            size = len(body) if isinstance(body, bytes | bytearray | memoryview) else 0
-            seconds = REQUEST_SECONDS + size / SLOWEST_BYTES_PER_SECOND
-            return await asyncio.wait_for(super()._call_s3(method, *arguments, **named), seconds)
-
-    return BoundedS3FileSystem
-
-
-def _s3_settings() -> dict[str, str | None]:
-    """What s3fs would read from the environment itself, passed as arguments.
-
-    fsspec caches file systems by their arguments alone, and would go on with the first endpoint and secret that this
-    process ever saw.
-    """
-    variables = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY", "token": "AWS_SESSION_TOKEN"}
-    settings = {argument: os.environ.get(variable) for argument, variable in variables.items()}
-    return settings | {"endpoint_url": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")}
-
-
-def _limit(fs: Any) -> dict[str, float]:
-    """Arguments that make one call of `fs` end within the caller's `time_limit`."""
-    seconds = seconds_left()
-    return {} if seconds is None or not getattr(fs, "async_impl", False) else {"timeout": seconds}
-
-
 def is_local(uri: str) -> bool:
     """Whether `uri` lies on this machine's disk."""
-    return isinstance(_filesystem(uri)[0], LocalFileSystem)
+    return is_local_filesystem(filesystem_of(uri)[0])
 
 
 def join(uri: str, *parts: str) -> str:
@@ -128,14 +70,9 @@ def join(uri: str, *parts: str) -> str:
     return posixpath.join(uri, *parts)
 
 
-def absolute(uri: str) -> str:
-    """`uri` itself for a URL; the absolute path for a local folder."""
-    return uri if "://" in uri else str(Path(os.path.expanduser(uri)).absolute())  # `~x` stays where x is no user
-
-
 def local_path(uri: str) -> Path:
     """Path of a local `uri`."""
-    return Path(_filesystem(uri)[1])
+    return Path(filesystem_of(uri)[1])
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -148,11 +85,11 @@ def read_bytes(uri: str) -> bytes:
 
 def read_range(uri: str, start: int | None, stop: int | None) -> bytes:
     """Bytes start..stop-1 of one object, as `read_bytes`; None: from its start, to its end."""
-    fs, path = _filesystem(uri)
+    fs, path = filesystem_of(uri)
 
     def read() -> bytes:
         fs.invalidate_cache(posixpath.dirname(path))
-        return fs.cat_file(path, start=start, end=stop, **_limit(fs))
+        return fs.cat_file(path, start=start, end=stop, **within_limit(fs))
 
     return run_retried(uri, read)
 
@@ -163,8 +100,8 @@ def open_object(uri: str, read_ahead: int = 0) -> Iterator[Any]:
 
     A remote file asks for what is read and for nothing more, or for at least `read_ahead` bytes at a time.
     """
-    fs, path = _filesystem(uri)
-    if isinstance(fs, LocalFileSystem):
+    fs, path = filesystem_of(uri)
+    if is_local_filesystem(fs):
         with as_storage_error(uri), open(path, "rb") as file:
             yield file
         return
@@ -218,8 +155,8 @@ def download(folder: str, target: Path) -> None:
 
 def stat_object(uri: str) -> StoredObject:
     """One object, as `list_objects` gives it with the name as path; raises FileNotFoundError when it is not there."""
-    fs, path = _filesystem(uri)
-    if isinstance(fs, LocalFileSystem):
+    fs, path = filesystem_of(uri)
+    if is_local_filesystem(fs):
         with as_storage_error(uri):
             status = os.stat(path)
         etag = str(status.st_mtime_ns)
@@ -227,7 +164,7 @@ def stat_object(uri: str) -> StoredObject:
 
     def ask() -> Mapping[str, Any]:
         fs.invalidate_cache(posixpath.dirname(path))
-        return fs.info(path, **_limit(fs))
+        return fs.info(path, **within_limit(fs))
 
     info = run_retried(uri, ask)
     return StoredObject(posixpath.basename(path), uri, info["size"], etag_of(info), _modified(info))
@@ -235,7 +172,7 @@ def stat_object(uri: str) -> StoredObject:
 
 def object_sizes(folder: str) -> dict[str, int]:
     """Bytes of every object under `folder`, by path relative to it; empty when there is none."""
-    fs, path = _filesystem(folder)
+    fs, path = filesystem_of(folder)
     try:
         objects = run_retried(folder, lambda: _find(fs, path))
     except FileNotFoundError:
@@ -249,16 +186,16 @@ def iter_objects(folder: str, without: Collection[str] = ()) -> Iterator[ObjectP
     Objects below the folders `without`, absolute URIs, are left out.
     """
     root = absolute(folder)
-    fs, path = _filesystem(root)
-    if isinstance(fs, LocalFileSystem):
+    fs, path = filesystem_of(root)
+    if is_local_filesystem(fs):
         return list_local(path, [local_path(uri).as_posix() for uri in without if is_local(uri)])
 
     def list_folder(name: str) -> list[dict[str, Any]]:
         fs.invalidate_cache()
-        return fs.ls(name, detail=True, **_limit(fs))
+        return fs.ls(name, detail=True, **within_limit(fs))
 
     def list_keys(**arguments: Any) -> Mapping[str, Any]:
-        return fs.call_s3("list_objects_v2", **arguments, **_limit(fs))
+        return fs.call_s3("list_objects_v2", **arguments, **within_limit(fs))
 
     pages = list_s3(list_keys, path, root) if hasattr(fs, "call_s3") else list_folders(list_folder, path, root)
     inside = [uri.removeprefix(f"{root.rstrip('/')}/") for uri in without if uri.startswith(f"{root.rstrip('/')}/")]
@@ -268,9 +205,9 @@ def iter_objects(folder: str, without: Collection[str] = ()) -> Iterator[ObjectP
 def list_objects(folder: str) -> list[StoredObject]:
     """Every object under `folder`, sorted by path, links followed; empty when there is none."""
     root = absolute(folder)
-    fs, path = _filesystem(root)
+    fs, path = filesystem_of(root)
     with as_storage_error(folder):
-        if isinstance(fs, LocalFileSystem):
+        if is_local_filesystem(fs):
             listed = {
                 posixpath.relpath(name, path): (status.st_size, str(status.st_mtime_ns), status.st_mtime)
                 for name, status in walk_files(path)
@@ -285,7 +222,7 @@ def list_objects(folder: str) -> list[StoredObject]:
 
 def _find(fs: Any, path: str) -> dict[str, Any]:
     fs.invalidate_cache()
-    return fs.find(path, detail=True, **_limit(fs))
+    return fs.find(path, detail=True, **within_limit(fs))
 
 
 def _modified(info: Mapping[str, Any]) -> float:
@@ -298,14 +235,14 @@ def _modified(info: Mapping[str, Any]) -> float:
 
 def write_bytes(uri: str, data: bytes) -> None:
     """Write one object whole or not at all: a reader sees the old content or the new, nothing between."""
-    fs, path = _filesystem(uri)
+    fs, path = filesystem_of(uri)
 
     def write() -> None:
-        if isinstance(fs, LocalFileSystem):
+        if is_local_filesystem(fs):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             write_whole(Path(path), data, os.replace)
         else:
-            fs.pipe_file(path, data, **_limit(fs))
+            fs.pipe_file(path, data, **within_limit(fs))
 
     run_retried(uri, write)
 
@@ -316,9 +253,9 @@ def create_bytes(uri: str, data: bytes) -> bool:
     A request whose answer is lost is sent again, and then finds what it wrote itself: that counts as written. Two
     callers must therefore not try to create the same content, unless they do not mind to win both.
     """
-    fs, path = _filesystem(uri)
+    fs, path = filesystem_of(uri)
     with as_storage_error(uri):
-        if isinstance(fs, LocalFileSystem):
+        if is_local_filesystem(fs):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             try:
                 write_whole(Path(path), data, os.link)
@@ -331,7 +268,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
             nonlocal tries
             tries += 1
             try:
-                fs.pipe_file(path, data, mode="create", **_limit(fs))
+                fs.pipe_file(path, data, mode="create", **within_limit(fs))
             except OSError as error:
                 # 412: the object exists; 409: another put is under way. The code is the same on every server, the
                 # text not.
@@ -349,19 +286,19 @@ def copy_object(source: str, target: str) -> bool:
 
     Returns False where that is not possible: the caller writes the content then.
     """
-    fs, path = _filesystem(target)
-    other, source_path = _filesystem(source)
+    fs, path = filesystem_of(target)
+    other, source_path = filesystem_of(source)
     if fs is not other:
         return False
     if source_path == path:
         return True
     try:
-        if isinstance(fs, LocalFileSystem):
+        if is_local_filesystem(fs):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).unlink(missing_ok=True)
             os.link(source_path, path)
         else:
-            run_retried(target, lambda: fs.cp_file(source_path, path, **_limit(fs)))
+            run_retried(target, lambda: fs.cp_file(source_path, path, **within_limit(fs)))
     except (OSError, StorageError):  # gone, on another disk, or not allowed
         return False
     return True
@@ -369,15 +306,15 @@ def copy_object(source: str, target: str) -> bool:
 
 def delete(uri: str) -> None:
     """Remove the object, or the folder and everything in it; does nothing when it is not there."""
-    fs, path = _filesystem(uri)
-    if isinstance(fs, LocalFileSystem):
+    fs, path = filesystem_of(uri)
+    if is_local_filesystem(fs):
         with as_storage_error(uri), contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
         return
 
     def remove(name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            run_retried(uri, lambda: fs.rm_file(name, **_limit(fs)))
+            run_retried(uri, lambda: fs.rm_file(name, **within_limit(fs)))
 
     with contextlib.suppress(FileNotFoundError), ThreadPoolExecutor(CONCURRENT_DELETES) as pool:
         # Not fs.rm: it takes *, ? and [ in a name for patterns.
@@ -411,8 +348,8 @@ def arrow_filesystem(uri: str) -> tuple[Any, str]:
     """The store as (pyarrow filesystem, path on it), for Ray Train and Parquet readers."""
     import pyarrow.fs as arrow
 
-    fs, path = _filesystem(uri)
-    if isinstance(fs, LocalFileSystem):
+    fs, path = filesystem_of(uri)
+    if is_local_filesystem(fs):
         return arrow.LocalFileSystem(), path
     return arrow.PyFileSystem(arrow.FSSpecHandler(fs)), path
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from components.codes.dataset import read_dataset
 from components.codes.verify import check_dataset
-from components.store import commits, objects, parquet
+from components.store import commits, leftovers, objects, parquet
 from components.store.lease import LEASE_FOLDER
 
 LAST_ATTEMPT = "999999-chaos"
@@ -31,8 +31,8 @@ def store_problems(root: str) -> list[str]:
         artifact = objects.join(root, folder)
         before = objects.object_sizes(artifact)
         if any(path.startswith(f"{LEASE_FOLDER}/") for path in before):  # others are never swept
-            commits.clear_work(artifact, LAST_ATTEMPT)
-            commits.sweep(artifact, LAST_ATTEMPT, OLDER_THAN_ANYTHING)
+            leftovers.clear_work(artifact, LAST_ATTEMPT)
+            leftovers.sweep(artifact, LAST_ATTEMPT, OLDER_THAN_ANYTHING)
         manifest = commits.read_manifest(artifact)
         problems += commits.artifact_faults(artifact, manifest["digest"])
         problems += [f"{each} was swept" for each in _named(manifest) & before.keys() - objects.object_sizes(artifact)]

@@ -8,7 +8,7 @@ from components.codes.dataset import read_dataset, tokenizer_digest
 from components.codes.writer import write_shard
 from components.errors import StorageError
 from components.images.rejects import Reject
-from components.store import commits, parquet
+from components.store import commits, leftovers, parquet
 from tests.store.committed_files import newest_manifest, stored_path
 
 
@@ -39,10 +39,10 @@ def test_a_sweep_keeps_the_files_of_the_previous_version_and_removes_older_ones(
     assert codes.write(tmp_path, 5, previous=first).facts.version == 1  # nothing changed
     second = codes.write(tmp_path, 16, previous=first)
     assert second.facts.version == 2 and commits.artifact_faults(str(tmp_path), second.digest) == []
-    commits.sweep(str(tmp_path), "000001-test", older_than=0)
+    leftovers.sweep(str(tmp_path), "000001-test", older_than=0)
     assert all((tmp_path / shard.path).exists() for shard in first.shards)
     third = codes.write(tmp_path, 20, previous=second)
-    commits.sweep(str(tmp_path), "000001-test", older_than=0)
+    leftovers.sweep(str(tmp_path), "000001-test", older_than=0)
     on_disk = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/part-*")}
     assert on_disk == {shard.path for shard in (*second.shards, *third.shards)}
 

@@ -12,7 +12,14 @@ from components.images.snapshot import read_snapshot
 from components.images.sources import registry
 from pipeline.config_files import parse_config
 from pipeline.dag import dag_of, outputs_of
-from tests.pipeline.conftest import open_memo
+from pipeline.memo import Memo
+from tests.pipeline import conftest
+
+
+def open_memo(config) -> Memo:
+    """A memo whose steps work in this process."""
+    memo = conftest.open_memo(config)
+    return Memo(config, memo.tracker, memo.progress)
 
 
 def photo(path: Path) -> None:

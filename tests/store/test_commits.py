@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from components.errors import CommitConflict, StorageError
-from components.store import commits, objects
+from components.store import commits, leftovers, objects
 from tests.store.committed_files import stored_uri
 
 
@@ -79,7 +79,7 @@ def test_a_number_that_was_swept_cannot_be_committed_again(root):
     folder = objects.join(root, "artifact")
     for number in range(1, 5):
         commits.save_artifact(folder, {"a": b"%d" % number}, {}, attempt=f"{number:06d}-aaaaaaaa")
-    assert f"{commits.MANIFESTS_FOLDER}/000001.json" in commits.sweep(folder, "000004-aaaaaaaa", older_than=0)
+    assert f"{commits.MANIFESTS_FOLDER}/000001.json" in leftovers.sweep(folder, "000004-aaaaaaaa", older_than=0)
     with pytest.raises(CommitConflict):
         commits.save_artifact(folder, {"a": b"late"}, {}, attempt="000001-bbbbbbbb", base=0)
 
@@ -89,8 +89,8 @@ def test_a_sweep_leaves_what_is_named_young_or_of_a_later_attempt(root):
     for attempt in ("000001-aaaaaaaa", "000003-cccccccc"):
         objects.write_bytes(objects.join(folder, attempt, "unfinished"), b"x")
     commits.save_artifact(folder, {"a": b"1"}, {}, attempt="000002-bbbbbbbb")
-    assert commits.sweep(folder, "000002-bbbbbbbb") == []  # nothing is a day old
-    assert commits.sweep(folder, "000002-bbbbbbbb", older_than=0) == ["000001-aaaaaaaa/unfinished"]
+    assert leftovers.sweep(folder, "000002-bbbbbbbb") == []  # nothing is a day old
+    assert leftovers.sweep(folder, "000002-bbbbbbbb", older_than=0) == ["000001-aaaaaaaa/unfinished"]
 
 
 @pytest.mark.parametrize("place", ["manifests", ".lease", "000002-bbbbbbbb"])
@@ -102,7 +102,7 @@ def test_a_sweep_removes_what_a_killed_writer_had_not_published(tmp_path, place)
     left.touch()
     os.utime(left, (1, 1))
     commits.save_artifact(folder, {"a": b"1"}, {}, attempt="000002-bbbbbbbb")
-    assert commits.sweep(folder, "000002-bbbbbbbb") == [f"{place}/{left.name}"]
+    assert leftovers.sweep(folder, "000002-bbbbbbbb") == [f"{place}/{left.name}"]
 
 
 def test_an_artifact_of_an_earlier_version_is_read_and_followed(tmp_path):

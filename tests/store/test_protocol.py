@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from components.store import commits, lease, objects
+from components.store import commits, lease, leftovers, objects
 from tests.store.request_orders import Explorer, State
 
 FOLDER = "store/artifact"
@@ -33,8 +33,8 @@ def writer(*contents: bytes):
             entries.append(commits.FileEntry(**known) if known else write_and_record(held, number, content))
         held.check()
         commits.commit_artifact(FOLDER, entries, {"base": base}, attempt=held.attempt, base=base)
-        commits.clear_work(FOLDER, held.attempt)
-        commits.sweep(FOLDER, held.attempt, older_than=0)
+        leftovers.clear_work(FOLDER, held.attempt)
+        leftovers.sweep(FOLDER, held.attempt, older_than=0)
         held.release()
 
     return work
@@ -49,7 +49,7 @@ def committed_files() -> list[dict]:
 
 def recorded_files() -> list[dict]:
     work = objects.join(FOLDER, commits.WORK_FOLDER)
-    return [json.loads(objects.read_bytes(objects.join(work, path))) for path in commits.open_work(FOLDER)]
+    return [json.loads(objects.read_bytes(objects.join(work, path))) for path in leftovers.open_work(FOLDER)]
 
 
 def write_and_record(held: lease.Lease, number: int, content: bytes) -> commits.FileEntry:
@@ -77,7 +77,7 @@ def check(state: State) -> None:
         assert hashlib.sha256(data).hexdigest() == file["sha256"], "a live file was overwritten"
 
 
-def leftovers() -> dict[str, bytes]:
+def after_a_kill() -> dict[str, bytes]:
     """What a job left that was killed after it had recorded a shard: attempt 1, two files, one of them recorded."""
     store = {
         f"{FOLDER}/.lease/000001.json": json.dumps({"token": "t", "beat": "b"}).encode(),
@@ -99,7 +99,7 @@ def leftovers() -> dict[str, bytes]:
 def test_no_update_is_lost_and_no_live_file_is_removed(monkeypatch, jobs, late):
     explorer = Explorer([writer(*contents) for contents in jobs], monkeypatch, late)
     ends, commits_made = 0, set()
-    for state in explorer.states(leftovers()):
+    for state in explorer.states(after_a_kill()):
         check(state)
         ends += all(state.ended)
         commits_made.add(len(manifests(state)))
@@ -108,8 +108,8 @@ def test_no_update_is_lost_and_no_live_file_is_removed(monkeypatch, jobs, late):
 
 def test_a_sweep_that_takes_what_another_job_reuses_is_found(monkeypatch):
     """The check finds a protocol that is wrong: files of finished commits' jobs are taken over, as they once were."""
-    monkeypatch.setattr(commits, "open_work", lambda folder: objects.object_sizes(objects.join(folder, ".work")))
+    monkeypatch.setattr(leftovers, "open_work", lambda folder: objects.object_sizes(objects.join(folder, ".work")))
     explorer = Explorer([writer(b"two"), writer(b"one")], monkeypatch, 0)
     with pytest.raises(AssertionError, match="a live file was removed"):
-        for state in explorer.states(leftovers()):
+        for state in explorer.states(after_a_kill()):
             check(state)
