@@ -57,7 +57,7 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
 
 
 def write_results(outcomes: Sequence[Outcome], only: str) -> None:
-    """Write RESULT, and the table beside it as Markdown."""
+    """Write RESULT; the table for docs/operations.md is what was printed."""
     result = {
         "machine": describe_machine(),
         "only": only,
@@ -65,7 +65,6 @@ def write_results(outcomes: Sequence[Outcome], only: str) -> None:
         "table": [dict(zip(HEADINGS, row, strict=True)) for row in table_rows(outcomes)],
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    RESULT.with_suffix(".md").write_text(markdown_table(outcomes) + "\n")
 
 
 def _facts(outcome: Outcome) -> dict:
