@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="where to work; what failed stays there")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/chaos.json")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped
     in_memory = MEMORY_DISK if os.access(MEMORY_DISK, os.W_OK) else None
     folder = options.folder or Path(tempfile.mkdtemp(prefix="chaos-", dir=in_memory))
     outcomes = play_trials(folder, options.seed, options.faults, options.minutes * 60, options.only)
