@@ -2,13 +2,15 @@
 PYTHON ?= python3
 VENV   ?= .venv
 CONFIG ?= digits
+SEED   ?= 0
+FAULTS ?= 200
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 unexport PYTHONDONTWRITEBYTECODE         # tests start many processes: each would compile the project again
 
 # Two worker processes share the tests, in the groups of tests/worker_groups.py.
 PYTEST = $(VENV)/bin/python -m pytest -q -n 2 --durations 15
 
-.PHONY: run test test-quick test-slow test-ray test-services lint bench clean
+.PHONY: run test test-quick test-slow test-ray test-services chaos lint bench clean
 
 run: $(VENV)/.installed                  ## fit, encode, sample and evaluate on the bundled images
 	$(VENV)/bin/python -m pipeline run $(CONFIG)
@@ -27,6 +29,9 @@ test-ray: $(VENV)/.installed-test        ## steps and whole runs on a real Ray
 
 test-services: $(VENV)/.installed-test   ## real PostgreSQL, S3 and MLflow servers, a cluster of two nodes
 	$(PYTEST) -m "services"
+
+chaos: $(VENV)/.installed-test           ## random faults, each survived; one alone: SEED=<its seed> FAULTS=1
+	$(VENV)/bin/python -m tests.chaos --seed $(SEED) --faults $(FAULTS) --minutes 20 --write
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

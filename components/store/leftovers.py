@@ -4,15 +4,19 @@ commits.py says why a stalled process that removes files harms nobody.
 """
 
 import json
+import re
 
 from components.store import objects
 from components.store.commits import MANIFESTS_FOLDER, WORK_FOLDER, attempt_of, is_attempt, read_manifest
-from components.store.lease import LEASE_FOLDER
+from components.store.local_files import is_temporary
 
 MANIFESTS_KEPT = 2
 """Manifests that a sweep leaves: the newest, and the one before it, whose readers can finish."""
 SWEEP_AGE = 86_400.0
 """Seconds for which a sweep leaves what was replaced, so that its readers can finish."""
+
+_MANIFEST = re.compile(rf"{MANIFESTS_FOLDER}/[0-9]{{6}}\.json")
+"""Path of a manifest in its artifact: a killed writer may have left temporary files beside them."""
 
 
 def open_work(folder: str) -> dict[str, int]:
@@ -46,18 +50,20 @@ def sweep(folder: str, attempt: str, older_than: float = SWEEP_AGE) -> list[str]
     # In this order: a manifest that is created after the listing names no other files of these attempts than the newest
     # one of the listing does.
     listed = {each.path: each for each in objects.list_objects(folder)}
-    manifests = sorted(path for path in listed if path.startswith(f"{MANIFESTS_FOLDER}/"))
+    manifests = sorted(path for path in listed if _MANIFEST.fullmatch(path))
     if not manifests:
         return []
     youngest = max(listed[path].modified for path in manifests) - older_than
     retired = [path for path in manifests[:-MANIFESTS_KEPT] if listed[path].modified < youngest]
-    named = {path for path in listed if path.startswith((f"{WORK_FOLDER}/", f"{LEASE_FOLDER}/"))}
+    named = {path for path in listed if path.startswith(f"{WORK_FOLDER}/")}
     for path in set(manifests) - set(retired):
         named |= {file["path"] for file in json.loads(objects.read_bytes(objects.join(folder, path)))["files"]}
     files = [
         path
         for path, each in listed.items()
-        if path not in named and "" < attempt_of(path)[:6] <= attempt[:6] and each.modified < youngest
+        if path not in named
+        and each.modified < youngest
+        and ("" < attempt_of(path)[:6] <= attempt[:6] or is_temporary(path))
     ]
     for path in [*files, *retired]:
         objects.delete(objects.join(folder, path))

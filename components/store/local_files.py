@@ -1,6 +1,7 @@
 """Files of a store that is a local folder: whole writes, and walks that follow links."""
 
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -37,6 +38,11 @@ def identity_of(path: str) -> FileIdentity | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
+
+
+def is_temporary(path: str) -> bool:
+    """Whether `write_whole` made `path` for a file that it had not published: a process that is killed leaves it."""
+    return re.fullmatch(r"\..+\.[a-z0-9_]{8}", os.path.basename(path)) is not None
 
 
 def walk_files(

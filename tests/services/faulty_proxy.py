@@ -1,4 +1,13 @@
-"""A proxy for an S3 server that makes requests fail as on a busy store: throttled, reset, slow, or cut short."""
+"""A proxy for an S3 server that makes requests fail as on a busy or broken store.
+
+throttled      503 with SlowDown
+reset          the connection is closed with a RST
+slow           a second passes first
+cut            half of the answer, then a reset
+black hole     accepted, and never answered nor forwarded
+late           held until `release`, then forwarded although the client has given up
+unconditional  "created" is answered where the server refused to overwrite, as by stores that ignore If-None-Match
+"""
 
 import contextlib
 import http.client
@@ -10,12 +19,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 SLOW_DOWN = (
     b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
 )
 FAULTS = ("throttled", "reset", "slow", "cut")
+"""Those that are drawn at random: a client that tries again gets through."""
+HELD_SECONDS = 600.0
+"""Longest time for which a request is held."""
 
 
 class FaultyProxy:
@@ -30,17 +43,33 @@ class FaultyProxy:
         """Called with method and path before each forwarded request."""
         self.broken = False
         """Whether every request is throttled."""
+        self.choose: Callable[[str, str], str] | None = None
+        """Names the fault of a request by its method and path, in place of the random draw; empty name: none."""
+        self._held = threading.Event()
         self._draw = random.Random(0)
         self._lock = threading.Lock()
 
-    def draw(self) -> str:
+    def draw(self, method: str, path: str) -> str:
         """The fault of the next request; empty: none."""
         with self._lock:
+            if self.choose is not None:
+                fault = self.choose(method, path)
+                self.seen[fault] += 1
+                return fault
             if self.broken:
                 return "throttled"
             fault = self._draw.choice(FAULTS) if self._draw.random() < self.share else ""
             self.seen[fault] += 1
             return fault
+
+    def hold(self) -> None:
+        """Return when `release` is called."""
+        self._held.wait(HELD_SECONDS)
+
+    def release(self) -> None:
+        """Forward the late requests and close the unanswered ones that are held now; later ones are held again."""
+        held, self._held = self._held, threading.Event()
+        held.set()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[str]:
@@ -67,15 +96,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _pass(self) -> None:
         body = self._body()
-        fault = self.owner.draw()
+        fault = self.owner.draw(self.command, self.path)
         if fault == "throttled":
             return self._answer(503, [("Content-Type", "application/xml")], SLOW_DOWN)
         if fault == "reset":
+            return self._reset()
+        if fault in ("black hole", "late"):
+            self.owner.hold()
+        if fault == "black hole":
             return self._reset()
         if fault == "slow":
             time.sleep(1.0)
         self.owner.before(self.command, self.path)
         status, headers, data = self._ask(body)
+        if fault == "unconditional" and status == HTTPStatus.PRECONDITION_FAILED:
+            return self._answer(HTTPStatus.OK, [("ETag", '"0"')], b"")
         if fault == "cut" and self.command == "GET" and len(data) > 1:
             self._answer(status, headers, data, cut=True)
             return self._reset()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import uuid
 
 import pytest
@@ -90,6 +91,18 @@ def test_a_sweep_leaves_what_is_named_young_or_of_a_later_attempt(root):
     commits.save_artifact(folder, {"a": b"1"}, {}, attempt="000002-bbbbbbbb")
     assert leftovers.sweep(folder, "000002-bbbbbbbb") == []  # nothing is a day old
     assert leftovers.sweep(folder, "000002-bbbbbbbb", older_than=0) == ["000001-aaaaaaaa/unfinished"]
+
+
+@pytest.mark.parametrize("place", ["manifests", ".lease", "000002-bbbbbbbb"])
+def test_a_sweep_removes_what_a_killed_writer_had_not_published(tmp_path, place):
+    """Found by `make chaos`: the sweep read an empty temporary file beside the manifests as a manifest, and failed."""
+    folder = str(tmp_path)
+    left = tmp_path / place / ".000001.json.a_b1c2d3"
+    left.parent.mkdir()
+    left.touch()
+    os.utime(left, (1, 1))
+    commits.save_artifact(folder, {"a": b"1"}, {}, attempt="000002-bbbbbbbb")
+    assert leftovers.sweep(folder, "000002-bbbbbbbb") == [f"{place}/{left.name}"]
 
 
 def test_an_artifact_of_an_earlier_version_is_read_and_followed(tmp_path):
