@@ -15,6 +15,7 @@ from typing import Any
 
 from components.artifacts import Artifact
 from components.config import result_settings
+from components.errors import LeaseHeld
 from components.progress import Progress, format_duration
 from components.store import commits, leftovers, objects
 from components.store.lease import acquire_lease, keep_alive, lease_folder
@@ -139,6 +140,7 @@ class Memo:
             self.progress.say(f"{step.name}: {faults[0]}{more}; making it again")
             return None
         self.progress.say(f"{step.name}: done before (artifact {artifact.digest[:12]})")
+        _remove_leftovers(artifact)
         return StepResult(
             artifact=artifact,
             made=False,
@@ -252,6 +254,17 @@ def _keep_output(output: StepOutput, folder: str, journal: RunJournal) -> None:
     for name, text in output.documents.items():
         journal.document(name, text)
         objects.write_bytes(objects.join(folder, commits.DOCUMENTS_FOLDER, name), text.encode())
+
+
+def _remove_leftovers(artifact: Artifact) -> None:
+    """Remove the checkpoints of a run that was killed just after it had recorded the artifact, if nobody is at work."""
+    if not objects.object_sizes(objects.join(artifact.uri, commits.WORK_FOLDER)):
+        return
+    with contextlib.suppress(LeaseHeld):
+        lease = acquire_lease(lease_folder(artifact.uri), wait_seconds=0, report=lambda line: None)
+        with keep_alive(lease):
+            leftovers.clear_work(artifact.uri, lease.attempt)
+            leftovers.sweep(artifact.uri, lease.attempt)
 
 
 def _read_folder(artifact: Artifact, name: str, suffix: str = "") -> dict[str, bytes]:

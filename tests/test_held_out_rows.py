@@ -51,21 +51,22 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture
-def rows_read(monkeypatch):
+def rows_read(images, monkeypatch):
     """Ids of the rows that a fit reads for measuring, by split, in the order of their first reading."""
     seen = {HELD_OUT: [], TEST: [], TRAIN: []}
-    read, batch = PixelReader.read, CodeTable.batch
+    split_of = {row["id"]: row["split"] for row in read_snapshot(images.uri).table.to_pylist()}
+    images_of, batch = PixelReader._images, CodeTable.batch
 
     def read_rows(reader, rows):
-        for row in rows.to_pylist():
-            seen[row["split"]].append(row["id"])
-        return read(reader, rows)
+        for row_id in rows["id"].to_pylist():
+            seen[split_of[row_id]].append(row_id)
+        return images_of(reader, rows)
 
     def read_batch(table, positions):
         seen[table.split] += table.ids[positions].tolist()
         return batch(table, positions)
 
-    monkeypatch.setattr(PixelReader, "read", read_rows)
+    monkeypatch.setattr(PixelReader, "_images", read_rows)
     monkeypatch.setattr(CodeTable, "batch", read_batch)
     return seen
 

@@ -1,10 +1,5 @@
-"""Which file system a URI lies on. Alone knows fsspec and s3fs.
+"""Which file system a URI lies on: this machine's disk, S3, or another store that fsspec knows."""
 
-A request to S3 that stays without an answer fails after REQUEST_SECONDS; retries.py tries it again.
-"""
-
-import asyncio
-import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -14,11 +9,6 @@ from fsspec.implementations.local import LocalFileSystem
 
 from components.errors import StorageError
 from components.store.retries import seconds_left
-
-REQUEST_SECONDS = 30.0
-"""Seconds in which S3 must answer a request, besides those that its body takes."""
-SLOWEST_BYTES_PER_SECOND = 1e6
-"""Slowest upload that is waited for."""
 
 
 def absolute(uri: str) -> str:
@@ -38,30 +28,14 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
             raise StorageError(
                 f"{uri} must not hold '?versionId=', which s3fs cuts off: copy the object to another key"
             )
-        fs = _s3_filesystem_class()(**_s3_settings())
+        from components.store.bounded_s3 import BoundedS3FileSystem  # importing s3fs takes long
+
+        fs = BoundedS3FileSystem(**_s3_settings())
         return fs, str(fs._strip_protocol(uri))
     if uri.startswith("/") or "://" not in uri:
         return LocalFileSystem(), absolute(uri)
     fs, path = url_to_fs(uri)
     return fs, str(path)
-
-
-@functools.cache
-def _s3_filesystem_class() -> type:
-    """s3fs with a time limit on every request; made on first use, because importing s3fs takes long."""
-    from s3fs import S3FileSystem
-
-    class BoundedS3FileSystem(S3FileSystem):  # type: ignore[misc]
-        """s3fs waits for ever where a server accepts a PUT and stays silent: before the body is sent, no time-out of
-        its HTTP client runs. Reads of a body end by that client's own time-out between two pieces."""
-
-        async def _call_s3(self, method: str, *arguments: Any, **named: Any) -> Any:
-            body = named.get("Body")
-            size = len(body) if isinstance(body, bytes | bytearray | memoryview) else 0
-            seconds = REQUEST_SECONDS + size / SLOWEST_BYTES_PER_SECOND
-            return await asyncio.wait_for(super()._call_s3(method, *arguments, **named), seconds)
-
-    return BoundedS3FileSystem
 
 
 def _s3_settings() -> dict[str, str | None]:

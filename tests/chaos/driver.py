@@ -153,11 +153,11 @@ def _set(trap: Trap, sprung, operations) -> None:
 
 
 def _shorten_times(scale: float) -> None:
-    from components.store import lease, objects, retries
+    from components.store import bounded_s3, lease, retries
 
     for name in ("TIME_TO_LIVE", "RENEW_SECONDS", "BEAT_SECONDS", "LONGEST_LOOK_SECONDS", "WATCH_SECONDS"):
         setattr(lease, name, getattr(lease, name) * scale)
-    objects.REQUEST_SECONDS *= scale
+    bounded_s3.REQUEST_SECONDS *= scale
     retries.RETRY_PAUSES = tuple(pause * scale for pause in retries.RETRY_PAUSES)
 
 

@@ -227,6 +227,13 @@ def test_checkpoints_are_deleted_when_the_step_is_done(memo):
     assert sorted(kept) == ["data", "manifests/000001.json"]
 
 
+def test_what_a_run_left_that_was_killed_after_its_last_record_is_removed_by_the_next(config, memo, step):
+    folder = step(memo).artifact.uri
+    checkpoint = objects.join(folder, commits.WORK_FOLDER, "000001-aaaaaaaa", "fit", "state.json")
+    objects.write_bytes(checkpoint, b"large")
+    assert not step(open_memo(config)).made and objects.object_sizes(objects.join(folder, commits.WORK_FOLDER)) == {}
+
+
 def test_a_new_file_in_the_folder_requires_a_new_snapshot(config, tmp_path, step):
     (tmp_path / "pets" / "cat").mkdir(parents=True)
     (tmp_path / "pets" / "cat" / "1.png").write_bytes(b"one")

@@ -64,7 +64,7 @@ def fit(codes, tmp_path):
 
 def test_classes_and_maps_come_from_the_code_dataset(fit):
     folder, _ = fit("bottom")
-    description = describe_prior(folder)
+    description = describe_prior(commits.local_copy(str(folder)))
     assert (description.level, description.classes, description.shape) == ("bottom", 3, (4, 6))
     assert description.above == (MapSpec(2, 3, 16),) and description.codebook_size == 512
     assert description.architecture.hidden == CONFIG.hidden
@@ -74,7 +74,7 @@ def test_classes_and_maps_come_from_the_code_dataset(fit):
 def test_figures_are_those_of_the_committed_weights(fit, tmp_path, level, number, positions):
     folder, output = fit(level)
     assert PriorFacts.read(commits.read_manifest(str(folder))["facts"]) == output.facts
-    model = load_prior(folder)
+    model = load_prior(commits.local_copy(str(folder)))
     objective = PriorObjective(model, dimensions=DIMENSIONS).eval()
 
     def measure(split):

@@ -113,3 +113,13 @@ def test_mlflow_server_refuses_a_foreign_host_header(mlflow_server: str) -> None
 def test_servers_set_no_environment_variables(s3: ObjectStore, postgres: str) -> None:
     assert postgres.startswith("postgresql+psycopg2://")
     assert os.environ.get("AWS_ENDPOINT_URL") != s3.endpoint
+
+
+def test_a_store_goes_to_other_processes(root) -> None:
+    """Ray Train sends the file system of its checkpoints to its workers."""
+    from ray import cloudpickle
+
+    fs, path = cloudpickle.loads(cloudpickle.dumps(objects.arrow_filesystem(root("sent"))))
+    objects.write_bytes(root("sent/file"), b"content")
+    with fs.open_input_file(f"{path}/file") as file:
+        assert file.read() == b"content"

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from components.errors import StorageError
-from components.store import filesystems, lease, objects, retries
+from components.store import bounded_s3, lease, objects, retries
 from components.store.lease import Lease, heartbeat
 from components.store.retries import time_limit
 from tests.store.silent_server import silent_server
@@ -33,7 +33,7 @@ def silent(monkeypatch):
     ],
 )
 def test_each_call_ends_with_an_error(silent, monkeypatch, call):
-    monkeypatch.setattr(filesystems, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(bounded_s3, "REQUEST_SECONDS", 0.3)
     monkeypatch.setattr(retries, "RETRY_PAUSES", (0.01,))
     with pytest.raises(StorageError, match=r"cannot access s3://bucket/root/x.*AWS_ENDPOINT_URL"):
         call(f"{silent}/x")
