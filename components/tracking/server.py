@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import io
 import logging
+import math
 import os
 import re
 import shlex
@@ -169,6 +170,7 @@ class Outage:
         self._lock = threading.Lock()
         self._since: float | None = None
         self._said = False
+        self._answered_at = -math.inf
 
     @property
     def lasts(self) -> bool:
@@ -178,6 +180,8 @@ class Outage:
     def noticed(self, error: Exception, asked: float) -> None:
         """A request that was sent at `asked` (clock time of this process) got no answer."""
         with self._lock:
+            if asked < self._answered_at:
+                return  # another request was answered since
             self._since = self._since or asked
             if self._said or time.monotonic() - self._since < SILENT_SECONDS:
                 return
@@ -189,6 +193,7 @@ class Outage:
 
     def over(self) -> None:
         """A request was answered."""
+        self._answered_at = time.monotonic()
         if self._since is None:
             return
         with self._lock:

@@ -7,6 +7,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2 as codes
 
+from components.tracking import server
 from components.tracking.failures import passes, refuses
 
 LOCKED = sqlalchemy.exc.OperationalError("UPDATE", {}, Exception("database is locked"))
@@ -42,3 +43,17 @@ def test_an_error_passes_when_the_same_request_may_succeed_later(error, expected
 def test_only_missing_rights_refuse():
     assert refuses(MlflowException("no", codes.PERMISSION_DENIED))
     assert refuses(MlflowException("who", codes.CUSTOMER_UNAUTHORIZED)) and not refuses(MlflowException("503"))
+
+
+def test_a_late_failure_of_a_request_that_was_sent_before_an_answer_is_no_new_outage(monkeypatch):
+    now, said = [0.0], []
+    monkeypatch.setattr(server.time, "monotonic", lambda: now[0])
+    outage = server.Outage("http://server", said.append, "")
+    now[0] = 10.0
+    outage.noticed(ConnectionError("refused"), asked=1.0)
+    outage.over()
+    now[0] = 20.0
+    outage.noticed(ConnectionError("refused"), asked=5.0)  # its answer was waited for while others came
+    assert len(said) == 2 and not outage.lasts
+    outage.noticed(ConnectionError("refused"), asked=12.0)
+    assert len(said) == 3 and outage.lasts
