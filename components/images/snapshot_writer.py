@@ -31,7 +31,7 @@ from components.images.snapshot import (
 )
 from components.store import commits, objects, parquet
 
-ROWS_PER_PART = 1 << 16
+ROWS_PER_PART = 1 << 15
 """Rows per part on average: a part is the unit of writing and comparing, and is held in memory."""
 LARGEST_PART = 2
 """A part is at most so many times as large as the average."""

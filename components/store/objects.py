@@ -9,6 +9,7 @@ Every request of a remote store has a time limit (filesystems.py) and is tried a
 """
 
 import contextlib
+import functools
 import io
 import os
 import posixpath
@@ -25,6 +26,7 @@ from components.errors import StorageError
 from components.store.filesystems import absolute, filesystem_of, is_local_filesystem, within_limit
 from components.store.listing import ObjectPage, etag_of, list_folders, list_local, list_s3, without_folders
 from components.store.local_files import walk_files, write_whole
+from components.store.range_file import RangeFile
 from components.store.retries import with_retries
 from components.store.storage_errors import access_hint, as_storage_error, run_retried, s3_error_code
 
@@ -105,42 +107,14 @@ def open_object(uri: str, read_ahead: int = 0) -> Iterator[Any]:
         with as_storage_error(uri), open(path, "rb") as file:
             yield file
         return
-    remote = _RemoteFile(uri, stat_object(uri).size)
+    remote = range_file(uri, stat_object(uri).size)
     with as_storage_error(uri):
         yield io.BufferedReader(remote, read_ahead) if read_ahead else remote
 
 
-class _RemoteFile(io.RawIOBase):
-    """A remote object whose every read is one request for a range, tried again after transient errors."""
-
-    def __init__(self, uri: str, size: int) -> None:
-        self._uri, self._size, self._position = uri, size, 0
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._size - self._position)
-        count = left if size is None or size < 0 else min(size, left)
-        data = read_range(self._uri, self._position, self._position + count) if count else b""
-        self._position += len(data)
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = start + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+def range_file(uri: str, size: int) -> RangeFile:
+    """One object of `size` bytes as a file: each read asks for exactly what is read, and nothing else is asked."""
+    return RangeFile(functools.partial(read_range, uri), size)
 
 
 def download(folder: str, target: Path) -> None:

@@ -14,7 +14,6 @@ from components.images.config import ImagesConfig
 from components.images.listing import Listing
 from components.images.sources.archives import ArchiveFormat, ArchiveIndex, ArchiveMember, EncodedImage, list_archives
 from components.images.sources.labels import Label, label_of, label_values, named_labels
-from components.images.sources.ranges import RangeFile
 from components.images.sources.row_groups import READ_ERRORS, row_group
 from components.store import objects
 
@@ -36,7 +35,9 @@ def _index_parquet(file: objects.StoredObject, config: ImagesConfig) -> ArchiveI
     """Rows of one table; of its columns, only that of the labels is read."""
     require(file.size > 0, f"{file.uri} must be a Parquet file, it is empty: write it again or take it out")
     try:
-        with pq.ParquetFile(RangeFile(file.uri, file.size), pre_buffer=False, page_checksum_verification=True) as table:
+        with pq.ParquetFile(
+            objects.range_file(file.uri, file.size), pre_buffer=False, page_checksum_verification=True
+        ) as table:
             schema, metadata = table.schema_arrow, table.metadata
             rows_by_group = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
             _check_image_column(schema, config, file.uri)

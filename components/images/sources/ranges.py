@@ -1,6 +1,5 @@
 """Parts of stored files, in few requests: a request costs as much as reading some bytes that nobody needs."""
 
-import io
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -27,32 +26,6 @@ class ByteRange(NamedTuple):
     def stop(self) -> int:
         """Offset of the first byte after it."""
         return self.offset + self.size
-
-
-class RangeFile(io.RawIOBase):
-    """A stored file for readers that know which bytes they want: each read is one request for exactly these."""
-
-    def __init__(self, uri: str, size: int) -> None:
-        self._uri, self._size, self._position = uri, size, 0
-
-    def read(self, size: int = -1) -> bytes:
-        stop = self._size if size < 0 else min(self._position + size, self._size)
-        data = objects.read_range(self._uri, self._position, stop) if stop > self._position else b""
-        self._position += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
 
 class RisingReader:

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from components.errors import StorageError
 from components.images.decode import UnusableImage
 from components.images.sources.archives import EncodedImage
-from components.images.sources.ranges import RangeFile
 from components.store import objects
 
 CACHED_BYTES = 256 << 20
@@ -100,7 +99,7 @@ class RowGroup:
 def _open_table(uri: str) -> pq.ParquetFile:
     stored = objects.stat_object(uri)
     return pq.ParquetFile(
-        RangeFile(uri, stored.size),
+        objects.range_file(uri, stored.size),
         metadata=_read_footer(uri, stored.size, stored.etag),
         pre_buffer=False,
         buffer_size=READ_BYTES,
@@ -111,7 +110,7 @@ def _open_table(uri: str) -> pq.ParquetFile:
 @functools.lru_cache(maxsize=CACHED_FOOTERS)
 def _read_footer(uri: str, size: int, etag: str) -> pq.FileMetaData:
     """Where the row groups of a table of this size and etag are."""
-    with pq.ParquetFile(RangeFile(uri, size), pre_buffer=False) as table:
+    with pq.ParquetFile(objects.range_file(uri, size), pre_buffer=False) as table:
         return table.metadata
 
 

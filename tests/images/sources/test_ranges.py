@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from components.errors import StorageError
-from components.images.sources.ranges import ByteRange, RangeFile, RisingReader, join_ranges
+from components.images.sources.ranges import ByteRange, RisingReader, join_ranges
+from components.store import objects
 
 MEBI = 1 << 20
 
@@ -41,7 +42,7 @@ def test_a_file_that_shrinks_is_told(content):
 
 def test_a_range_file_reads_what_it_is_asked_for(content, requests):
     uri, data = content
-    with RangeFile(uri, len(data)) as file:
+    with objects.range_file(uri, len(data)) as file:
         assert file.seek(-100, 2) == len(data) - 100 and file.read(1000) == data[-100:] and file.read(1) == b""
         assert file.seek(5) == file.tell() == 5 and file.read(7) == data[5:12]
     assert requests == [ByteRange(len(data) - 100, 100), ByteRange(5, 7)]
