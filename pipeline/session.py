@@ -11,6 +11,7 @@ from components.errors import MissingArtifact, retry_helps
 from components.progress import Progress
 from components.stopping import request_stop
 from components.store import objects
+from components.store.probes import check_writable
 from components.tracking.registry import RegisteredModel
 from components.tracking.runs import Tracker
 from components.tracking.server import has_been_used, tracking_uri
@@ -46,7 +47,7 @@ class Session:
     def memo(self) -> Memo:
         """The memo; connects to MLflow and the artifact store, and raises when one of them does not answer."""
         if self._memo is None:
-            objects.check_writable(objects.absolute(self.config.artifact_root))
+            check_writable(objects.absolute(self.config.artifact_root))
             tracker = Tracker(
                 uri=None,
                 name=self.config.name,

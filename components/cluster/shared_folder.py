@@ -3,7 +3,6 @@
 import contextlib
 import secrets
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from components.errors import UsageError
 from components.store import objects
+from components.store.probes import probe_uri
 
 PROBE_SECONDS = 30.0
 """Seconds that a node has to look: it starts a process for it."""
@@ -28,7 +28,7 @@ def check_shared(folder: str, what: str) -> None:
     if not objects.is_local(folder) or len(nodes) < 2:
         return
     token = secrets.token_bytes(16)
-    probe = Path(folder) / f".probe-{uuid.uuid4().hex}"
+    probe = objects.local_path(probe_uri(folder))
     probe.parent.mkdir(parents=True, exist_ok=True)
     probe.write_bytes(token)
     try:

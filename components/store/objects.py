@@ -14,7 +14,6 @@ import io
 import os
 import posixpath
 import shutil
-import uuid
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from components.store.listing import ObjectPage, etag_of, list_folders, list_loc
 from components.store.local_files import walk_files, write_whole
 from components.store.range_file import RangeFile
 from components.store.retries import with_retries
-from components.store.storage_errors import access_hint, as_storage_error, run_retried, s3_error_code
+from components.store.storage_errors import as_storage_error, run_retried, s3_error_code
 
 ACCESS_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
@@ -194,6 +193,24 @@ def list_objects(folder: str) -> list[StoredObject]:
     return [StoredObject(name, join(root, name), *listed[name]) for name in sorted(listed) if name != "."]
 
 
+def folder_names(folder: str) -> list[str]:
+    """Names of the folders in `folder`, sorted; empty when it is not there."""
+    fs, path = filesystem_of(folder)
+
+    def names() -> list[str]:
+        fs.invalidate_cache()
+        return sorted(
+            posixpath.basename(entry["name"].rstrip("/"))
+            for entry in fs.ls(path, detail=True, **within_limit(fs))
+            if entry["type"] == "directory"
+        )
+
+    try:
+        return run_retried(folder, names)
+    except FileNotFoundError:
+        return []
+
+
 def _find(fs: Any, path: str) -> dict[str, Any]:
     fs.invalidate_cache()
     return fs.find(path, detail=True, **within_limit(fs))
@@ -293,26 +310,6 @@ def delete(uri: str) -> None:
     with contextlib.suppress(FileNotFoundError), ThreadPoolExecutor(CONCURRENT_DELETES) as pool:
         # Not fs.rm: it takes *, ? and [ in a name for patterns.
         list(pool.map(remove, run_retried(uri, lambda: _find(fs, path))))
-
-
-def check_writable(root: str) -> None:
-    """Write, read and delete probes under `root`; raises StorageError with the cure when that fails, or when the store
-    lets an object be created twice."""
-    probe = join(root, f".probe-{uuid.uuid4().hex}")
-    try:
-        write_bytes(probe, b"probe")
-        content = read_bytes(probe)
-        created_twice = create_bytes(probe, b"second")
-    except FileNotFoundError as error:
-        raise StorageError(f"cannot write below {root}: {error}. {access_hint(root)}") from error
-    delete(probe)
-    if content != b"probe":
-        raise StorageError(f"{root} returned other bytes than were written: is another program changing it?")
-    if created_twice:
-        raise StorageError(
-            f"{root} must refuse to create an object that exists (PUT with If-None-Match: *), but it overwrote one: "
-            "two runs could not be kept apart. Use a store with conditional writes (AWS S3, MinIO, Ceph, Swift, ...)"
-        )
 
 
 # --- the store itself -------------------------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ class Sender:
         except Exception as error:
             return self._failed(spool, entries, error, asked)
         else:
-            self._server.outage.over()
+            self._server.outage.over(asked)
             self._sent(spool, entries)
         return True
 

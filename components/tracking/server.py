@@ -102,7 +102,7 @@ class TrackingServer:
                     raise TrackingError(_no_answer(self.uri, error)) from error
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                self.outage.over()
+                self.outage.over(asked)
                 return result
 
     def failure(self, error: Exception) -> Exception:
@@ -170,7 +170,7 @@ class Outage:
         self._lock = threading.Lock()
         self._since: float | None = None
         self._said = False
-        self._answered_at = -math.inf
+        self._answered_at = self._failed_at = -math.inf
 
     @property
     def lasts(self) -> bool:
@@ -182,7 +182,7 @@ class Outage:
         with self._lock:
             if asked < self._answered_at:
                 return  # another request was answered since
-            self._since = self._since or asked
+            self._since, self._failed_at = self._since or asked, time.monotonic()
             if self._said or time.monotonic() - self._since < SILENT_SECONDS:
                 return
             self._said = True
@@ -191,12 +191,12 @@ class Outage:
         reason = known[0] if known else reason_of(error)
         self._say(f"MLflow at {without_password(self._uri)} does not answer ({reason}){kept}")
 
-    def over(self) -> None:
-        """A request was answered."""
-        self._answered_at = time.monotonic()
-        if self._since is None:
-            return
+    def over(self, asked: float) -> None:
+        """A request that was sent at `asked` was answered."""
         with self._lock:
+            if asked < self._failed_at:
+                return  # another request failed since
+            self._answered_at = time.monotonic()
             since, said, self._since, self._said = self._since, self._said, None, False
         if said and since is not None:
             self._say(f"MLflow answers again, after {format_duration(time.monotonic() - since)}")

@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from components.artifacts import digest_of
 from components.codes.config import CodesConfig
 from components.codes.dataset import (
     TOKENIZER_FOLDER,
@@ -23,25 +22,23 @@ from components.codes.dataset import (
 )
 from components.codes.facts import describe_agreement
 from components.codes.verify import DatasetFault, check_dataset
-from components.config import StepResources, result_settings
+from components.config import StepResources
 from components.errors import ExitCode, StorageError, UsageError
-from components.images.commit import commit_snapshot
 from components.images.config import ImagesConfig, ImagesExecution
-from components.images.listing import Listing
-from components.images.newest import newest_snapshot, note_newest
 from components.images.rejects import REJECTS_FILE
 from components.images.sources.registry import list_images, outputs_below
 from components.progress import Progress
 from components.store import commits, objects, parquet
 from components.store.lease import TIME_TO_LIVE, acquire_lease, keep_alive, lease_folder
+from components.store.probes import check_writable
 from components.store.weights import CONFIG_FILE
 from components.tokenizer.stored import describe_tokenizer
 from components.workspace import ComputeCluster, Workspace
 from pipeline.config_files import apply_overrides, use_current_names, validate_config
 from pipeline.models import find_model
+from pipeline.verbs.output_snapshots import SNAPSHOTS_FOLDER, output_snapshot, sweep_output_snapshots
 from pipeline.verbs.tables import format_bytes, make_printer, make_table
 
-SNAPSHOTS_FOLDER = "snapshots"
 LEASE_WAIT_SECONDS = TIME_TO_LIVE + 5
 """Seconds to wait for another job on the same dataset: a lease without sign of life is taken over before that."""
 DRIVER_CPUS_BESIDE_ENCODERS = 2
@@ -87,12 +84,13 @@ def encode_images(options: argparse.Namespace) -> int:
         for inside in outputs_below(config.images, [output]):
             progress.say(f"{inside} is the output: its files are not images")
         listing = list_images(config.images, "", [output])
-        objects.check_writable(output)
-        snapshot = _snapshot_folder(config.images, listing, output, progress)
+        check_writable(output)
+        snapshot = output_snapshot(config.images, listing, output, progress)
         if _is_done(folder, snapshot):
             progress.say("nothing to do: the dataset holds these images already")
         else:
             _run_job(folder, snapshot, tokenizer, config, progress)
+    sweep_output_snapshots(output)
     _print_dataset(read_dataset(folder))
     return ExitCode.DONE
 
@@ -120,21 +118,6 @@ def _tokenizer_files(source: str, state: str) -> Iterator[TokenizerFiles]:
     with find_model(source, (), state, "tokenizer") as model:
         artifact = model.artifact
         yield TokenizerFiles(model.parts["tokenizer"], artifact.digest, model.registered_uri, artifact.run_id)
-
-
-def _snapshot_folder(config: ImagesConfig, listing: Listing, output: str, progress: Progress) -> str:
-    """Folder of a snapshot of the source's current images. Nothing is decoded: encoding finds unusable images."""
-    settings = {name: value for name, value in result_settings(config).items() if name != "uri"}
-    folder = objects.join(output, SNAPSHOTS_FOLDER, digest_of([settings, config.uri, listing.digest()])[:16])
-    with contextlib.suppress(FileNotFoundError):
-        commits.read_manifest(folder)
-        progress.say(f"{listing.rows:,} images, as listed before ({folder})")
-        return folder
-    snapshots = objects.join(output, SNAPSHOTS_FOLDER)
-    commit_snapshot(folder, listing, [], config, seed=0, earlier=newest_snapshot(snapshots, config))  # no rejects yet
-    note_newest(snapshots, config, folder)
-    progress.say(f"{listing.rows:,} images, {listing.ignored:,} other files passed over ({folder})")
-    return folder
 
 
 def _is_done(folder: str, snapshot: str) -> bool:

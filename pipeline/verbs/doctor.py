@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from components.errors import ConfigError, ExitCode, WorldError
+from components.store.probes import check_writable
 from pipeline.config import PipelineConfig
 from pipeline.config_files import load_config, local_gpus
 from pipeline.surroundings import folder_faults, network_faults
@@ -220,7 +221,7 @@ def _store(config: PipelineConfig) -> Finding:
 
     root = objects.absolute(config.artifact_root)
     # Checking creates nothing: where the folder does not exist yet, its nearest existing parent is tried.
-    objects.check_writable(str(_existing(Path(root))) if objects.is_local(root) and "://" not in root else root)
+    check_writable(str(_existing(Path(root))) if objects.is_local(root) and "://" not in root else root)
     return Finding(GOOD, "artifact store", f"{root} is writable")
 
 

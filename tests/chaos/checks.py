@@ -7,8 +7,11 @@ from typing import Any
 
 from components.codes.dataset import read_dataset
 from components.codes.verify import check_dataset
+from components.images.newest import sweep_snapshots
 from components.store import commits, leftovers, objects, parquet
 from components.store.lease import LEASE_FOLDER
+from components.store.probes import sweep_probes
+from pipeline.verbs.output_snapshots import SNAPSHOTS_FOLDER
 
 LAST_ATTEMPT = "999999-chaos"
 """Later than all attempts, so that a sweep may take all of them."""
@@ -16,9 +19,6 @@ KEPT = re.compile(
     r"(?:.*/)?(?:manifests/\d{6}\.json|\.lease/\d{6}\.json|(?:pictures|documents)/[^/]+|newest-[0-9a-f]{16}\.json)"
 )
 """Paths that no manifest names and that stay: manifests, leases, pictures and documents, the hints of snapshots."""
-LEFT_BY_KILLED = re.compile(r"(?:\.probe-|snapshots/).*")
-"""Known leftovers of drivers that were killed in their first moments: five bytes of a probe of the store, and a
-snapshot that was not committed. They are harmless, and nothing removes them yet."""
 OLDER_THAN_ANYTHING = -1e6
 """Age for a sweep that takes files whatever their age."""
 
@@ -27,7 +27,11 @@ def store_problems(root: str) -> list[str]:
     """What is wrong with the artifacts below `root`: files that are not what the newest manifest lists, and files that
     stay although no manifest names them, once all are old enough to be swept."""
     problems = []
-    for folder in sorted(commits.artifact_folders(objects.object_sizes(root))):
+    sweep_probes(root, OLDER_THAN_ANYTHING)
+    folders = sorted(commits.artifact_folders(objects.object_sizes(root)))
+    snapshots = objects.join(root, SNAPSHOTS_FOLDER)
+    sweep_snapshots(snapshots, [folder.rpartition("/")[2] for folder in folders], OLDER_THAN_ANYTHING)
+    for folder in folders:
         artifact = objects.join(root, folder)
         before = objects.object_sizes(artifact)
         if any(path.startswith(f"{LEASE_FOLDER}/") for path in before):  # others are never swept
@@ -54,7 +58,7 @@ def unnamed_files(root: str) -> list[str]:
         for path in numbers:
             manifest = json.loads(objects.read_bytes(objects.join(artifact, path)))
             paths -= {objects.join(folder, name) for name in _named(manifest)}
-    return sorted(path for path in paths if not KEPT.fullmatch(path) and not LEFT_BY_KILLED.fullmatch(path))
+    return sorted(path for path in paths if not KEPT.fullmatch(path))
 
 
 def dataset_problems(folder: str, expected: list[dict]) -> list[str]:

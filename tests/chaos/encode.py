@@ -13,7 +13,7 @@ from components.codes.dataset import tokenizer_digest
 from components.store.lease import TIME_TO_LIVE
 from tests.chaos import checks
 from tests.chaos.driver import TIME_SCALE, Command, Driver
-from tests.chaos.trap import BALLOON, Trap, fill_disk, limit_file_size, remove_file, replace_file, send
+from tests.chaos.trap import BALLOON, Trap, fill_disk, limit_file_size, remove_file, replace_file, send, shift_clock
 from tests.chaos.trials import NotTried, Outcome, Recovery, Trial, expect_success
 from tests.codes.conftest import tokenizer_with_seed, write_pictures
 from tests.endtoend.conftest import set_options
@@ -21,6 +21,8 @@ from tests.endtoend.conftest import set_options
 PICTURES = 72
 SETTINGS = ("codes.rows_per_shard=8", "codes.rows_per_wave=32", "codes.batch_size=4", "resources.workers=1")
 DISK_BYTES = 4 << 20
+CLOCK_JUMP = 3 * 86_400.0
+"""Seconds; longer than anything is kept."""
 STOP_SECONDS = 30.0
 """Seconds in which Ctrl-C and SIGTERM must end a driver."""
 
@@ -46,6 +48,8 @@ class EncodeScene:
             "image added": 8,
             "image changed": 8,
             "image removed": 8,
+            "clock put forward, two drivers": 6,
+            "clock put back, two drivers": 6,
         }
     }
 
@@ -115,6 +119,8 @@ class EncodeScene:
             "image changed": partial(replace_file, target, str(other)),
             "image removed": partial(remove_file, target),
             "disk full": partial(fill_disk, str(self._disk), int(trial.strength * 20_000)),
+            "clock put forward, two drivers": partial(shift_clock, trial.strength * CLOCK_JUMP),
+            "clock put back, two drivers": partial(shift_clock, -trial.strength * CLOCK_JUMP),
             "write cut short": partial(limit_file_size, int(trial.strength * 4000)),
         }.get(trial.fault) or PROCESS_FAULTS[trial.fault]
 
@@ -173,7 +179,7 @@ def disturb(trial: Trial, driver: Driver, recovery: Recovery) -> None:
         if driver.wait_for(lambda: driver.stopped, 120):
             time.sleep(trial.strength * TIME_TO_LIVE * TIME_SCALE * 0.8)
             driver.send(signal.SIGCONT)
-    elif trial.fault == "two drivers at once" and driver.wait_for(lambda: driver.sprung, 120):
+    elif "two drivers" in trial.fault and driver.wait_for(lambda: driver.sprung, 120):
         recovery.finish()
     if trial.fault in ("driver terminated", "driver interrupted"):
         driver.wait_for(lambda: driver.sprung, 120)

@@ -16,6 +16,7 @@ FAULTS = (
     "image added",
     "image changed",
     "image removed",
+    "clock put forward, two drivers",
 )
 POINTS = (0.12, 0.5, 0.93)
 """Before the dataset exists, among the shards, and between the last shard and the end."""

@@ -90,3 +90,10 @@ def replace_file(target: str, source: str) -> None:
 def remove_file(target: str) -> None:
     """Remove `target`."""
     os.unlink(target)
+
+
+def shift_clock(seconds: float) -> None:
+    """Put this process's clock forward, or back; the store's, and those of other processes, stay."""
+    now, nanoseconds = time.time, time.time_ns
+    time.time = lambda: now() + seconds
+    time.time_ns = lambda: nanoseconds() + round(seconds * 1e9)

@@ -9,6 +9,7 @@ import pytest
 
 from components.errors import StorageError
 from components.store import commits, objects
+from components.store.probes import check_writable
 from tests.services.swift_server import ObjectStore
 from tests.store.committed_files import stored_uri
 
@@ -56,19 +57,19 @@ def test_a_wrong_secret_is_refused_with_advice(root, monkeypatch: pytest.MonkeyP
     objects.write_bytes(root("secret"), b"1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StorageError, match="AWS_ENDPOINT_URL and the credentials"):
-        objects.check_writable(root("secret"))
+        check_writable(root("secret"))
 
 
 def test_a_missing_bucket_is_refused_with_advice(root) -> None:
     with pytest.raises(StorageError, match="Check the bucket's name"):
-        objects.check_writable("s3://no-such-bucket/artifacts")
+        check_writable("s3://no-such-bucket/artifacts")
 
 
 def test_a_closed_port_is_refused_with_advice(root, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):
-        objects.check_writable(root("closed"))
+        check_writable(root("closed"))
 
 
 def test_a_deleted_folder_has_no_objects(root) -> None:

@@ -4,7 +4,6 @@ import threading
 
 import pytest
 
-from components.errors import StorageError
 from components.store import objects
 
 
@@ -46,12 +45,6 @@ def test_what_is_not_there(root):
     objects.delete(objects.join(root, "nothing"))
 
 
-def test_a_folder_that_cannot_be_written_is_told_with_a_cure(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match="Check that the folder exists and is writable"):
-        objects.check_writable(str(tmp_path / "file" / "below"))
-
-
 def test_a_range_and_a_look_tell_of_one_object(root):
     uri = objects.join(root, "a", "file")
     objects.write_bytes(uri, b"0123456789")
@@ -64,15 +57,11 @@ def test_a_range_and_a_look_tell_of_one_object(root):
             ask(objects.join(root, "nothing"))
 
 
-def test_a_store_that_creates_an_object_twice_is_refused(monkeypatch):
-    from fsspec.implementations.memory import MemoryFileSystem
-
-    write = MemoryFileSystem.pipe_file
-    monkeypatch.setattr(
-        MemoryFileSystem, "pipe_file", lambda self, path, value, mode="", **more: write(self, path, value)
-    )
-    with pytest.raises(StorageError, match=r"must refuse to create an object that exists \(PUT with If-None-Match"):
-        objects.check_writable("memory://careless")
+def test_the_names_of_the_folders_in_a_folder(root):
+    for path in ("b/c/deep", "a/file", "file"):
+        objects.write_bytes(objects.join(root, "top", path), b"")
+    assert objects.folder_names(objects.join(root, "top")) == ["a", "b"]
+    assert objects.folder_names(objects.join(root, "nothing")) == []
 
 
 def test_names_with_wildcards_name_themselves(root):

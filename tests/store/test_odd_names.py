@@ -5,6 +5,7 @@ import unicodedata
 import pytest
 
 from components.store import objects
+from components.store.probes import check_writable
 
 NAMES = ["x::y", "a #b", "50%", "a%20b", "a+b", "qu?x=1", "st*r", "br[a-z]", "{a,b}", "new\nline", " lead", "trail "]
 NAMES += [".hidden", "dots..", "UPPER.JPG", "😀", "quo'te", 'd"q', "a\\b", "a&b;c", "$HOME", "@b", "a=b", "~x", "~"]
@@ -51,7 +52,7 @@ def test_a_name_that_looks_like_a_pattern_removes_and_reads_nothing_else(folder,
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_of_every_name_holds_objects(tmp_path, name):
     root = tmp_path / name
-    objects.check_writable(str(root))
+    check_writable(str(root))
     objects.write_bytes(objects.join(str(root), "a", "b"), b"x")
     assert objects.object_sizes(str(root)) == {"a/b": 1} and (root / "a" / "b").read_bytes() == b"x"
     assert objects.is_local(str(root)) and objects.local_path(str(root)) == root

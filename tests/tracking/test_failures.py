@@ -45,13 +45,16 @@ def test_only_missing_rights_refuse():
     assert refuses(MlflowException("who", codes.CUSTOMER_UNAUTHORIZED)) and not refuses(MlflowException("503"))
 
 
-def test_a_late_failure_of_a_request_that_was_sent_before_an_answer_is_no_new_outage(monkeypatch):
+def test_requests_that_overlap_tell_of_one_outage(monkeypatch):
     now, said = [0.0], []
     monkeypatch.setattr(server.time, "monotonic", lambda: now[0])
     outage = server.Outage("http://server", said.append, "")
     now[0] = 10.0
     outage.noticed(ConnectionError("refused"), asked=1.0)
-    outage.over()
+    outage.over(asked=2.0)  # sent before that failed, and answered before the server went away
+    assert len(said) == 1 and outage.lasts
+    outage.over(asked=10.0)
+    assert len(said) == 2 and not outage.lasts
     now[0] = 20.0
     outage.noticed(ConnectionError("refused"), asked=5.0)  # its answer was waited for while others came
     assert len(said) == 2 and not outage.lasts
