@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from components.errors import StorageError
 from components.store.filesystems import absolute, filesystem_of, is_local_filesystem, within_limit
@@ -193,8 +193,8 @@ def list_objects(folder: str) -> list[StoredObject]:
     return [StoredObject(name, join(root, name), *listed[name]) for name in sorted(listed) if name != "."]
 
 
-def folder_names(folder: str) -> list[str]:
-    """Names of the folders in `folder`, sorted; empty when it is not there."""
+def names_in(folder: str, kind: Literal["file", "directory"]) -> list[str]:
+    """Names of the files or folders in `folder` itself, sorted; empty when it is not there."""
     fs, path = filesystem_of(folder)
 
     def names() -> list[str]:
@@ -202,7 +202,7 @@ def folder_names(folder: str) -> list[str]:
         return sorted(
             posixpath.basename(entry["name"].rstrip("/"))
             for entry in fs.ls(path, detail=True, **within_limit(fs))
-            if entry["type"] == "directory"
+            if entry["type"] == kind
         )
 
     try:

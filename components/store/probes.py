@@ -1,20 +1,21 @@
 """Whether a store can be written to, and whether it keeps two writers apart."""
 
+import contextlib
 import uuid
 
 from components.errors import StorageError
 from components.store import objects
 from components.store.storage_errors import access_hint
 
-PROBES_FOLDER = ".probes"
-"""Folder of the probes, in the folder that they probe."""
+PREFIX = ".probe-"
+"""Of the names of probes, in the folder that they probe."""
 PROBE_AGE = 86_400.0
 """Seconds after which a probe is one that a killed process has left."""
 
 
 def probe_uri(root: str) -> str:
     """A new name for a probe of `root`."""
-    return objects.join(root, PROBES_FOLDER, uuid.uuid4().hex)
+    return objects.join(root, PREFIX + uuid.uuid4().hex)
 
 
 def check_writable(root: str) -> None:
@@ -40,8 +41,12 @@ def check_writable(root: str) -> None:
 
 def sweep_probes(root: str, older_than: float = PROBE_AGE) -> None:
     """Remove probes of killed processes that are `older_than` seconds older than the newest, by the store's clock."""
-    probes = objects.list_objects(objects.join(root, PROBES_FOLDER))
-    newest = max((probe.modified for probe in probes), default=0.0)
-    for probe in probes:
-        if probe.modified < newest - older_than:
-            objects.delete(probe.uri)
+    modified = {}
+    for name in objects.names_in(root, "file"):
+        if name.startswith(PREFIX):
+            with contextlib.suppress(FileNotFoundError):  # its process removed it
+                modified[name] = objects.stat_object(objects.join(root, name)).modified
+    newest = max(modified.values(), default=0.0)
+    for name, written in modified.items():
+        if written < newest - older_than:
+            objects.delete(objects.join(root, name))

@@ -39,7 +39,7 @@ def output_snapshot(config: ImagesConfig, listing: Listing, output: str, progres
 def sweep_output_snapshots(output: str) -> None:
     """Remove old snapshots that no dataset in `output`, of any tokenizer, was made from; none while another is encoded,
     or was left half done."""
-    datasets = [objects.join(output, name) for name in objects.folder_names(output)]
+    datasets = [objects.join(output, name) for name in objects.names_in(output, "directory")]
     if any(read_sign_of_life(lease_folder(folder)) for folder in datasets):
         return
     used = set()

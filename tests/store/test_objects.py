@@ -57,11 +57,12 @@ def test_a_range_and_a_look_tell_of_one_object(root):
             ask(objects.join(root, "nothing"))
 
 
-def test_the_names_of_the_folders_in_a_folder(root):
+def test_the_names_in_a_folder(root):
     for path in ("b/c/deep", "a/file", "file"):
         objects.write_bytes(objects.join(root, "top", path), b"")
-    assert objects.folder_names(objects.join(root, "top")) == ["a", "b"]
-    assert objects.folder_names(objects.join(root, "nothing")) == []
+    assert objects.names_in(objects.join(root, "top"), "directory") == ["a", "b"]
+    assert objects.names_in(objects.join(root, "top"), "file") == ["file"]
+    assert objects.names_in(objects.join(root, "nothing"), "directory") == []
 
 
 def test_names_with_wildcards_name_themselves(root):

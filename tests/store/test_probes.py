@@ -26,10 +26,8 @@ def test_a_store_that_creates_an_object_twice_is_refused(monkeypatch):
 
 
 def test_probes_of_killed_processes_are_removed_once_they_are_old(tmp_path):
-    folder = tmp_path / probes.PROBES_FOLDER
-    folder.mkdir()
-    for name, age in (("old", probes.PROBE_AGE + 60), ("new", 60)):
-        (folder / name).write_bytes(b"probe")
-        os.utime(folder / name, (folder.stat().st_mtime - age,) * 2)
+    for name, age in ((".probe-old", probes.PROBE_AGE + 60), (".probe-new", 60), ("other", 1e9)):
+        (tmp_path / name).write_bytes(b"probe")
+        os.utime(tmp_path / name, (tmp_path.stat().st_mtime - age,) * 2)
     probes.check_writable(str(tmp_path))
-    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".probe-new", "other"]

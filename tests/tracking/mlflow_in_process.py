@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
+from components.tracking.server import default_store
+
 SETTINGS = {
     "_MLFLOW_SERVER_FILE_STORE": "sqlite:///{folder}/server.db",
     "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
@@ -73,7 +75,8 @@ def mlflow_in_process(tmp_path_factory):
     from mlflow import MlflowClient
 
     with faulty_mlflow(tmp_path_factory.mktemp("mlflow")) as running:
-        MlflowClient(running.uri).search_experiments()  # makes the database
+        with default_store(running.uri):  # the server makes its database this process's store
+            MlflowClient(running.uri).search_experiments()
         yield running
 
 
