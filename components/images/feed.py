@@ -5,7 +5,6 @@ An image that went bad after the snapshot was taken (it is gone, changed or dama
 batch, and left out of the held-out images. A fit in which more than a few images are so fails.
 """
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -46,12 +45,14 @@ class ImageFeed:
 
     def __call__(self, rank: int, workers: int) -> FitData:
         """Training and held-out batches of worker `rank` of `workers`."""
+        remarks = _Remarks()
         return FitData(
-            batches=lambda first_update: self._batches(first_update, rank, workers),
-            held_out=lambda: self._held_out(rank, workers),
+            batches=lambda first_update: self._batches(first_update, rank, workers, remarks),
+            held_out=lambda: self._held_out(rank, workers, remarks),
+            remarks=remarks.take,
         )
 
-    def _batches(self, first_update: int, rank: int, workers: int) -> Iterator[ImageBatch]:
+    def _batches(self, first_update: int, rank: int, workers: int, remarks: "_Remarks") -> Iterator[ImageBatch]:
         """Training batches from `first_update` to the last update of the schedule."""
         snapshot = open_snapshot(self.folder)
         rows = map_rows(snapshot, TRAIN)
@@ -61,7 +62,7 @@ class ImageFeed:
             decoded = self._decode_in_tasks(decoder, updates)
         else:
             decoded = (decoder.decode(range(update, update + 1)) for update in updates)
-        losses = _Losses(rows)
+        losses = _Losses(rows, remarks)
         for batch in decoded:
             losses.add(batch["lost"])
             yield _image_batch(batch["pixels"], batch["labels"])
@@ -83,11 +84,11 @@ class ImageFeed:
         tasks = [updates[start : start + updates_per_task] for start in range(0, len(updates), updates_per_task)]
         return decode_on_cluster(decoder.decode, tasks, images_per_batch=images_per_batch, readers=self.readers)
 
-    def _held_out(self, rank: int, workers: int) -> Iterator[ImageBatch]:
+    def _held_out(self, rank: int, workers: int, remarks: "_Remarks") -> Iterator[ImageBatch]:
         """Originals of the held-out split, spread over the classes; read again at each evaluation, not kept."""
         snapshot = open_snapshot(self.folder)
         reader, rows = _reader(snapshot), map_rows(snapshot, HELD_OUT)
-        sample, losses = rows.sample(self.schedule.held_out_samples), _Losses(rows)
+        sample, losses = rows.sample(self.schedule.held_out_samples), _Losses(rows, remarks)
         worker_rows = sample.take(pa.array(np.arange(rank, sample.num_rows, workers)))
         for start in range(0, worker_rows.num_rows, self.schedule.batch_size):
             batch = worker_rows.slice(start, self.schedule.batch_size)
@@ -147,18 +148,35 @@ def _described(rows: pa.Table, refused: Mapping[int, Refusal]) -> dict[int, str]
     return {number: f"{rows['key'][number].as_py()}: {reason}, {error}" for number, (reason, error) in refused.items()}
 
 
+class _Remarks:
+    """Lines for a person, each once."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._taken = 0
+
+    def add(self, line: str) -> None:
+        if line not in self._lines:
+            self._lines.append(line)
+
+    def take(self) -> list[str]:
+        """Those that were added since the last call."""
+        start, self._taken = self._taken, len(self._lines)
+        return self._lines[start : self._taken]
+
+
 class _Losses:
     """The images of a split that went bad since the snapshot was taken, as far as this worker has met them."""
 
-    def __init__(self, rows: MappedRows) -> None:
-        self._split, self._images = rows.split, len(rows)
+    def __init__(self, rows: MappedRows, remarks: "_Remarks") -> None:
+        self._split, self._images, self._remarks = rows.split, len(rows), remarks
         self._met: set[str] = set()
 
     def add(self, described: Iterable[str]) -> None:
         """Raise TooManyRejects when the images that cannot be used become more than MAX_LOST of the split."""
         new = set(described) - self._met - {""}
         if new and not self._met:
-            print(f"an image of the split {self._split} went bad and is left out: {min(new)}", file=sys.stderr)
+            self._remarks.add(f"an image of the split {self._split} went bad and is left out: {min(new)}")
         self._met |= new
         if len(self._met) > MAX_LOST * self._images:
             raise TooManyRejects(

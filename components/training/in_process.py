@@ -10,7 +10,7 @@ from components.store import objects
 from components.training.checkpoints import newest_checkpoint
 from components.training.job import CHECKPOINT_FILES, FitJob, FitReporter, FitResult, limit_threads, read_fit_result
 from components.training.loop import fit_objective
-from components.training.messages import EvaluationMessage, FinalMessage, ProgressMessage
+from components.training.messages import EvaluationMessage, FinalMessage, ProgressMessage, RemarkMessage
 from components.training.state import FitState
 from components.workspace import Workspace
 
@@ -69,6 +69,9 @@ class _InProcessObserver:
 
     def measured(self, update: int, name: str, metrics: dict[str, float]) -> None:
         self._reporter.report(FinalMessage(update, name, metrics))
+
+    def remark(self, line: str) -> None:
+        self._reporter.report(RemarkMessage(line))
 
     def checkpoint(self, state: FitState) -> None:
         self._workspace.lease.check()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from components.config import StepResources, TrainingConfig
 from components.training.loop import FitData
-from components.training.messages import EvaluationMessage, FinalMessage, ProgressMessage
+from components.training.messages import EvaluationMessage, FinalMessage, ProgressMessage, RemarkMessage
 from components.training.state import STATE_NUMBERS, STATE_TENSORS, FitProgress, read_fit_progress
 from components.workspace import Workspace
 
@@ -55,10 +55,12 @@ class FitReporter:
         self._job, self._workspace = job, workspace
         self._held_out = ""
 
-    def report(self, message: ProgressMessage | EvaluationMessage | FinalMessage) -> None:
+    def report(self, message: ProgressMessage | EvaluationMessage | FinalMessage | RemarkMessage) -> None:
         """Show and log one message."""
         if isinstance(message, EvaluationMessage):
             self._report_evaluation(message)
+        elif isinstance(message, RemarkMessage):
+            self._workspace.progress.say(f"{self._workspace.name}: {message.line}")
         elif isinstance(message, FinalMessage):
             self._report_final(message)
         else:

@@ -43,6 +43,9 @@ class Observer(Protocol):
     def measured(self, update: int, name: str, metrics: dict[str, float]) -> None:
         """Called when the best weights were measured on the samples `name` of FitData.final."""
 
+    def remark(self, line: str) -> None:
+        """Called with a line for a person about what this worker has read."""
+
     def checkpoint(self, state: FitState) -> None:
         """Called when `state` is due to be saved."""
 
@@ -57,6 +60,9 @@ class SilentObserver:
         """Does nothing."""
 
     def measured(self, update: int, name: str, metrics: dict[str, float]) -> None:
+        """Does nothing."""
+
+    def remark(self, line: str) -> None:
         """Does nothing."""
 
     def checkpoint(self, state: FitState) -> None:
@@ -81,6 +87,8 @@ class FitData:
     final: Mapping[str, Callable[[], Iterable[Batch]]] = field(default_factory=dict)
     """This worker's slices of other samples by name, on which the best weights are measured once, after the fit; the
     same names on every worker."""
+    remarks: Callable[[], Sequence[str]] = tuple
+    """Lines for a person about what was read since the last call."""
 
 
 def learning_rate_at(config: TrainingConfig, update: int) -> float:
@@ -141,6 +149,8 @@ def fit_objective(
             _evaluate_average(state, objective, data, observer, config, device)
         if meter.due() or last or fit_progress.finished:
             observer.progress(fit_progress.update, *meter.take())
+            for line in data.remarks():
+                observer.remark(line)
         fit_progress.finished |= last
         if fit_progress.finished:
             _measure_best(state, objective, data, observer, device)

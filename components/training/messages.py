@@ -24,6 +24,13 @@ class EvaluationMessage:
 
 
 @dataclass(frozen=True)
+class RemarkMessage:
+    """Sent by any worker when there is something to tell a person."""
+
+    line: str
+
+
+@dataclass(frozen=True)
 class FinalMessage:
     """Sent when the best weights were measured on samples besides the held-out ones."""
 

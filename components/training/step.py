@@ -29,7 +29,7 @@ from components.training.failures import FirstErrorThatLasts, cause_of
 from components.training.in_process import fit_in_process
 from components.training.job import FitJob, FitReporter, FitResult, limit_threads, read_fit_result
 from components.training.loop import Batch, FitData, fit_objective
-from components.training.messages import EvaluationMessage, FinalMessage, ProgressMessage
+from components.training.messages import EvaluationMessage, FinalMessage, ProgressMessage, RemarkMessage
 from components.training.state import FitState
 from components.workspace import ComputeCluster, Workspace
 
@@ -216,6 +216,7 @@ def _while_held(lease: Lease, data: FitData) -> FitData:
         batches=lambda first_update: guarded(data.batches(first_update)),
         held_out=guard(data.held_out),
         final={name: guard(read) for name, read in data.final.items()},
+        remarks=data.remarks,
     )
 
 
@@ -264,6 +265,9 @@ class _WorkerObserver:
     def measured(self, update: int, name: str, metrics: dict[str, float]) -> None:
         if self._rank == 0:
             self._last_post = self._mailbox.post.remote(self._name, FinalMessage(update, name, metrics))
+
+    def remark(self, line: str) -> None:
+        self._last_post = self._mailbox.post.remote(self._name, RemarkMessage(line))
 
     def checkpoint(self, state: FitState) -> None:
         with tempfile.TemporaryDirectory() as folder:

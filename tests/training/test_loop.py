@@ -34,6 +34,7 @@ class Kept:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.progressed, self.losses, self.checkpoints, self.final = folder, [], {}, [], {}
+        self.remarks = []
 
     def progress(self, update: int, metrics: dict[str, float], images_per_second: float) -> None:
         self.progressed.append(update)
@@ -43,6 +44,9 @@ class Kept:
 
     def measured(self, update: int, name: str, metrics: dict[str, float]) -> None:
         self.final[name] = (update, metrics["loss"])
+
+    def remark(self, line: str) -> None:
+        self.remarks.append(line)
 
     def checkpoint(self, state: FitState) -> None:
         target = self.folder / str(state.fit_progress.update)
@@ -165,6 +169,14 @@ def test_the_best_weights_are_measured_on_other_samples_at_the_end(tmp_path):
     assert observer.final["test"] == (9, pytest.approx(best.eval()(batch(77))[0].item()))
     assert read_fit_progress(tmp_path / "9").final["test"]["loss"] == observer.final["test"][1]
     assert not torch.equal(objective.model.weight, best.model.weight)  # not the averaged ones
+
+
+def test_remarks_about_the_data_reach_the_observer(tmp_path):
+    waiting, observer = [["an image went bad"], ["a second one"]], Kept(tmp_path)
+    data = FitData(batches=batches, held_out=DATA.held_out, remarks=lambda: waiting.pop(0) if waiting else ())
+    config = TrainingConfig(updates=45, batch_size=8, evaluate_every=45)
+    fit_objective(Line(), config=config, seed=0, data=data, observer=observer)
+    assert observer.progressed == [20, 40, 45] and observer.remarks == ["an image went bad", "a second one"]
 
 
 def test_no_held_out_samples_is_an_error_that_says_so():

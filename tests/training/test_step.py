@@ -69,9 +69,10 @@ class RecordingObjective(TokenizerObjective):
 
 
 def measured_again(feed: ImageFeed, rank: int, workers: int) -> FitData:
-    """The feed's data; the best weights are measured once more on the held-out samples."""
+    """The feed's data with a remark; the best weights are measured once more on the held-out samples."""
     data = feed(rank, workers)
-    return replace(data, final={"again": data.held_out})
+    remarks = [f"worker {rank} of {workers}"]
+    return replace(data, final={"again": data.held_out}, remarks=lambda: [remarks.pop()] if remarks else [])
 
 
 def build(folder: str, dies_at: int) -> nn.Module:
@@ -126,7 +127,7 @@ def fit(tmp_path, snapshot, journal):
         yield run
 
 
-def test_two_workers_share_the_batch_and_hold_identical_codebooks(fit, local_ray):
+def test_two_workers_share_the_batch_and_hold_identical_codebooks(fit, local_ray, capsys):
     result, records = fit(local_ray, workers=2)
     assert len(records) == 2 and len(records[0]) == TRAINING.updates
     assert records[0] == records[1]  # after every update, in both workers
@@ -134,6 +135,8 @@ def test_two_workers_share_the_batch_and_hold_identical_codebooks(fit, local_ray
     assert len({digest for _, digest in records[0]}) == TRAINING.updates  # and they do change
     assert result.fit_progress.update == TRAINING.updates
     assert result.fit_progress.final["again"] == pytest.approx(result.fit_progress.held_out)
+    said = capsys.readouterr().out
+    assert said.count("tokenizer: worker 0 of 2") == said.count("tokenizer: worker 1 of 2") == 1
 
 
 def test_a_dying_worker_is_replaced_from_the_last_checkpoint_and_the_weights_are_those_of_one_process(
