@@ -13,6 +13,7 @@ from components.errors import StorageError
 from components.images.config import SourceConfig
 from components.images.snapshot import StoredSnapshot, open_snapshot
 from components.store import objects
+from components.store.commits import FORMER_MANIFEST, MANIFESTS_FOLDER, read_manifest
 from components.store.leftovers import SWEEP_AGE
 from components.store.local_files import is_temporary
 
@@ -33,24 +34,44 @@ def newest_snapshot(folder: str, config: SourceConfig) -> StoredSnapshot | None:
 
 def sweep_snapshots(folder: str, keep: Collection[str], older_than: float = SWEEP_AGE) -> list[str]:
     """Remove the snapshots in `folder` that are neither in `keep` (names of their folders) nor the newest of a source,
-    and what killed writers left in the others; returns the paths.
+    and files that no manifest of the others names; returns the paths.
 
     Only what was written `older_than` seconds before the newest file of `folder` goes, by the store's own clock.
     """
     listed = objects.list_objects(folder)
-    notes = [each for each in listed if "/" not in each.path and not is_temporary(each.path)]
-    needed = {*keep, *(json.loads(objects.read_bytes(note.uri))["snapshot"] for note in notes)}
     youngest = max((each.modified for each in listed), default=0.0) - older_than
-    at_work = {each.path.split("/")[0] for each in listed if "/" in each.path and each.modified >= youngest}
-    removed = [
-        each
-        for each in listed
-        if each.modified < youngest
-        and (is_temporary(each.path) or ("/" in each.path and each.path.split("/")[0] not in needed | at_work))
-    ]
-    for each in removed:
-        objects.delete(each.uri)
-    return [each.path for each in removed]
+    old = {each.path for each in listed if each.modified < youngest}
+    files: dict[str, set[str]] = {}  # by snapshot
+    notes = set()
+    for path in (each.path for each in listed):
+        snapshot, _, inside = path.partition("/")
+        if inside:
+            files.setdefault(snapshot, set()).add(path)
+        else:
+            notes.add(path)
+    temporary = {path for path in notes if is_temporary(path)}
+    newest = {json.loads(objects.read_bytes(objects.join(folder, note)))["snapshot"] for note in notes - temporary}
+    removed = old & temporary
+    for snapshot, paths in files.items():
+        if snapshot in newest | set(keep):
+            removed |= old & (paths - _committed(folder, snapshot, paths))
+        elif paths <= old:
+            removed |= paths
+    for path in sorted(removed):
+        objects.delete(objects.join(folder, path))
+    return sorted(removed)
+
+
+def _committed(folder: str, snapshot: str, paths: Collection[str]) -> set[str]:
+    """Those of the `paths` in `folder` that belong to the snapshot; all of them while it is not committed."""
+    try:
+        files = read_manifest(objects.join(folder, snapshot))["files"]
+    except FileNotFoundError:
+        return set(paths)
+    manifests = {path for path in paths if f"/{MANIFESTS_FOLDER}/" in path and not is_temporary(path)}
+    return (
+        manifests | {objects.join(snapshot, FORMER_MANIFEST)} | {objects.join(snapshot, file["path"]) for file in files}
+    )
 
 
 def _note(folder: str, config: SourceConfig) -> str:

@@ -46,8 +46,10 @@ def test_old_snapshots_that_no_dataset_and_no_source_needs_are_removed(output, t
     newest_of_others = snapshot_of(output, tmp_path / "others", range(4))
     age(output)
     newest = snapshot_of(output, tmp_path / "pictures", range(6))
-    left = used / ".000001.json.abcd1234"
-    left.write_bytes(b"half")
+    left = [used / "manifests" / ".000001.json.abcd1234", used / "000000-abcd1234" / "rows-of-a-loser.parquet"]
+    left[1].parent.mkdir()
+    for path in left:
+        path.write_bytes(b"half")
     age(used)
 
     with keep_alive(acquire_lease(lease_folder(str(output / "other")), wait_seconds=0, report=print)):
@@ -56,7 +58,9 @@ def test_old_snapshots_that_no_dataset_and_no_source_needs_are_removed(output, t
     sweep_output_snapshots(str(output))
     files = {path.parent.parent if path.parent.name == "manifests" else path for path in output.rglob("*.json")}
     assert files >= {used, newest_of_others, newest}
-    assert not any(path.is_file() for old in (replaced, killed) for path in old.rglob("*")) and not left.exists()
+    assert not any(path.is_file() for old in (replaced, killed) for path in old.rglob("*")) and not any(
+        path.exists() for path in left
+    )
     assert read_dataset(str(output / "codes")).facts.snapshot_uri == str(used)
 
 
