@@ -4,7 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import scipy.stats
 
+from components.training import sample_order
 from components.training.sample_order import batch_rows, epoch_order, worker_slice
 
 
@@ -34,3 +36,31 @@ def test_a_batch_smaller_than_the_workers_is_refused():
         worker_slice(np.arange(3), 0, 4)
     with pytest.raises(ValueError, match="at least one row"):
         batch_rows(0, 4, 0, 0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 17, 1000, 4096, 4097])
+def test_a_computed_order_has_each_row_once_and_differs_between_epochs_and_seeds(n):
+    orders = [sample_order.epoch_rows(np.arange(n), seed, epoch, n) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert all(sorted(order) == list(range(n)) for order in orders)
+    if n >= 17:
+        assert len({tuple(order) for order in orders}) == 3
+
+
+def test_a_computed_order_looks_random():
+    n = 10_000
+    rows = np.concatenate([sample_order.epoch_rows(np.arange(n), seed, 0, n) for seed in range(20)])
+    positions = np.tile(np.arange(n), 20)
+    counts, _, _ = np.histogram2d(positions, rows, bins=20)  # 500 expected in each of 400 cells
+    assert scipy.stats.chisquare(counts.ravel(), ddof=38).pvalue > 1e-3
+    steps = np.histogram(np.diff(rows) % n, bins=20, range=(0, n))[0]
+    assert scipy.stats.chisquare(steps).pvalue > 1e-3
+
+
+def test_a_split_with_more_rows_than_a_table_holds_is_drawn_without_one(monkeypatch):
+    n = 10**9 + 7
+    far = sample_order.batch_rows(n - 3, 8, 5, n)  # over the end of the first epoch
+    assert len(set(far.tolist())) == 8 and far.min() >= 0 and far.max() < n
+    assert sample_order.epoch_order.cache_info().currsize <= 2
+    monkeypatch.setattr(sample_order, "LARGEST_TABLE", 0)
+    drawn = np.concatenate([sample_order.batch_rows(start, 7, 5, 50) for start in range(0, 105, 7)])
+    assert sorted(drawn[:50]) == sorted(drawn[50:100]) == list(range(50))
