@@ -53,6 +53,7 @@ class Driver:
         self._process = CONTEXT.Process(target=_run, args=(command, str(log), trap, self._sprung, self._operations))
         self._process.start()
         self.started = time.monotonic()
+        atexit.register(lambda: self.end() if self.running else None)  # multiprocessing would wait for it
 
     @property
     def pid(self) -> int:
