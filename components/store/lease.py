@@ -1,30 +1,27 @@
-"""At most one run writes under a fingerprint.
+"""At most one run writes to an artifact.
 
-A lease is a row of numbered files under <root>/leases/<fingerprint>/. The highest number owns the fingerprint; taking
-over means creating the next number, which the store grants to one caller only (`create_bytes`). The owner renews its
-own file. A lease is stale when its content has not changed for TIME_TO_LIVE seconds of the *watcher's* clock, so clocks
-of different machines are never compared. Whoever writes under a lease calls `check()` first: a run whose lease was
-taken over finds a higher number and stops. Each number comes with an *attempt*, a name that no other lease ever has:
-files that are written under the lease lie in folders of that name (commits.py), so that two holders never write the
-same file, however late a request of the former one arrives.
+A lease is a row of numbered files in <artifact>/.lease/. The highest number owns the artifact; taking over means
+creating the next number, which the store grants to one caller only (`create_bytes`). The owner renews its own file. A
+lease is stale when its content has not changed for TIME_TO_LIVE seconds of the *watcher's* clock, so clocks of
+different machines are never compared. Whoever writes under a lease calls `check()` first: a run whose lease was taken
+over finds a higher number and stops. Each number comes with an *attempt*, a name that no other lease ever has: files
+that are written under the lease lie in folders of that name (commits.py), so that two holders never write the same
+file, however late a request of the former one arrives.
 """
 
 import contextlib
-import getpass
 import json
 import math
-import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from components.errors import LeaseHeld, LeaseLost, StillWriting, StorageError
 from components.stopping import pause
 from components.store import objects
+from components.store.processes import describe_process, has_ended, this_process
 from components.store.retries import time_limit
 
 TIME_TO_LIVE = 15.0
@@ -71,7 +68,7 @@ class Lease:
     """User, host and process, for people."""
     since: str
     process: str = ""
-    """The process whose end ends all writers under this lease (`_this_process`); empty: writers may outlive it."""
+    """The process whose end ends all writers under this lease (processes.py); empty: writers may outlive it."""
 
     @property
     def attempt(self) -> str:
@@ -157,50 +154,6 @@ def _numbers(folder: str) -> list[int]:
     ]
 
 
-# --- which process holds it -------------------------------------------------------------------------------------------
-
-
-def _holder() -> str:
-    with contextlib.suppress(OSError, KeyError):
-        return f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()})"
-    return f"{socket.gethostname()} (process {os.getpid()})"
-
-
-def _this_process() -> str:
-    """Boot, process namespace, pid and start of this process; empty where the system does not tell them.
-
-    Not the host's name: containers may share it, and each counts its processes from 1.
-    """
-    place = _process_namespace()
-    return f"{place} {os.getpid()} {_start_ticks(os.getpid())}" if place else ""
-
-
-def _process_namespace() -> str:
-    """Names the set of processes whose pids can be seen from here: the same in two processes of one container."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _start_ticks(pid: int) -> str:
-    """When the process began, in clock ticks since boot; empty when there is no such process."""
-    try:
-        # Field 22 of proc(5) stat; the name in field 2 may hold spaces and ends with the last bracket.
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _ended(process: str) -> bool:
-    """Whether `process` ran where its pid means the same as here and is gone; False where that cannot be known."""
-    parts = process.split(" ")
-    if len(parts) != 4 or f"{parts[0]} {parts[1]}" != _process_namespace():
-        return False
-    return _start_ticks(int(parts[2])) != parts[3]
-
-
 # --- taking it --------------------------------------------------------------------------------------------------------
 
 
@@ -259,7 +212,7 @@ class _Watch:
         """Whether the next number may be created: no lease, or one that was released, is stale or lost its process."""
         if not self.number or self._entry["beat"] == RELEASED:
             return True
-        return self.silence > TIME_TO_LIVE or _ended(self._entry.get("process", ""))
+        return self.silence > TIME_TO_LIVE or has_ended(self._entry.get("process", ""))
 
     @property
     def holder(self) -> str:
@@ -275,8 +228,8 @@ class _Watch:
 def _create(folder: str, number: int, ends_with_driver: bool) -> Lease | None:
     """The lease `number`; None when another caller got it."""
     since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
-    process = _this_process() if ends_with_driver else ""
-    lease = Lease(folder, number, uuid.uuid4().hex, _holder(), since, process)
+    process = this_process() if ends_with_driver else ""
+    lease = Lease(folder, number, uuid.uuid4().hex, describe_process(), since, process)
     if not objects.create_bytes(lease._uri, lease._content(beat=TAKEN)):
         return None
     if not objects.is_local(folder):

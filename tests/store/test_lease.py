@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from components.errors import LeaseHeld, LeaseLost
-from components.store import lease, objects
+from components.store import lease, objects, processes
 from components.store.lease import acquire_lease, keep_alive, read_sign_of_life
 
 
@@ -166,9 +166,9 @@ def test_a_process_of_another_namespace_with_the_same_host_name_is_not_taken_for
     held = acquire_lease(str(tmp_path), wait_seconds=0, report=ignore, ends_with_driver=True)
     boot, namespace, pid, started = held.process.split(" ")
     gone = f"{boot} {namespace} {pid} {int(started) + 1}"
-    assert not lease._ended(held.process) and lease._ended(gone)
-    monkeypatch.setattr(lease, "_process_namespace", lambda: f"{boot} pid:[1]")
-    assert not lease._ended(gone)
+    assert not processes.has_ended(held.process) and processes.has_ended(gone)
+    monkeypatch.setattr(processes, "_process_namespace", lambda: f"{boot} pid:[1]")
+    assert not processes.has_ended(gone)
 
 
 def test_a_pause_of_the_watcher_is_not_the_holders_silence(folder, monkeypatch):
