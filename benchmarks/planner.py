@@ -1,4 +1,4 @@
-"""How the driver's part of an encode job grows with the rows: seconds and memory of each phase, without images.
+"""How the driver's part of an encode job grows with the rows: CPU seconds and memory of each phase, without images.
 
     python -m benchmarks.planner FOLDER 10000000
     python -m benchmarks.planner --write 100000 1000000
@@ -57,7 +57,7 @@ def main() -> None:
         return
     phases = _Job(options.folder, options.rows, options.rows_per_wave).phases()
     for name, measured in phases.items():
-        print(f"{name}: {measured['seconds']} s, {measured['bytes']} bytes")
+        print(f"{name}: {measured['cpu_seconds']} CPU-s, {measured['bytes']} bytes")
     print("peak bytes", max(measured["bytes"] for measured in phases.values()))
 
 
@@ -71,7 +71,7 @@ def _write_result(sizes: list[int], rows_per_wave: int) -> None:
         print(rows, output, sep="\n")
         lines = [line.split(": ") for line in output.splitlines()[:-1]]
         result[str(rows)] = {
-            name: {"seconds": float(figures.split()[0]), "peak_bytes": int(figures.split()[2])}
+            name: {"cpu_seconds": float(figures.split()[0]), "peak_bytes": int(figures.split()[2])}
             for name, figures in lines
         }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
@@ -91,7 +91,7 @@ class _Job:
         self._measured: dict[str, dict[str, float]] = {}
 
     def phases(self) -> dict[str, dict[str, float]]:
-        """Seconds and peak memory of each phase."""
+        """CPU seconds, of all threads, and peak memory of each phase."""
         with self._measure("snapshot, open"):
             snapshot = open_snapshot(f"{Path(self._folder).parent}/snapshot")
         with self._measure("plan, nothing encoded"):
@@ -142,9 +142,9 @@ class _Job:
     @contextlib.contextmanager
     def _measure(self, phase: str) -> Iterator[None]:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins at the memory in use now: proc(5)
-        started = time.monotonic()
+        used = time.process_time()
         yield
-        self._measured[phase] = {"seconds": round(time.monotonic() - started, 2), "bytes": peak_memory()}
+        self._measured[phase] = {"cpu_seconds": round(time.process_time() - used, 2), "bytes": peak_memory()}
 
 
 def _tokenizer(folder: Path) -> TokenizerFiles:

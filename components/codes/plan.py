@@ -99,7 +99,9 @@ def plan_waves(
         encode = []
         for start in range(0, len(unencoded), rows_per_shard):
             chosen = unencoded[start : start + rows_per_shard]
-            shard_rows, shard_versions = rows.take(pa.array(chosen)), versions[chosen]
+            # Arrow copies all of a table from which it takes rows: only what lies between the first and the last.
+            window = rows.slice(chosen[0], chosen[-1] + 1 - chosen[0])
+            shard_rows, shard_versions = window.take(pa.array(chosen - chosen[0])), versions[chosen]
             encode.append(EncodeRequest(shard_name(schema, shard_rows, shard_versions), shard_rows, shard_versions))
         # The next wave may begin with a copy of this wave's last image, whose key is the same: a shard that ends with
         # this key stays open until that wave has claimed its rows.
