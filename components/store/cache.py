@@ -16,7 +16,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 from components.errors import StorageError
 
@@ -27,8 +26,8 @@ DISK_FRACTION = 0.2
 INDEX_FILE = ".files.json"
 """Size of each file of an entry, by path, written when the entry is complete."""
 
-_uses: dict[Path, IO[str]] = {}
-"""Lock files of the entries that this process uses, by entry."""
+_uses: dict[Path, int] = {}
+"""File descriptors of the lock files of the entries that this process uses, by entry; open until it ends."""
 
 
 def cache_folder() -> Path:
@@ -64,7 +63,7 @@ def _lock_file(entry: Path, kind: str) -> Path:
 def _use(entry: Path) -> None:
     """Keep other processes from removing the entry, until this one ends."""
     if entry not in _uses:
-        _uses[entry] = _lock_file(entry, "lock").open("a")
+        _uses[entry] = os.open(_lock_file(entry, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(_uses[entry], fcntl.LOCK_SH)
 
 

@@ -29,8 +29,8 @@ def nothing_in_use(monkeypatch):
 
 def end_process() -> None:
     """What the end of this process would do."""
-    for file in cache._uses.values():
-        file.close()
+    for descriptor in cache._uses.values():
+        os.close(descriptor)
     cache._uses.clear()
 
 
