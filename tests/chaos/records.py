@@ -22,7 +22,7 @@ class Records:
 
     def __init__(self, database: str) -> None:
         """Connect to the database behind MLflow."""
-        self._engine = create_engine(database)
+        self._engine = create_engine(database, poolclass=sqlalchemy.pool.NullPool)
 
     def close(self) -> None:
         """Close its connections."""
