@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
 ACTIVE_RUNS = """
     SELECT runs.run_uuid, tags.value AS step, runs.status FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid
@@ -22,7 +22,7 @@ class Records:
 
     def __init__(self, database: str) -> None:
         """Connect to the database behind MLflow."""
-        self._engine = create_engine(database, poolclass=sqlalchemy.pool.NullPool)
+        self._engine = create_engine(database, poolclass=NullPool)
 
     def close(self) -> None:
         """Close its connections."""
