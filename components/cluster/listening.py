@@ -72,6 +72,8 @@ def produce_while_listening(
         listen()  # for messages posted just before the end
     except BaseException:
         _end(thread, stop)
+        with contextlib.suppress(Exception):
+            listen()  # for messages posted before the end: a later attempt goes on behind them
         raise
     if result.error is not None:
         raise result.error
