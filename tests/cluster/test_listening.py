@@ -63,6 +63,14 @@ def test_a_consumer_that_leaves_stops_the_producer(lease):
     assert producer.ended.is_set()
 
 
+def test_what_was_posted_before_the_end_is_read_when_the_driver_leaves(lease):
+    """A fit had saved the checkpoint behind an evaluation whose figures nobody had read yet."""
+    producer, read = Endless(), []
+    with contextlib.closing(listen_to(producer, lease, lambda: read.append(producer.ended.is_set()))) as results:
+        assert next(results) == 1
+    assert read[-1]  # the last look came after the producer's end
+
+
 def test_a_request_to_stop_is_raised_as_what_was_asked(lease):
     producer = Endless()
     results = listen_to(producer, lease)
